@@ -1,0 +1,4 @@
+//! Callboard: a distributed commit log made of actors.
+pub mod protocol;
+pub mod storage;
+pub mod types;

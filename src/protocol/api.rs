@@ -1,0 +1,102 @@
+//! The requests of the native protocol and the versions served, in one table.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the frame format and of `Hello` that this code speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// One kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Api {
+    /// The first request of every connection.
+    Hello,
+    /// Brokers, topics and partition leaders.
+    Metadata,
+    /// Append record batches.
+    Produce,
+    /// Read record batches, waiting for them if asked to.
+    Fetch,
+    /// Offsets by position or time.
+    ListOffsets,
+    /// Obtain a producer id.
+    InitProducer,
+    /// Create topics.
+    CreateTopics,
+    /// Delete topics.
+    DeleteTopics,
+    /// Change topic settings.
+    AlterTopics,
+    /// Topics with their settings.
+    DescribeTopics,
+    /// What a partition's log holds: offsets, size, damage.
+    DescribeLogs,
+    /// Controllers and brokers.
+    DescribeCluster,
+}
+
+/// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiVersions {
+    /// The request's number.
+    pub api: u16,
+    /// The oldest version served.
+    pub min_version: u16,
+    /// The newest version served.
+    pub max_version: u16,
+}
+
+impl Api {
+    /// Every request kind.
+    pub const ALL: [Self; 12] = [
+        Self::Hello,
+        Self::Metadata,
+        Self::Produce,
+        Self::Fetch,
+        Self::ListOffsets,
+        Self::InitProducer,
+        Self::CreateTopics,
+        Self::DeleteTopics,
+        Self::AlterTopics,
+        Self::DescribeTopics,
+        Self::DescribeLogs,
+        Self::DescribeCluster,
+    ];
+
+    /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Hello => 0,
+            Self::Metadata => 1,
+            Self::Produce => 2,
+            Self::Fetch => 3,
+            Self::ListOffsets => 4,
+            Self::InitProducer => 5,
+            Self::CreateTopics => 100,
+            Self::DeleteTopics => 101,
+            Self::AlterTopics => 102,
+            Self::DescribeTopics => 103,
+            Self::DescribeLogs => 104,
+            Self::DescribeCluster => 105,
+        }
+    }
+
+    /// The request kind with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|api| api.number() == number)
+    }
+
+    /// The versions of it that are served.
+    #[must_use]
+    pub fn versions(self) -> ApiVersions {
+        ApiVersions { api: self.number(), min_version: 1, max_version: 1 }
+    }
+
+    /// Whether `version` of it is served.
+    #[must_use]
+    pub fn serves(self, version: u16) -> bool {
+        let versions = self.versions();
+        (versions.min_version..=versions.max_version).contains(&version)
+    }
+}

@@ -1,0 +1,1 @@
+//! Frames: the head and its attachments, before and after the bytes.

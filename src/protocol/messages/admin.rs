@@ -1,0 +1,233 @@
+//! Administration.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Request};
+use crate::protocol::Api;
+use crate::types::{ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicName};
+
+/// Creates topics, each on its own: one may fail and the others succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTopics {
+    /// The topics wanted.
+    pub topics: Vec<NewTopic>,
+    /// Check only, create nothing.
+    pub validate_only: bool,
+}
+
+/// A topic to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTopic {
+    /// Its name. Checked by the broker, so that the error can say what is wrong with it.
+    pub name: String,
+    /// How many partitions; nil for the cluster's default.
+    pub partitions: Option<u32>,
+    /// How many replicas of each; nil for the cluster's default.
+    pub replication_factor: Option<u32>,
+    /// Settings that differ from the cluster's defaults.
+    pub config: BTreeMap<String, String>,
+}
+
+/// The answer to [`CreateTopics`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTopicsReply {
+    /// What became of each topic.
+    pub topics: Vec<Outcome<CreatedTopic>>,
+}
+
+/// A topic that was created (or would have been).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedTopic {
+    /// Its identity. With `validate_only` it is not kept.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// How many replicas of each.
+    pub replication_factor: u32,
+}
+
+impl Request for CreateTopics {
+    const API: Api = Api::CreateTopics;
+    type Reply = CreateTopicsReply;
+}
+
+/// Deletes topics by name, their records too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteTopics {
+    /// Their names.
+    pub names: Vec<String>,
+}
+
+/// The answer to [`DeleteTopics`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteTopicsReply {
+    /// The id that each had.
+    pub topics: Vec<Outcome<TopicId>>,
+}
+
+impl Request for DeleteTopics {
+    const API: Api = Api::DeleteTopics;
+    type Reply = DeleteTopicsReply;
+}
+
+/// Changes topic settings. All changes of a topic are made, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterTopics {
+    /// The changes, topic by topic.
+    pub topics: Vec<AlterTopic>,
+}
+
+/// The changes to one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterTopic {
+    /// Its name.
+    pub name: String,
+    /// Settings to override.
+    pub set: BTreeMap<String, String>,
+    /// Settings that shall follow the cluster's default again.
+    pub reset: Vec<String>,
+}
+
+/// The answer to [`AlterTopics`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterTopicsReply {
+    /// The settings in force now.
+    pub topics: Vec<Outcome<Vec<ConfigEntry>>>,
+}
+
+impl Request for AlterTopics {
+    const API: Api = Api::AlterTopics;
+    type Reply = AlterTopicsReply;
+}
+
+/// One setting of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigEntry {
+    /// The key.
+    pub key: String,
+    /// The value in force.
+    pub value: String,
+    /// Whether the topic overrides the cluster's default.
+    pub overridden: bool,
+}
+
+/// Asks for topics with their settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeTopics {
+    /// Their names; nil for all.
+    pub names: Option<Vec<String>>,
+}
+
+/// The answer to [`DescribeTopics`], in the order of the request, or by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeTopicsReply {
+    /// The topics.
+    pub topics: Vec<Outcome<TopicDescription>>,
+}
+
+/// A topic with its settings and partitions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicDescription {
+    /// Its identity.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// Every setting, with the value in force.
+    pub config: Vec<ConfigEntry>,
+    /// Its partitions, by number.
+    pub partitions: Vec<super::PartitionMetadata>,
+}
+
+impl Request for DescribeTopics {
+    const API: Api = Api::DescribeTopics;
+    type Reply = DescribeTopicsReply;
+}
+
+/// Asks the leaders of partitions what their logs hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeLogs {
+    /// The partitions.
+    pub partitions: Vec<(TopicId, PartitionIndex)>,
+}
+
+/// The answer to [`DescribeLogs`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeLogsReply {
+    /// The logs.
+    pub partitions: Vec<Outcome<LogDescription>>,
+}
+
+/// What a partition's log holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDescription {
+    /// The first offset that it still holds.
+    pub log_start_offset: Offset,
+    /// The end (exclusive) of what is committed.
+    pub high_watermark: Offset,
+    /// The end (exclusive) of what is on disk for good.
+    pub durable_end_offset: Offset,
+    /// The end (exclusive) of what is written.
+    pub log_end_offset: Offset,
+    /// Bytes of records on disk.
+    pub size_bytes: u64,
+    /// Segment files.
+    pub segments: u32,
+    /// The leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Ranges (end exclusive) that are damaged and not served.
+    pub damaged: Vec<(Offset, Offset)>,
+}
+
+impl Request for DescribeLogs {
+    const API: Api = Api::DescribeLogs;
+    type Reply = DescribeLogsReply;
+}
+
+/// Asks who makes up the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeCluster {}
+
+/// The answer to [`DescribeCluster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeClusterReply {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The active controller, if one is known.
+    pub controller: Option<NodeId>,
+    /// Every broker that ever registered and was not removed.
+    pub brokers: Vec<BrokerDescription>,
+    /// How many topics there are.
+    pub topics: u32,
+    /// How many partitions they have in all.
+    pub partitions: u32,
+}
+
+/// A broker as the controller sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerDescription {
+    /// The broker.
+    pub node_id: NodeId,
+    /// Its advertised host.
+    pub host: String,
+    /// Its advertised port.
+    pub port: u16,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+    /// Whether it is fenced: registered, but not counted on.
+    pub fenced: bool,
+    /// How many partitions it leads.
+    pub leads: u32,
+    /// How many replicas it holds.
+    pub replicas: u32,
+    /// Its software version.
+    pub software: String,
+}
+
+impl Request for DescribeCluster {
+    const API: Api = Api::DescribeCluster;
+    type Reply = DescribeClusterReply;
+}

@@ -1,0 +1,107 @@
+//! The disk behind a trait: the operating system's, or a virtual one that loses power on command.
+//!
+//! ```text
+//!   log, checkpoints, data directory ──► dyn Disk ──► RealDisk      the file system
+//!                                               └──► VirtualDisk    memory, with written and durable state, and faults
+//! ```
+//!
+//! Every sync in the code names itself with a [`SyncPoint`], so that a test can leave out each one in turn and show that
+//! something acknowledged is lost without it.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading. The file exists.
+    Read,
+    /// For reading and writing. The file exists.
+    Write,
+    /// For reading and writing. The file is created empty, and emptied when it exists.
+    Create,
+}
+
+/// Each sync in the storage code, by what it makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SyncPoint {
+    /// Record data that is to count as durable (fdatasync of the active segment).
+    LogData,
+    /// What recovery found in the tail, before it counts as durable.
+    RecoveredTail,
+    /// A truncation, before the next append.
+    Truncation,
+    /// The directory, after a new segment's files were created in it.
+    SegmentCreated,
+    /// The content of a small file that is written to a temporary name, before the rename.
+    AtomicFileContent,
+    /// The directory, after that rename.
+    AtomicFileRename,
+    /// The parent, after a partition's directory got its final name.
+    PartitionCreated,
+    /// The parent, after a partition's directory was given up.
+    PartitionDeleted,
+    /// The directory, after the clean-stop marker was removed, before the first write.
+    CleanMarkerRemoved,
+}
+
+/// An open file. Positions are explicit, so that one file can be read by several threads while one writes.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Writes at `position` and returns how many bytes were taken, which may be fewer than given.
+    fn write_vectored_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize>;
+    /// Reads at `position` and returns how many bytes came; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Makes the file's content, and the size that goes with it, durable (fdatasync).
+    fn sync_data(&self, point: SyncPoint) -> io::Result<()>;
+    /// Cuts or grows (with zeros) the file.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+    /// The file's size in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A directory entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// Its name within the directory.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Its size in bytes; 0 for a directory.
+    pub length: u64,
+}
+
+/// A file system.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a directory and those above it that are missing. Their names are durable after [`Disk::sync_dir`] of each parent.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// What a directory holds, by name.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Gives a file or directory another name, replacing a file of that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path, point: SyncPoint) -> io::Result<()>;
+    /// Whether a file or directory exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Bytes that can still be written below `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Changes with every boot of the machine: a page cache survives a killed process, but not a boot.
+    fn boot_id(&self) -> io::Result<String>;
+}
+
+/// A path joined from a directory and a name.
+#[must_use]
+pub fn child(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name)
+}

@@ -1,0 +1,28 @@
+//! The vocabulary: ids, offsets, epochs, names, topic settings and the record batch. No I/O, no clock reads.
+//!
+//! ```text
+//!   ids ─ offset ─ epoch ─ time        numbers that cross a boundary, each a newtype
+//!        topic_name ─ topic_config     what a topic may be called and what can be set on it
+//!        record_batch/                 the unit that producers send, disks keep and consumers read
+//!        context                       who asks
+//! ```
+//!
+//! Reading order: [`ids`], [`offset`], [`record_batch`].
+
+pub mod clock;
+pub mod context;
+pub mod ids;
+pub mod offset;
+pub mod record_batch;
+pub mod topic_config;
+pub mod topic_name;
+
+pub use clock::{Clock, MonoTime, SystemClock, TimestampMs};
+pub use context::{ListenerKind, Operation, Principal, RequestContext, authorize};
+pub use ids::{
+    BrokerEpoch, ClusterId, CorrelationId, DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionIndex,
+    ProducerEpoch, ProducerId, TopicId, TopicPartition,
+};
+pub use offset::Offset;
+pub use topic_config::{FlushPolicy, TimestampType, TopicConfig, TopicConfigOverrides};
+pub use topic_name::TopicName;
