@@ -1,0 +1,171 @@
+//! The controller's decisions, and the image after them.
+
+use uuid::Uuid;
+
+use super::*;
+use crate::engine::metadata::FEATURE_LEVEL;
+use crate::types::{ClusterId, DirectoryId, IncarnationId};
+
+fn policy() -> ControllerPolicy {
+    ControllerPolicy {
+        max_topics: 3,
+        max_partitions: 10,
+        max_partitions_per_topic: 8,
+        default_partitions: 2,
+        default_replication_factor: None,
+        topic_defaults: TopicConfig::default(),
+    }
+}
+
+fn registration(node: u32) -> BrokerRegistration {
+    BrokerRegistration {
+        node: NodeId(node),
+        epoch: BrokerEpoch(0),
+        incarnation: IncarnationId(Uuid::nil()),
+        directory: DirectoryId(Uuid::nil()),
+        host: "localhost".into(),
+        port: 1,
+        rack: None,
+        software: String::new(),
+    }
+}
+
+fn apply(image: &mut ClusterImage, records: &[MetadataRecord]) {
+    for record in records {
+        assert_eq!(image.apply(record), Ok(()), "{record:?}");
+    }
+}
+
+fn cluster(brokers: u32) -> ClusterImage {
+    let mut image = ClusterImage::empty(ClusterId(Uuid::nil()));
+    apply(&mut image, &[MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }]);
+    for node in 1..=brokers {
+        let decision = register_broker(&image, registration(node));
+        apply(&mut image, &decision.records);
+    }
+    image
+}
+
+fn wanted(name: &str, partitions: Option<u32>) -> NewTopic {
+    NewTopic { name: name.into(), partitions, replication_factor: None, config: BTreeMap::new() }
+}
+
+fn id(number: u128) -> TopicId {
+    TopicId(Uuid::from_u128(number))
+}
+
+fn create(image: &mut ClusterImage, name: &str, number: u128) -> CreatedTopic {
+    let decision = policy().create_topic(image, &wanted(name, None), id(number)).expect("creatable");
+    apply(image, &decision.records);
+    decision.answer
+}
+
+fn setting(key: &str, value: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(key.to_owned(), value.to_owned())])
+}
+
+#[test]
+fn defaults_follow_the_number_of_brokers() {
+    let one = create(&mut cluster(1), "rides", 1);
+    assert_eq!((one.partitions, one.replication_factor), (2, 1));
+    let mut image = cluster(4);
+    assert_eq!(create(&mut image, "rides", 1).replication_factor, 3);
+    assert_eq!(image.topics[&id(1)].config.0, setting("min_insync_replicas", "2"));
+}
+
+#[test]
+fn what_cannot_be_created_is_refused_by_name() {
+    let mut image = cluster(1);
+    create(&mut image, "rides", 1);
+    let refused = |wanted: NewTopic| policy().create_topic(&image, &wanted, id(2)).expect_err("refused").code;
+    assert_eq!(refused(wanted("rides", None)), ErrorCode::TopicExists);
+    assert_eq!(refused(wanted("../rides", None)), ErrorCode::InvalidTopicName);
+    assert_eq!(refused(wanted("__mine", None)), ErrorCode::InvalidTopicName);
+    assert_eq!(refused(wanted("a", Some(0))), ErrorCode::InvalidPartitions);
+    assert_eq!(refused(wanted("a", Some(9))), ErrorCode::InvalidPartitions);
+    assert_eq!(
+        refused(NewTopic { replication_factor: Some(2), ..wanted("a", None) }),
+        ErrorCode::InvalidReplicationFactor
+    );
+    assert_eq!(refused(NewTopic { config: setting("retention", "1"), ..wanted("a", None) }), ErrorCode::InvalidConfig);
+    assert_eq!(
+        refused(NewTopic { config: setting("min_insync_replicas", "2"), ..wanted("a", None) }),
+        ErrorCode::InvalidConfig
+    );
+    let nobody = policy().create_topic(&cluster(0), &wanted("a", None), id(2)).expect_err("refused");
+    assert_eq!(nobody.code, ErrorCode::NoLiveBroker);
+}
+
+#[test]
+fn limits_name_themselves() {
+    let mut image = cluster(1);
+    create(&mut image, "a", 1);
+    create(&mut image, "b", 2);
+    let many = policy().create_topic(&image, &wanted("c", Some(7)), id(3)).expect_err("refused");
+    assert!(many.message.contains("limits.max_partitions"), "{many}");
+    create(&mut image, "c", 3);
+    let full = policy().create_topic(&image, &wanted("d", None), id(4)).expect_err("refused");
+    assert!(full.message.contains("limits.max_topics"), "{full}");
+}
+
+#[test]
+fn altering_lays_changes_over_what_is_set_and_checks_the_whole() {
+    let mut image = cluster(1);
+    create(&mut image, "rides", 1);
+    let change = |set, reset: &[&str]| AlterTopic {
+        name: "rides".into(),
+        set,
+        reset: reset.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let set = policy().alter_topic(&image, &change(setting("retention_ms", "5"), &[])).expect("legal");
+    apply(&mut image, &set.records);
+    assert_eq!(image.topics[&id(1)].config.0, setting("retention_ms", "5"));
+    let same = policy().alter_topic(&image, &change(setting("retention_ms", "5"), &[])).expect("legal");
+    assert_eq!(same.records, [], "no change, no record");
+    let reset = policy().alter_topic(&image, &change(BTreeMap::new(), &["retention_ms"])).expect("legal");
+    apply(&mut image, &reset.records);
+    assert_eq!(image.topics[&id(1)].config.0, BTreeMap::new());
+    for change in [
+        change(setting("retention_ms", "soon"), &[]),
+        change(BTreeMap::new(), &["retention"]),
+        change(setting("min_insync_replicas", "2"), &[]),
+    ] {
+        assert_eq!(policy().alter_topic(&image, &change).expect_err("refused").code, ErrorCode::InvalidConfig);
+    }
+}
+
+#[test]
+fn every_registration_raises_the_broker_epoch_and_the_leader_epochs() {
+    let mut image = cluster(1);
+    create(&mut image, "rides", 1);
+    let before = image.brokers[&NodeId(1)].registration.epoch;
+    let again = register_broker(&image, registration(1));
+    assert!(again.answer > before);
+    apply(&mut image, &again.records);
+    assert!(image.is_live(NodeId(1)));
+    for (_, partition) in image.partitions() {
+        assert_eq!((partition.leader, partition.leader_epoch), (Some(NodeId(1)), LeaderEpoch(1)));
+    }
+    let ahead = register_broker(&image, BrokerRegistration { epoch: BrokerEpoch(900), ..registration(1) });
+    assert_eq!(ahead.answer, BrokerEpoch(901), "above the epoch that the data directory remembers");
+}
+
+#[test]
+fn producer_ids_come_from_reserved_blocks_and_are_never_handed_out_twice() {
+    let mut image = cluster(1);
+    let mut block = 0..0;
+    let first = policy().init_producer(&image, &mut block, None).expect("an id");
+    assert_eq!(first.records, [MetadataRecord::ProducerIdsReserved { next: ProducerId(PRODUCER_ID_BLOCK) }]);
+    apply(&mut image, &first.records);
+    let second = policy().init_producer(&image, &mut block, None).expect("an id");
+    assert_eq!((second.records, second.answer.producer_id), (vec![], ProducerId(1)));
+    // A restart forgets the rest of the block: the next id lies beyond it.
+    let after_restart = policy().init_producer(&image, &mut (0..0), None).expect("an id");
+    assert_eq!(after_restart.answer.producer_id, ProducerId(PRODUCER_ID_BLOCK));
+    let bump = policy().init_producer(&image, &mut block, Some((ProducerId(1), ProducerEpoch(4)))).expect("an epoch");
+    assert_eq!(bump.answer, InitProducerReply { producer_id: ProducerId(1), producer_epoch: ProducerEpoch(5) });
+    let last =
+        policy().init_producer(&image, &mut block, Some((ProducerId(1), ProducerEpoch(i16::MAX)))).expect("an id");
+    assert_eq!(last.answer, InitProducerReply { producer_id: ProducerId(2), producer_epoch: ProducerEpoch(0) });
+    assert!(policy().init_producer(&image, &mut block, Some((ProducerId(9_999), ProducerEpoch(0)))).is_err());
+}

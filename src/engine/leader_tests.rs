@@ -1,0 +1,256 @@
+//! The leader's story, told by its commands.
+
+use std::time::Duration;
+
+use super::*;
+use crate::types::record_batch::{BatchBuilder, Compression};
+use crate::types::{ProducerEpoch, ProducerId};
+
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+const ALICE: OwnerId = OwnerId(1);
+const BOB: OwnerId = OwnerId(2);
+
+fn at(ms: u64) -> MonoTime {
+    MonoTime(Duration::from_millis(ms))
+}
+
+fn leader(flush: FlushPolicy) -> LeaderEngine<&'static str> {
+    let config = TopicConfig { flush, ..TopicConfig::default() };
+    let leadership = Leadership { epoch: EPOCH, in_sync: vec![NodeId(1)] };
+    LeaderEngine::new(leadership, config, Offset(0), Offset(0), ProducerTable::default(), 1_000)
+}
+
+fn header(records: i32, producer: Option<(i64, i32)>) -> BatchHeader {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    if let Some((id, sequence)) = producer {
+        builder.set_producer(ProducerId(id), ProducerEpoch(0), sequence);
+    }
+    for _ in 0..records {
+        builder.append(TimestampMs(5), None, Some(b"v"), &[]);
+    }
+    BatchHeader::parse(&builder.build().expect("builds")).expect("parses")
+}
+
+fn produce(records: i32, acks: Acks, reply: &'static str) -> ProduceEvent<&'static str> {
+    ProduceEvent {
+        header: header(records, None),
+        batch_bytes: 100,
+        leader_epoch: None,
+        acks,
+        deadline: at(1_000),
+        wall: TimestampMs(77),
+        owner: ALICE,
+        reply,
+    }
+}
+
+fn fetch(offset: u64, wait_ms: Option<u64>, reply: &'static str) -> FetchEvent<&'static str> {
+    let wait_until = wait_ms.map(at);
+    FetchEvent { offset: Offset(offset), max_bytes: 10, leader_epoch: None, wait_until, owner: BOB, reply }
+}
+
+fn run<R>(engine: &mut LeaderEngine<R>, event: impl FnOnce(&mut LeaderEngine<R>, &mut Output<R>)) -> Vec<Command<R>> {
+    let mut out = Output::default();
+    event(engine, &mut out);
+    out.0
+}
+
+fn append(base: u64) -> Command<&'static str> {
+    Command::Append { base_offset: Offset(base), leader_epoch: EPOCH, append_time: None }
+}
+
+fn produced(reply: &'static str, base: u64) -> Command<&'static str> {
+    let batch = ProducedBatch { base_offset: Offset(base), append_time: None, log_start_offset: Offset(0) };
+    Command::Produced { reply, result: Ok(batch) }
+}
+
+fn state(start: u64, watermark: u64) -> FetchedPartition {
+    FetchedPartition {
+        log_start_offset: Offset(start),
+        high_watermark: Offset(watermark),
+        last_stable_offset: Offset(watermark),
+    }
+}
+
+fn read(reply: &'static str, from: u64, upper: u64) -> Command<&'static str> {
+    let range = ReadRange { from: Offset(from), upper_exclusive: Offset(upper), max_bytes: 10 };
+    Command::Read { reply, range, state: state(0, upper) }
+}
+
+fn refusals(commands: &[Command<&'static str>]) -> Vec<(&'static str, ErrorCode)> {
+    let refusal = |command: &Command<&'static str>| match command {
+        Command::Produced { reply, result: Err(error) } | Command::Fetched { reply, result: Err(error) } => {
+            Some((*reply, error.code))
+        }
+        _ => None,
+    };
+    commands.iter().filter_map(refusal).collect()
+}
+
+#[test]
+fn with_flush_always_a_record_is_acknowledged_and_readable_only_once_synced() {
+    let mut engine = leader(FlushPolicy::Always);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "reader"), out)), []);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(3, Acks::All, "all"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(2, Acks::Leader, "one"), out)), [append(3)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(5), out)), [produced("one", 3)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(3), out)), [produced("all", 0), read("reader", 0, 3)],);
+    assert_eq!(engine.cursors().high_watermark(), Offset(3), "what is written but not synced stays hidden");
+}
+
+#[test]
+fn with_flush_os_the_write_commits() {
+    let mut engine = leader(FlushPolicy::Os);
+    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
+    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(1), out)), [produced("all", 0)]);
+}
+
+#[test]
+fn acks_none_is_never_answered_unless_refused_which_the_session_decides() {
+    let mut engine = leader(FlushPolicy::Os);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::None, "none"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(1), out)), []);
+}
+
+#[test]
+fn a_duplicate_waits_for_the_watermark_to_pass_the_original() {
+    let mut engine = leader(FlushPolicy::Always);
+    let idempotent = |reply| ProduceEvent { header: header(2, Some((7, 0))), ..produce(2, Acks::All, reply) };
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("first"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("retry"), out)), []);
+    run(&mut engine, |e, out| e.on_written(Offset(2), out));
+    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(2), out)), [produced("first", 0), produced("retry", 0)],);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("late retry"), out)), [produced("late retry", 0)]);
+    assert_eq!(engine.cursors().next_offset(), Offset(2), "nothing was appended twice");
+}
+
+#[test]
+fn log_append_time_is_stamped_and_returned() {
+    let mut engine = leader(FlushPolicy::Os);
+    let config =
+        TopicConfig { flush: FlushPolicy::Os, timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
+    run(&mut engine, |e, out| e.on_config(config, out));
+    let stamp = Some(TimestampMs(77));
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out)),
+        [Command::Append { base_offset: Offset(0), leader_epoch: EPOCH, append_time: stamp }],
+    );
+    let batch = ProducedBatch { base_offset: Offset(0), append_time: stamp, log_start_offset: Offset(0) };
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_written(Offset(1), out)),
+        [Command::Produced { reply: "all", result: Ok(batch) }],
+    );
+}
+
+#[test]
+fn what_cannot_be_appended_is_refused_by_name_and_leaves_no_trace() {
+    let mut engine = leader(FlushPolicy::Os);
+    let stale = ProduceEvent { leader_epoch: Some(LeaderEpoch(2)), ..produce(1, Acks::All, "stale") };
+    let ahead = ProduceEvent { leader_epoch: Some(LeaderEpoch(4)), ..produce(1, Acks::All, "ahead") };
+    let large = ProduceEvent { batch_bytes: 5 << 20, ..produce(1, Acks::All, "large") };
+    let gap = ProduceEvent { header: header(1, Some((7, 4))), ..produce(1, Acks::All, "gap") };
+    let mut control = produce(1, Acks::All, "control");
+    control.header.attributes.0 |= 0x20;
+    let commands: Vec<_> = [stale, ahead, large, gap, control]
+        .into_iter()
+        .flat_map(|event| run(&mut engine, |e, out| e.on_produce(event, out)))
+        .collect();
+    assert_eq!(
+        refusals(&commands),
+        [
+            ("stale", ErrorCode::FencedLeaderEpoch),
+            ("ahead", ErrorCode::UnknownLeaderEpoch),
+            ("large", ErrorCode::BatchTooLarge),
+            ("gap", ErrorCode::UnknownProducer),
+            ("control", ErrorCode::InvalidBatch),
+        ]
+    );
+    assert_eq!(engine.cursors().next_offset(), Offset(0));
+}
+
+#[test]
+fn too_few_replicas_refuse_acks_all_and_nothing_else() {
+    let mut engine = leader(FlushPolicy::Os);
+    let config = TopicConfig { flush: FlushPolicy::Os, min_insync_replicas: 2, ..TopicConfig::default() };
+    run(&mut engine, |e, out| e.on_config(config, out));
+    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
+    assert_eq!(refusals(&refused), [("all", ErrorCode::NotEnoughReplicas)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::Leader, "one"), out)), [append(0)]);
+}
+
+#[test]
+fn reads_outside_the_log_say_what_it_holds_and_reads_at_its_end_wait() {
+    let mut engine = leader(FlushPolicy::Os);
+    run(&mut engine, |e, out| e.on_produce(produce(5, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(Offset(5), out));
+    run(&mut engine, |e, out| e.on_log_start(Offset(2), out));
+    for (offset, reply) in [(1, "before"), (6, "beyond")] {
+        let refused = run(&mut engine, |e, out| e.on_fetch(fetch(offset, None, reply), out));
+        assert_eq!(refusals(&refused), [(reply, ErrorCode::OffsetOutOfRange)]);
+    }
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_fetch(fetch(5, None, "end"), out)),
+        [Command::Fetched { reply: "end", result: Ok(state(2, 5)) }],
+    );
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(5, Some(500), "waits"), out)), []);
+    assert_eq!(engine.next_deadline(), Some(at(500)));
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_tick(at(500), out)),
+        [Command::Fetched { reply: "waits", result: Ok(state(2, 5)) }],
+    );
+}
+
+#[test]
+fn nobody_who_waits_is_forgotten_deadline_failure_stop() {
+    let mut engine = leader(FlushPolicy::Always);
+    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "late"), out));
+    let expired = run(&mut engine, |e, out| e.on_tick(at(1_000), out));
+    assert_eq!(refusals(&expired), [("late", ErrorCode::TimedOut)]);
+
+    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "lost disk"), out));
+    let cause = ApiError::new(ErrorCode::StorageFailed, "fdatasync: input/output error");
+    let failed = run(&mut engine, |e, out| e.on_failed(cause.clone(), out));
+    assert_eq!(refusals(&failed), [("lost disk", ErrorCode::StorageFailed)]);
+    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "after"), out));
+    assert_eq!(refusals(&refused), [("after", ErrorCode::StorageFailed)]);
+
+    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(9_000), "reader"), out));
+    let gone = ApiError::new(ErrorCode::UnknownTopicOrPartition, "the topic was deleted");
+    let stopped = run(&mut engine, |e, out| e.on_stop(&gone, out));
+    assert_eq!(refusals(&stopped), [("reader", ErrorCode::UnknownTopicOrPartition)]);
+    assert_eq!(engine.next_deadline(), None);
+}
+
+#[test]
+fn what_a_connection_waited_for_goes_with_it() {
+    let mut engine = leader(FlushPolicy::Always);
+    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "alice"), out));
+    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "bob"), out));
+    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "bob again"), out));
+    engine.on_cancel_fetch(BOB, |reply| *reply == "bob");
+    engine.on_owner_gone(ALICE);
+    run(&mut engine, |e, out| e.on_written(Offset(1), out));
+    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(1), out)), [read("bob again", 0, 1)]);
+}
+
+#[test]
+fn a_full_disk_refuses_appends_and_serves_reads() {
+    let mut engine = leader(FlushPolicy::Os);
+    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(Offset(1), out));
+    engine.on_disk_space(Some(ApiError::new(ErrorCode::DiskFull, "full")));
+    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
+    assert_eq!(refusals(&refused), [("all", ErrorCode::DiskFull)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(0, None, "reader"), out)), [read("reader", 0, 1)]);
+    engine.on_disk_space(None);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out)), [append(1)]);
+}
+
+#[test]
+fn a_roll_asks_for_a_snapshot_that_describes_all_appends_before_it() {
+    let mut engine = leader(FlushPolicy::Os);
+    let first = ProduceEvent { header: header(2, Some((7, 0))), ..produce(2, Acks::All, "a") };
+    run(&mut engine, |e, out| e.on_produce(first, out));
+    let payload = engine.producers().to_snapshot();
+    assert_eq!(run(&mut engine, |e, out| e.on_rolled(out)), [Command::SnapshotProducers { at: Offset(2), payload }],);
+}

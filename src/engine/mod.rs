@@ -1,0 +1,19 @@
+//! What the actors decide: plain state machines without actix, async, clocks, randomness or I/O.
+//!
+//! ```text
+//!   message ──► actor ──event, now──► engine ──Output──► actor carries out the commands
+//!                                       │
+//!                 leader      one partition's leader: what is appended, what is committed, who waits
+//!                 metadata    the cluster's image, its records, and `apply`
+//!                 controller  which records a request becomes
+//! ```
+//!
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`leader`]; then [`metadata`], [`placement`], [`controller`].
+
+pub mod controller;
+pub mod cursors;
+pub mod leader;
+pub mod metadata;
+pub mod placement;
+pub mod producer_state;
+pub mod waiters;

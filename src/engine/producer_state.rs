@@ -1,0 +1,295 @@
+//! What a partition remembers of its idempotent producers, so that a retry is not a duplicate.
+//!
+//! For each producer id the last five batches are kept (Kafka's number: as many as a client has in flight, KIP-98 and
+//! KAFKA-5494). A batch is new, a duplicate of one of these, or out of order. The state is a function of the log: a
+//! snapshot plus the headers of the batches after it give the same state, and expiry depends on log time only.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::record_batch::BatchHeader;
+use crate::types::record_batch::header::sequence_plus;
+use crate::types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
+
+/// How many batches of each producer are remembered.
+pub const REMEMBERED_BATCHES: usize = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RememberedBatch {
+    base_sequence: i32,
+    last_sequence: i32,
+    base_offset: Offset,
+    end_offset_exclusive: Offset,
+    append_time: Option<TimestampMs>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ProducerEntry {
+    epoch: ProducerEpoch,
+    batches: VecDeque<RememberedBatch>,
+    newest_timestamp: TimestampMs,
+}
+
+/// What a batch is, seen from its producer's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It continues the sequence (or its producer is not idempotent).
+    New,
+    /// It was appended before, there.
+    Duplicate {
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// The offset after its last record.
+        end_offset_exclusive: Offset,
+        /// The broker's time for it, with log-append time.
+        append_time: Option<TimestampMs>,
+    },
+    /// It cannot be appended.
+    Refused(ApiError),
+}
+
+/// The idempotent producers of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerTable {
+    producers: HashMap<ProducerId, ProducerEntry>,
+    newest_timestamp: TimestampMs,
+}
+
+impl ProducerTable {
+    /// Judges a batch that is about to be appended. Changes nothing.
+    #[must_use]
+    pub fn judge(&self, header: &BatchHeader) -> Verdict {
+        if !header.is_idempotent() {
+            return Verdict::New;
+        }
+        let Some(entry) = self.producers.get(&header.producer_id) else {
+            return match header.base_sequence {
+                0 => Verdict::New,
+                _ => unknown_producer(header),
+            };
+        };
+        if header.producer_epoch < entry.epoch {
+            return fenced(header, entry.epoch);
+        }
+        if header.producer_epoch > entry.epoch {
+            return match header.base_sequence {
+                0 => Verdict::New,
+                _ => out_of_order(header, 0),
+            };
+        }
+        let expected = entry.batches.back().map_or(0, |last| sequence_plus(last.last_sequence, 1));
+        if header.base_sequence == expected {
+            return Verdict::New;
+        }
+        let duplicate = |batch: &&RememberedBatch| {
+            batch.base_sequence == header.base_sequence && batch.last_sequence == header.last_sequence()
+        };
+        if let Some(batch) = entry.batches.iter().find(duplicate) {
+            let RememberedBatch { base_offset, end_offset_exclusive, append_time, .. } = *batch;
+            return Verdict::Duplicate { base_offset, end_offset_exclusive, append_time };
+        }
+        match entry.batches.front() {
+            Some(oldest) if is_before(header.base_sequence, oldest.base_sequence) => too_old(header),
+            _ => out_of_order(header, expected),
+        }
+    }
+
+    /// Takes note of a batch that is appended (or found in the log).
+    pub fn record(&mut self, header: &BatchHeader) {
+        self.newest_timestamp = self.newest_timestamp.max(header.max_timestamp);
+        if !header.is_idempotent() || header.attributes.is_control() {
+            return;
+        }
+        let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry {
+            epoch: header.producer_epoch,
+            batches: VecDeque::with_capacity(REMEMBERED_BATCHES),
+            newest_timestamp: header.max_timestamp,
+        });
+        if entry.epoch != header.producer_epoch {
+            entry.epoch = header.producer_epoch;
+            entry.batches.clear();
+        }
+        if entry.batches.len() == REMEMBERED_BATCHES {
+            entry.batches.pop_front();
+        }
+        entry.batches.push_back(RememberedBatch {
+            base_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            base_offset: header.base_offset,
+            end_offset_exclusive: header.end_offset_exclusive(),
+            append_time: header.attributes.is_log_append_time().then_some(header.max_timestamp),
+        });
+        entry.newest_timestamp = entry.newest_timestamp.max(header.max_timestamp);
+    }
+
+    /// Forgets producers whose newest batch is more than `expiry_ms` older than the log's newest timestamp.
+    pub fn expire(&mut self, expiry_ms: i64) {
+        let oldest_kept = self.newest_timestamp.0.saturating_sub(expiry_ms);
+        self.producers.retain(|_, entry| entry.newest_timestamp.0 >= oldest_kept);
+    }
+
+    /// How many producers are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Whether no producer is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
+    /// The table as bytes, for a snapshot file: the same table gives the same bytes.
+    #[must_use]
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        let mut producers: Vec<_> = self.producers.iter().collect();
+        producers.sort_unstable_by_key(|(id, _)| **id);
+        rmp_serde::to_vec(&(self.newest_timestamp, producers)).expect("plain numbers always encode")
+    }
+
+    /// The table that [`ProducerTable::to_snapshot`] wrote; `None` when the bytes are something else.
+    #[must_use]
+    pub fn from_snapshot(bytes: &[u8]) -> Option<Self> {
+        let (newest_timestamp, producers): (TimestampMs, Vec<(ProducerId, ProducerEntry)>) =
+            rmp_serde::from_slice(bytes).ok()?;
+        Some(Self { producers: producers.into_iter().collect(), newest_timestamp })
+    }
+}
+
+/// Whether `sequence` lies before `other`, given that sequences wrap.
+fn is_before(sequence: i32, other: i32) -> bool {
+    let behind = i64::from(other) - i64::from(sequence);
+    let behind = if behind < 0 { behind + (1 << 31) } else { behind };
+    behind != 0 && behind < 1 << 30
+}
+
+fn refused(code: ErrorCode, message: String) -> Verdict {
+    Verdict::Refused(ApiError::new(code, message))
+}
+
+fn fenced(header: &BatchHeader, epoch: ProducerEpoch) -> Verdict {
+    let (id, given) = (header.producer_id, header.producer_epoch);
+    refused(
+        ErrorCode::ProducerFenced,
+        format!("producer {id} with epoch {given} was replaced by one with epoch {epoch}: stop this instance"),
+    )
+}
+
+fn out_of_order(header: &BatchHeader, expected: i32) -> Verdict {
+    let (id, given) = (header.producer_id, header.base_sequence);
+    refused(
+        ErrorCode::OutOfOrderSequence,
+        format!("producer {id} sent sequence {given} where {expected} comes next: a batch before it is missing"),
+    )
+}
+
+fn unknown_producer(header: &BatchHeader) -> Verdict {
+    let (id, given) = (header.producer_id, header.base_sequence);
+    refused(
+        ErrorCode::UnknownProducer,
+        format!("nothing is known here of producer {id}, which sent sequence {given}: obtain a new producer id"),
+    )
+}
+
+fn too_old(header: &BatchHeader) -> Verdict {
+    let (id, given) = (header.producer_id, header.base_sequence);
+    refused(
+        ErrorCode::DuplicateSequence,
+        format!("sequence {given} of producer {id} was appended so long ago that its offset is forgotten"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::record_batch::{BatchBuilder, Compression};
+
+    fn batch(epoch: i16, sequence: i32, records: i32, base_offset: u64) -> BatchHeader {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        builder.set_producer(ProducerId(7), ProducerEpoch(epoch), sequence);
+        for _ in 0..records {
+            builder.append(TimestampMs(1_000), None, Some(b"v"), &[]);
+        }
+        let bytes = builder.build().expect("builds");
+        BatchHeader { base_offset: Offset(base_offset), ..BatchHeader::parse(&bytes).expect("parses") }
+    }
+
+    fn code(verdict: Verdict) -> Option<ErrorCode> {
+        match verdict {
+            Verdict::Refused(error) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    fn table_after(batches: &[BatchHeader]) -> ProducerTable {
+        let mut table = ProducerTable::default();
+        for header in batches {
+            assert_eq!(table.judge(header), Verdict::New);
+            table.record(header);
+        }
+        table
+    }
+
+    #[test]
+    fn a_retry_is_answered_with_the_place_of_the_original() {
+        let table = table_after(&[batch(0, 0, 3, 10), batch(0, 3, 2, 13)]);
+        let original =
+            Verdict::Duplicate { base_offset: Offset(10), end_offset_exclusive: Offset(13), append_time: None };
+        assert_eq!(table.judge(&batch(0, 0, 3, 0)), original);
+        assert_eq!(table.judge(&batch(0, 5, 1, 0)), Verdict::New);
+    }
+
+    #[test]
+    fn gaps_old_epochs_and_strangers_are_refused_by_name() {
+        let table = table_after(&[batch(2, 0, 3, 10)]);
+        assert_eq!(code(table.judge(&batch(2, 4, 1, 0))), Some(ErrorCode::OutOfOrderSequence));
+        assert_eq!(code(table.judge(&batch(1, 3, 1, 0))), Some(ErrorCode::ProducerFenced));
+        assert_eq!(code(table.judge(&batch(3, 3, 1, 0))), Some(ErrorCode::OutOfOrderSequence));
+        assert_eq!(table.judge(&batch(3, 0, 1, 0)), Verdict::New);
+        let stranger = BatchHeader { producer_id: ProducerId(8), ..batch(0, 3, 1, 0) };
+        assert_eq!(code(table.judge(&stranger)), Some(ErrorCode::UnknownProducer));
+    }
+
+    #[test]
+    fn a_duplicate_older_than_the_five_remembered_is_said_to_be_one() {
+        let batches: Vec<_> = (0..7).map(|n| batch(0, n, 1, n as u64)).collect();
+        let table = table_after(&batches);
+        assert_eq!(code(table.judge(&batches[1])), Some(ErrorCode::DuplicateSequence));
+        assert!(matches!(table.judge(&batches[2]), Verdict::Duplicate { base_offset: Offset(2), .. }));
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let mut table = table_after(&[batch(0, 0, 1, 0)]);
+        table.record(&batch(0, i32::MAX - 1, 2, 1));
+        assert_eq!(table.judge(&batch(0, 0, 1, 3)), Verdict::New);
+    }
+
+    #[test]
+    fn a_snapshot_and_the_headers_after_it_give_the_same_table() {
+        let batches: Vec<_> = (0..9).map(|n| batch(0, n, 1, n as u64)).collect();
+        let whole = table_after(&batches);
+        let mut restored =
+            ProducerTable::from_snapshot(&table_after(&batches[..4]).to_snapshot()).expect("its own snapshot");
+        for header in &batches[4..] {
+            restored.record(header);
+        }
+        assert_eq!(restored, whole);
+        assert_eq!(restored.to_snapshot(), whole.to_snapshot());
+        assert_eq!(ProducerTable::from_snapshot(b"something else"), None);
+    }
+
+    #[test]
+    fn expiry_follows_the_time_in_the_log() {
+        let mut table = table_after(&[batch(0, 0, 1, 0)]);
+        table.expire(5_000);
+        assert_eq!(table.len(), 1);
+        let later = BatchHeader { producer_id: ProducerId(9), max_timestamp: TimestampMs(10_000), ..batch(0, 0, 1, 1) };
+        table.record(&later);
+        table.expire(5_000);
+        assert_eq!(table.len(), 1, "only the producer of the newer batch is left");
+    }
+}
