@@ -494,6 +494,12 @@ impl<R> LeaderEngine<R> {
         self.parked.take_where(|waiter| waiter.owner == owner && matches(&waiter.payload.reply));
     }
 
+    /// Whether appends have ended for good: a write or sync failed, or the replica was stopped.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// The flush policy in force.
     #[must_use]
     pub fn flush(&self) -> FlushPolicy {

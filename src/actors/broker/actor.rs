@@ -1,0 +1,433 @@
+//! The broker's handlers.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use tokio::sync::{oneshot, watch};
+
+use super::messages::*;
+use super::replicas::{OpenJob, name_of};
+use crate::actors::controller::{MetadataCommitted, TopicFilesGone};
+use crate::actors::errors::storage_error;
+use crate::actors::partition_leader::{
+    PartitionLeader, PartitionLeaderSettings, RetentionTick, SetConfig, SetDiskSpace, Stop, StopReason,
+};
+use crate::actors::send::{post, post_to};
+use crate::engine::leader::Leadership;
+use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::data_dir::{DataDir, partition_dir_name};
+use crate::storage::file_cache::FileCache;
+use crate::storage::{LogConfig, LogError, PartitionIdentity};
+use crate::types::{NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
+
+/// How often the free space is looked at. A disk that takes 1 GB/s fills a fifth of the default reserve meanwhile.
+const DISK_SPACE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a broker is started with.
+pub struct BrokerSettings {
+    /// This broker.
+    pub node: NodeId,
+    /// Its data directory.
+    pub directory: Arc<DataDir>,
+    /// The open files that all logs share.
+    pub files: Arc<FileCache>,
+    /// The settings of topics that do not override them.
+    pub topic_defaults: TopicConfig,
+    /// What each partition needs.
+    pub partitions: PartitionLeaderSettings,
+    /// Where partitions run, dealt out in turn.
+    pub core: Vec<ArbiterHandle>,
+    /// Whom to tell that a deleted topic's files are gone.
+    pub topic_files_gone: Recipient<TopicFilesGone>,
+    /// Where sessions see the broker's state.
+    pub view: watch::Sender<Arc<BrokerView>>,
+}
+
+/// The replicas of a topic on this node, in the order of its partitions. The name outlives the topic's metadata: the
+/// files of a deleted topic are found by it.
+struct TopicReplicas {
+    name: TopicName,
+    replicas: Vec<Replica>,
+}
+
+/// See the module page.
+pub struct Broker {
+    settings: BrokerSettings,
+    image: Arc<ClusterImage>,
+    replicas: HashMap<TopicId, TopicReplicas>,
+    incoming: VecDeque<MetadataCommitted>,
+    opening: usize,
+    started: bool,
+    deleting: HashMap<TopicId, usize>,
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    next_core: usize,
+    disk_is_full: bool,
+}
+
+impl Broker {
+    /// A broker that has not seen any metadata yet.
+    #[must_use]
+    pub fn new(settings: BrokerSettings) -> Self {
+        let image = Arc::clone(&settings.view.borrow().image);
+        Self {
+            settings,
+            image,
+            replicas: HashMap::new(),
+            incoming: VecDeque::new(),
+            opening: 0,
+            started: false,
+            deleting: HashMap::new(),
+            waiting: Vec::new(),
+            next_core: 0,
+            disk_is_full: false,
+        }
+    }
+
+    /// Works off metadata while nothing is being opened.
+    fn work_off(&mut self, ctx: &Context<Self>) {
+        while self.opening == 0 {
+            let Some(MetadataCommitted { image, records }) = self.incoming.pop_front() else { break };
+            self.image = image;
+            if !self.started {
+                self.started = true;
+                let topics: Vec<_> = self.image.topics.values().cloned().collect();
+                topics.iter().for_each(|topic| self.open_topic(topic, ctx));
+            }
+            for record in records.iter() {
+                self.apply(record, ctx);
+            }
+            if self.opening == 0 {
+                self.publish();
+            }
+        }
+    }
+
+    fn apply(&mut self, record: &MetadataRecord, ctx: &Context<Self>) {
+        match record {
+            MetadataRecord::TopicCreated { topic, .. } => {
+                // Created and deleted within one batch of records: there is nothing to open.
+                if let Some(topic) = self.image.topics.get(topic).cloned() {
+                    self.open_topic(&topic, ctx);
+                }
+            }
+            MetadataRecord::TopicConfigChanged { topic, .. } => self.reconfigure(*topic),
+            MetadataRecord::TopicDeleted { topic } => self.delete_topic(*topic, ctx),
+            MetadataRecord::FeatureLevel { .. }
+            | MetadataRecord::BrokerRegistered(_)
+            | MetadataRecord::BrokerUnfenced { .. }
+            | MetadataRecord::TombstoneCleared { .. }
+            | MetadataRecord::PartitionChanged { .. }
+            | MetadataRecord::ProducerIdsReserved { .. } => {}
+        }
+    }
+
+    fn open_topic(&mut self, topic: &Arc<TopicImage>, ctx: &Context<Self>) {
+        let node = self.settings.node;
+        let config = self.config_of(topic);
+        let mine = |n: usize| topic.partitions[n].replicas.contains(&node);
+        let replicas = (0..topic.partitions.len()).map(|n| if mine(n) { starting() } else { Replica::Elsewhere });
+        self.replicas.insert(topic.id, TopicReplicas { name: topic.name.clone(), replicas: replicas.collect() });
+        for number in (0..topic.partitions.len()).filter(|n| mine(*n)) {
+            let partition = TopicPartition::new(topic.id, PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX)));
+            let directory = &self.settings.directory;
+            let job = OpenJob {
+                disk: Arc::clone(directory.disk()),
+                files: Arc::clone(&self.settings.files),
+                dir: directory.topics_dir().join(partition_dir_name(&topic.name, partition)),
+                identity: PartitionIdentity {
+                    cluster_id: self.image.cluster_id,
+                    topic: topic.name.clone(),
+                    topic_id: topic.id,
+                    partition: partition.partition,
+                },
+                config: LogConfig::from(&config),
+            };
+            let home = ctx.address();
+            self.opening += 1;
+            self.settings.partitions.disk.run(move || post(&home, ReplicaOpened { partition, result: job.run() }));
+        }
+    }
+
+    fn config_of(&self, topic: &TopicImage) -> TopicConfig {
+        topic.config.resolve(&self.settings.topic_defaults).unwrap_or_else(|error| {
+            // The controller checked it; only an older node's config file can disagree now.
+            tracing::warn!(topic = %topic.name, %error, "the topic's settings do not fit this node's, which are used");
+            self.settings.topic_defaults.clone()
+        })
+    }
+
+    fn start_leader(&mut self, partition: TopicPartition, opened: OpenedReplica) -> Replica {
+        let Some(topic) = self.image.topics.get(&partition.topic).cloned() else { return Replica::Elsewhere };
+        let Some(state) = self.image.partition(partition) else { return Replica::Elsewhere };
+        let leadership = Leadership { epoch: state.leader_epoch, in_sync: state.in_sync.clone() };
+        let (config, settings) = (self.config_of(&topic), self.settings.partitions.clone());
+        let core = &self.settings.core[self.next_core % self.settings.core.len()];
+        self.next_core += 1;
+        let name = topic.name.clone();
+        let address = PartitionLeader::start_in_arbiter(core, move |ctx| {
+            PartitionLeader::new(ctx, (partition, name), leadership, config, (opened.log, opened.producers), settings)
+        });
+        if self.disk_is_full {
+            post(&address, SetDiskSpace(Some(self.disk_full_error())));
+        }
+        Replica::Leader(address)
+    }
+
+    fn reconfigure(&mut self, topic: TopicId) {
+        let Some(topic) = self.image.topics.get(&topic) else { return };
+        let config = self.config_of(topic);
+        for leader in self.replicas.get(&topic.id).into_iter().flat_map(|topic| &topic.replicas).filter_map(leader) {
+            post(leader, SetConfig(config.clone()));
+        }
+    }
+
+    fn delete_topic(&mut self, topic: TopicId, ctx: &Context<Self>) {
+        let Some(TopicReplicas { name, replicas }) = self.replicas.remove(&topic) else {
+            self.topic_is_gone_if_done(topic);
+            return;
+        };
+        for (number, replica) in (0..).zip(replicas) {
+            if matches!(replica, Replica::Elsewhere) {
+                continue;
+            }
+            let partition = TopicPartition::new(topic, PartitionIndex(number));
+            *self.deleting.entry(topic).or_default() += 1;
+            let (done, closed) = oneshot::channel();
+            if let Replica::Leader(address) = &replica {
+                post(address, Stop { why: StopReason::TopicDeleted, done });
+            }
+            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+            let files = partition_dir_name(&name, partition);
+            drop(replica);
+            self.settings.partitions.disk.spawn(async move {
+                // An offline replica never answers: its sender is dropped, which is an answer too.
+                let _ = closed.await;
+                post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&files) });
+            });
+        }
+        self.topic_is_gone_if_done(topic);
+    }
+
+    fn topic_is_gone_if_done(&mut self, topic: TopicId) {
+        if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
+            self.deleting.remove(&topic);
+            post_to(&self.settings.topic_files_gone, TopicFilesGone(topic));
+        }
+    }
+
+    fn publish(&mut self) {
+        let replicas = self.replicas.iter().map(|(id, topic)| (*id, topic.replicas.clone().into())).collect();
+        self.settings.view.send_replace(Arc::new(BrokerView { image: Arc::clone(&self.image), replicas }));
+        let index = self.image.index;
+        for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
+            // The session that asked may be gone.
+            let _ = done.send(());
+        }
+    }
+
+    fn leaders(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
+        self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(leader)
+    }
+
+    fn disk_full_error(&self) -> ApiError {
+        let (least, root) = (self.settings.partitions.storage.min_free_bytes, self.settings.directory.root().display());
+        ApiError::new(
+            ErrorCode::DiskFull,
+            format!("less than storage.min_free_bytes ({least}) is free under {root}: delete topics, lower retention or add space"),
+        )
+    }
+
+    /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
+    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &Context<Self>) {
+        let unknown = found.into_iter().filter(|(partition, _)| self.image.partition(*partition).is_none());
+        let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
+        for (partition, path) in unknown.collect::<Vec<_>>() {
+            let name = name_of(&path);
+            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+            if self.image.tombstones.contains(&partition.topic) {
+                tombstones.remove(&partition.topic);
+                *self.deleting.entry(partition.topic).or_default() += 1;
+                self.settings.partitions.disk.run(move || {
+                    post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
+                });
+            } else {
+                tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
+                self.settings.partitions.disk.run(move || {
+                    if let Err(error) = directory.quarantine(&name) {
+                        tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
+                    }
+                });
+            }
+        }
+        for topic in tombstones {
+            self.topic_is_gone_if_done(topic);
+        }
+    }
+
+    fn list_directory(&self, ctx: &Context<Self>) {
+        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+        self.settings.partitions.disk.run(move || post(&home, DirectoryListed(directory.partitions())));
+    }
+}
+
+fn starting() -> Replica {
+    Replica::Offline(ApiError::new(ErrorCode::NotLeader, "the partition is being opened: try again in a moment"))
+}
+
+fn leader(replica: &Replica) -> Option<&Addr<PartitionLeader>> {
+    match replica {
+        Replica::Leader(address) => Some(address),
+        Replica::Offline(_) | Replica::Elsewhere => None,
+    }
+}
+
+impl Actor for Broker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(DISK_SPACE_INTERVAL, |broker, ctx| {
+            let (directory, home) = (Arc::clone(&broker.settings.directory), ctx.address());
+            broker.settings.partitions.disk.run(move || {
+                post(&home, DiskSpaceSeen(directory.disk().free_bytes(directory.root())));
+            });
+        });
+        let retention = Duration::from_millis(self.settings.partitions.storage.retention_check_ms);
+        ctx.run_interval(retention, |broker, _| broker.leaders().for_each(|leader| post(leader, RetentionTick)));
+    }
+}
+
+impl Handler<MetadataCommitted> for Broker {
+    type Result = ();
+    fn handle(&mut self, message: MetadataCommitted, ctx: &mut Self::Context) {
+        let first = !self.started && self.incoming.is_empty();
+        self.incoming.push_back(message);
+        self.work_off(ctx);
+        if first {
+            self.list_directory(ctx);
+        }
+    }
+}
+
+impl Handler<ReplicaOpened> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
+        self.opening -= 1;
+        let replica = match result {
+            Ok(opened) => {
+                report(partition, &opened);
+                self.start_leader(partition, opened)
+            }
+            Err(error) => {
+                tracing::error!(%partition, %error, "the replica stays offline");
+                Replica::Offline(storage_error(&error))
+            }
+        };
+        let slot = self.replicas.get_mut(&partition.topic).and_then(|topic| topic.replicas.get_mut(partition.partition.0 as usize));
+        if let Some(slot) = slot {
+            *slot = replica;
+        }
+        if self.opening == 0 {
+            self.publish();
+            self.work_off(ctx);
+        }
+    }
+}
+
+/// Says what recovery found, where there is anything to say.
+fn report(partition: TopicPartition, opened: &OpenedReplica) {
+    let Some(report) = &opened.report else { return };
+    if let Some(cut) = &report.cut {
+        tracing::warn!(%partition, ?cut, "a torn tail was cut off after an unclean stop");
+    }
+    if !report.damaged.is_empty() {
+        tracing::error!(%partition, damaged = ?report.damaged, "records are damaged on this disk and will not be served");
+    }
+    tracing::debug!(%partition, clean = report.clean, scanned_bytes = report.scanned_bytes, "opened");
+}
+
+impl Handler<ReplicaDeleted> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaDeleted { partition, result }: ReplicaDeleted, _: &mut Self::Context) {
+        match result {
+            Ok(()) => {
+                if let Some(left) = self.deleting.get_mut(&partition.topic) {
+                    *left = left.saturating_sub(1);
+                }
+                self.topic_is_gone_if_done(partition.topic);
+            }
+            // The count never reaches zero, the tombstone stays, and the next start tries again.
+            Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),
+        }
+    }
+}
+
+impl Handler<DirectoryListed> for Broker {
+    type Result = ();
+    fn handle(&mut self, DirectoryListed(listed): DirectoryListed, ctx: &mut Self::Context) {
+        match listed {
+            Ok(found) => self.tidy(found, ctx),
+            Err(error) => tracing::warn!(%error, "the data directory could not be listed"),
+        }
+    }
+}
+
+impl Handler<DiskSpaceSeen> for Broker {
+    type Result = ();
+    fn handle(&mut self, DiskSpaceSeen(free): DiskSpaceSeen, _: &mut Self::Context) {
+        let Ok(free) = free.inspect_err(|error| tracing::warn!(%error, "the free space could not be read")) else {
+            return;
+        };
+        let full = free < self.settings.partitions.storage.min_free_bytes;
+        if full == self.disk_is_full {
+            return;
+        }
+        self.disk_is_full = full;
+        let refusing = full.then(|| self.disk_full_error());
+        match &refusing {
+            Some(cause) => tracing::error!(free_bytes = free, %cause, "appends are refused until there is space"),
+            None => tracing::info!(free_bytes = free, "there is space again: appends are accepted"),
+        }
+        self.leaders().for_each(|leader| post(leader, SetDiskSpace(refusing.clone())));
+    }
+}
+
+impl Handler<AwaitMetadata> for Broker {
+    type Result = ResponseFuture<()>;
+    fn handle(&mut self, AwaitMetadata { index }: AwaitMetadata, _: &mut Self::Context) -> Self::Result {
+        let (done, applied) = oneshot::channel();
+        if self.settings.view.borrow().image.index >= index && self.started && self.opening == 0 {
+            return Box::pin(std::future::ready(()));
+        }
+        self.waiting.push((index, done));
+        Box::pin(async move {
+            // The broker stops: whoever waits goes on, and meets that elsewhere.
+            let _ = applied.await;
+        })
+    }
+}
+
+impl Handler<StopReplicas> for Broker {
+    type Result = ResponseFuture<Vec<String>>;
+    fn handle(&mut self, _: StopReplicas, _: &mut Self::Context) -> Self::Result {
+        let mut closing = Vec::new();
+        for leader in self.leaders() {
+            let (done, closed) = oneshot::channel::<Result<(), LogError>>();
+            post(leader, Stop { why: StopReason::NodeStops, done });
+            closing.push(closed);
+        }
+        self.replicas.clear();
+        Box::pin(async move {
+            let mut problems = Vec::new();
+            for closed in closing {
+                if let Ok(Err(error)) = closed.await {
+                    problems.push(error.to_string());
+                }
+            }
+            problems
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! What the broker is told, and the view of it that sessions share.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+
+use crate::actors::partition_leader::PartitionLeader;
+use crate::engine::metadata::ClusterImage;
+use crate::engine::producer_state::ProducerTable;
+use crate::protocol::ApiError;
+use crate::storage::{Log, LogError, OpenReport};
+use crate::types::{TopicId, TopicPartition};
+
+/// What sessions need to know to route a request: the image, and the replicas that live on this node. Replaced as a whole
+/// whenever the metadata changes, and shared by all sessions.
+#[derive(Clone)]
+pub struct BrokerView {
+    /// The metadata that has been applied here.
+    pub image: Arc<ClusterImage>,
+    /// The replicas of this node, by topic, in the order of the partitions.
+    pub replicas: HashMap<TopicId, Arc<[Replica]>>,
+}
+
+/// One replica on this node.
+#[derive(Clone)]
+pub enum Replica {
+    /// It leads.
+    Leader(Addr<PartitionLeader>),
+    /// It could not be opened: what to tell whoever asks.
+    Offline(ApiError),
+    /// This node has no replica of that partition.
+    Elsewhere,
+}
+
+impl BrokerView {
+    /// The replica of `partition` on this node.
+    #[must_use]
+    pub fn replica(&self, partition: TopicPartition) -> Option<&Replica> {
+        self.replicas.get(&partition.topic)?.get(partition.partition.0 as usize)
+    }
+}
+
+/// Answered once the metadata has been applied up to `index` and the replicas that it calls for are open.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitMetadata {
+    /// See [`crate::actors::controller::Committed::index`].
+    pub index: u64,
+}
+
+/// Close every replica. Answers with what went wrong, if anything did.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Vec<String>")]
+pub struct StopReplicas;
+
+/// A disk thread has opened a replica's log, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ReplicaOpened {
+    pub partition: TopicPartition,
+    pub result: Result<OpenedReplica, LogError>,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenedReplica {
+    pub log: Log,
+    pub producers: ProducerTable,
+    pub report: Option<OpenReport>,
+}
+
+/// A disk thread has deleted a replica's files, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ReplicaDeleted {
+    pub partition: TopicPartition,
+    pub result: std::io::Result<()>,
+}
+
+/// A disk thread has looked at the free space.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct DiskSpaceSeen(pub std::io::Result<u64>);
+
+/// A disk thread has listed the data directory.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct DirectoryListed(pub std::io::Result<Vec<(TopicPartition, PathBuf)>>);

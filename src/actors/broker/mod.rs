@@ -1,0 +1,27 @@
+//! The replicas of one broker: follows the metadata, and starts, configures and ends them accordingly.
+//!
+//! * **Is told**: what the controller committed; to stop.
+//! * **Does**: opens and creates logs on disk threads, starts a [`PartitionLeader`] for each on one of the core threads,
+//!   deletes what was deleted, watches the free space, ticks retention.
+//! * **Remembers**: its replicas, and metadata that it has not worked off yet.
+//!
+//! ```text
+//!   MetadataCommitted ─► queue ─► open, configure, delete (disk threads) ─► BrokerView ─► sessions
+//!                                                                      └──► AwaitMetadata is answered
+//! ```
+//!
+//! Invariants: metadata is worked off in order, one change at a time: a view with index N is published only when every
+//! replica that N calls for is open or known to be offline. Files are deleted only on a tombstone; what nobody knows is
+//! put aside, never removed.
+
+mod actor;
+mod messages;
+mod replicas;
+#[cfg(test)]
+mod tests;
+
+#[allow(unused_imports, reason = "named by the module page")]
+use super::partition_leader::PartitionLeader;
+
+pub use actor::{Broker, BrokerSettings};
+pub use messages::{AwaitMetadata, BrokerView, Replica, StopReplicas};

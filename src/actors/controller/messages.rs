@@ -1,0 +1,74 @@
+//! What the controller is asked, and what it tells brokers.
+
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord};
+use crate::protocol::ApiError;
+use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
+use crate::types::{BrokerEpoch, ProducerEpoch, ProducerId, TopicId};
+
+/// An answer that is true once the metadata has been applied up to `index`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<T> {
+    /// How many records of the metadata log the answer stands on.
+    pub index: u64,
+    /// The answer.
+    pub answer: T,
+}
+
+/// Create topics, each on its own.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Committed<Vec<Result<CreatedTopic, ApiError>>>")]
+pub struct CreateTopics {
+    /// The topics wanted.
+    pub topics: Vec<NewTopic>,
+    /// Check only.
+    pub validate_only: bool,
+}
+
+/// Delete topics by name, each on its own.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+pub struct DeleteTopics(pub Vec<String>);
+
+/// Change the settings of topics, each on its own.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+pub struct AlterTopics(pub Vec<AlterTopic>);
+
+/// Hand out a producer id, or the next epoch of one.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<InitProducerReply, ApiError>")]
+pub struct InitProducer(pub Option<(ProducerId, ProducerEpoch)>);
+
+/// A broker came up. Its epoch in the message is the one that its directory remembers.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Committed<BrokerEpoch>, ApiError>")]
+pub struct RegisterBroker(pub BrokerRegistration);
+
+/// No broker holds files of this deleted topic any more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TopicFilesGone(pub TopicId);
+
+/// Tell this broker of all metadata, from the image as it is now on.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct Subscribe(pub Recipient<MetadataCommitted>);
+
+/// The metadata changed. The first one after [`Subscribe`] carries no records: its image is where to start.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct MetadataCommitted {
+    /// The image after the records.
+    pub image: Arc<ClusterImage>,
+    /// What changed since the message before.
+    pub records: Arc<[MetadataRecord]>,
+}
+
+/// Write what is needed for a quick start, and end. Answers with the error if that failed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), String>")]
+pub struct CloseController;

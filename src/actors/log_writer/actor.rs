@@ -1,0 +1,359 @@
+//! The log writer's handlers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
+use tokio::sync::oneshot;
+
+use super::messages::*;
+use crate::actors::errors::storage_error;
+use crate::actors::send::{post, post_to};
+use crate::actors::threads::DiskPool;
+use crate::config::LogWriterPlacement;
+use crate::storage::{Appended, Log, LogConfig, LogError, SyncDone};
+use crate::types::record_batch::RecordBatch;
+use crate::types::{Clock, FlushPolicy, Offset};
+
+/// A mailbox this deep keeps a burst of appends from another arbiter in one drain (measured: 16 runs at a third of 128).
+const MAILBOX: usize = 128;
+
+/// What a log writer is started with, beside its log.
+#[derive(Clone)]
+pub struct LogWriterSettings {
+    /// When to sync.
+    pub flush: FlushSettings,
+    /// Where writes run.
+    pub placement: LogWriterPlacement,
+    /// The most bytes of one vectored write.
+    pub group_bytes: usize,
+    /// How long after a write a checkpoint is due.
+    pub checkpoint_interval: Duration,
+    /// The node's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Threads for what may block.
+    pub disk: DiskPool,
+    /// Whom to tell what became of the log.
+    pub events: Recipient<LogEvent>,
+}
+
+enum Work {
+    Append(RecordBatch),
+    Snapshot(Offset, Vec<u8>),
+    Retention(Offset),
+    Checkpoint(Offset),
+    Reconfigure(LogConfig),
+    Close(CloseHow, oneshot::Sender<Result<(), LogError>>),
+}
+
+/// See the module page.
+pub struct LogWriter {
+    log: Option<Box<Log>>,
+    settings: LogWriterSettings,
+    work: VecDeque<Work>,
+    queued_bytes: usize,
+    group: Vec<RecordBatch>,
+    pump_scheduled: bool,
+    syncing: bool,
+    sync_wanted: bool,
+    interval_running: bool,
+    finished_sync: Option<SyncDone>,
+    checkpoint_scheduled: bool,
+    failed: bool,
+}
+
+/// Where a write runs: the one function that decides it. A write that only touches the page cache is cheaper on the
+/// partition's own thread than a trip to another one (docs/performance.md); whatever creates files or syncs is not.
+fn placement(settings: &LogWriterSettings, log: &Log, bytes: usize) -> LogWriterPlacement {
+    if log.append_may_block(settings.clock.wall(), bytes) { LogWriterPlacement::Disk } else { settings.placement }
+}
+
+impl LogWriter {
+    /// A writer of `log`.
+    #[must_use]
+    pub fn new(log: Log, settings: LogWriterSettings) -> Self {
+        Self {
+            log: Some(Box::new(log)),
+            settings,
+            work: VecDeque::new(),
+            queued_bytes: 0,
+            group: Vec::new(),
+            pump_scheduled: false,
+            syncing: false,
+            sync_wanted: false,
+            interval_running: false,
+            finished_sync: None,
+            checkpoint_scheduled: false,
+            failed: false,
+        }
+    }
+
+    fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) {
+        self.work.push_back(work);
+        if self.log.is_some() && self.queued_bytes >= self.settings.group_bytes {
+            self.pump(ctx);
+        } else if !self.pump_scheduled {
+            // Runs after everything that is in the mailbox now: a group commit for nothing.
+            self.pump_scheduled = true;
+            ctx.notify(Pump);
+        }
+    }
+
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            if self.log.is_some()
+                && let Some(done) = self.finished_sync.take()
+            {
+                self.finish_sync(done);
+            }
+            let Some(log) = self.log.as_mut() else { return };
+            match self.work.front() {
+                None => break,
+                Some(Work::Append(_)) => {
+                    let bytes = gather(&mut self.work, &mut self.group, self.settings.group_bytes);
+                    self.queued_bytes -= bytes;
+                    if self.failed {
+                        self.group.clear();
+                    } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
+                        let appended = log.append(self.settings.clock.wall(), &self.group);
+                        self.group.clear();
+                        self.on_appended(appended, ctx);
+                    } else {
+                        self.lend_append(ctx);
+                    }
+                }
+                Some(Work::Reconfigure(_)) => {
+                    if let Some(Work::Reconfigure(config)) = self.work.pop_front() {
+                        log.set_config(config);
+                    }
+                }
+                // A log is closed only when no sync of it is under way; the end of the sync pumps again.
+                Some(Work::Close(..)) if self.syncing => return,
+                Some(_) => {
+                    if let Some(work) = self.work.pop_front() {
+                        self.lend(work, ctx);
+                    }
+                }
+            }
+        }
+        self.sync_if_due(ctx);
+    }
+
+    fn lend_append(&mut self, ctx: &Context<Self>) {
+        let Some(mut log) = self.log.take() else { return };
+        let (group, wall, home) = (std::mem::take(&mut self.group), self.settings.clock.wall(), ctx.address());
+        self.settings.disk.run(move || {
+            let appended = log.append(wall, &group);
+            post(&home, LogReturned { log, outcome: WorkOutcome::Appended(appended) });
+        });
+    }
+
+    /// Lends the log to a disk thread for work that may block.
+    fn lend(&mut self, work: Work, ctx: &Context<Self>) {
+        let Some(mut log) = self.log.take() else { return };
+        let (wall, home) = (self.settings.clock.wall(), ctx.address());
+        self.settings.disk.run(move || {
+            let outcome = match work {
+                Work::Close(how, done) => {
+                    let closed = match how {
+                        CloseHow::Cleanly { high_watermark, producer_snapshot } => {
+                            log.close_cleanly(high_watermark, &producer_snapshot)
+                        }
+                        CloseHow::Abandoned => Ok(()),
+                    };
+                    drop(log);
+                    // Nobody listens any more when the node was told to stop at once.
+                    let _ = done.send(closed);
+                    post(&home, Ended);
+                    return;
+                }
+                Work::Snapshot(at, payload) => WorkOutcome::Housekeeping(
+                    "storing a producer snapshot",
+                    log.write_producer_snapshot(at, &payload),
+                ),
+                Work::Checkpoint(high_watermark) => {
+                    WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
+                }
+                Work::Retention(high_watermark) => {
+                    WorkOutcome::LogStart(log.apply_retention(wall, high_watermark).map(|_| log.log_start()))
+                }
+                Work::Append(_) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
+            };
+            post(&home, LogReturned { log, outcome });
+        });
+    }
+
+    fn on_appended(&mut self, appended: Result<Appended, LogError>, ctx: &mut Context<Self>) {
+        match appended {
+            Ok(Appended { end, rolled, .. }) => {
+                post_to(&self.settings.events, LogEvent::Written(end));
+                if rolled {
+                    // The closed segment is synced whatever the policy, so that recovery need not read it again.
+                    self.sync_wanted = true;
+                    post_to(&self.settings.events, LogEvent::Rolled);
+                }
+                self.schedule_checkpoint(ctx);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn schedule_checkpoint(&mut self, ctx: &mut Context<Self>) {
+        if self.checkpoint_scheduled {
+            return;
+        }
+        self.checkpoint_scheduled = true;
+        ctx.run_later(self.settings.checkpoint_interval, |writer, _| {
+            writer.checkpoint_scheduled = false;
+            post_to(&writer.settings.events, LogEvent::CheckpointDue);
+        });
+    }
+
+    fn sync_if_due(&mut self, ctx: &mut Context<Self>) {
+        let due = self.sync_wanted || self.settings.flush.policy == FlushPolicy::Always;
+        if self.settings.flush.policy == FlushPolicy::Interval {
+            self.start_interval(ctx);
+        }
+        if self.syncing || self.failed || !due {
+            return;
+        }
+        let Some(job) = self.log.as_mut().and_then(|log| log.begin_sync()) else { return };
+        self.syncing = true;
+        self.sync_wanted = false;
+        let home = ctx.address();
+        self.settings.disk.run(move || post(&home, SyncEnded(job.run())));
+    }
+
+    fn start_interval(&mut self, ctx: &mut Context<Self>) {
+        let clean = self.log.as_ref().is_none_or(|log| log.durable_end() == log.written_end());
+        if self.interval_running || clean {
+            return;
+        }
+        self.interval_running = true;
+        ctx.run_later(self.settings.flush.interval, |writer, ctx| {
+            writer.interval_running = false;
+            writer.sync_wanted = true;
+            writer.pump(ctx);
+        });
+    }
+
+    fn finish_sync(&mut self, done: SyncDone) {
+        let Some(log) = self.log.as_mut() else { return };
+        match log.finish_sync(done) {
+            Ok(end) => post_to(&self.settings.events, LogEvent::Synced(end)),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &LogError) {
+        if !self.failed {
+            self.failed = true;
+            post_to(&self.settings.events, LogEvent::Failed(storage_error(error)));
+        }
+    }
+}
+
+/// Takes appends from the front of the queue, up to `limit` bytes, and returns how many bytes they have.
+fn gather(work: &mut VecDeque<Work>, group: &mut Vec<RecordBatch>, limit: usize) -> usize {
+    let mut bytes = 0;
+    while bytes < limit && matches!(work.front(), Some(Work::Append(_))) {
+        if let Some(Work::Append(batch)) = work.pop_front() {
+            bytes += batch.total_bytes();
+            group.push(batch);
+        }
+    }
+    bytes
+}
+
+impl Actor for LogWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Append> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, Append(batch): Append, ctx: &mut Self::Context) {
+        self.queued_bytes += batch.total_bytes();
+        self.enqueue(Work::Append(batch), ctx);
+    }
+}
+
+impl Handler<StoreProducerSnapshot> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, snapshot: StoreProducerSnapshot, ctx: &mut Self::Context) {
+        self.enqueue(Work::Snapshot(snapshot.at, snapshot.payload), ctx);
+    }
+}
+
+impl Handler<Reconfigure> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, message: Reconfigure, ctx: &mut Self::Context) {
+        self.settings.flush = message.flush;
+        self.enqueue(Work::Reconfigure(message.log), ctx);
+    }
+}
+
+impl Handler<ApplyRetention> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, message: ApplyRetention, ctx: &mut Self::Context) {
+        self.enqueue(Work::Retention(message.high_watermark), ctx);
+    }
+}
+
+impl Handler<SaveCheckpoint> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, message: SaveCheckpoint, ctx: &mut Self::Context) {
+        self.enqueue(Work::Checkpoint(message.high_watermark), ctx);
+    }
+}
+
+impl Handler<Close> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, message: Close, ctx: &mut Self::Context) {
+        self.enqueue(Work::Close(message.how, message.done), ctx);
+    }
+}
+
+impl Handler<Pump> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
+        self.pump_scheduled = false;
+        self.pump(ctx);
+    }
+}
+
+impl Handler<Ended> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, _: Ended, ctx: &mut Self::Context) {
+        // The leader and this actor hold each other's address: neither would end by itself.
+        ctx.stop();
+    }
+}
+
+impl Handler<SyncEnded> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, SyncEnded(done): SyncEnded, ctx: &mut Self::Context) {
+        self.syncing = false;
+        self.finished_sync = Some(done);
+        self.pump(ctx);
+    }
+}
+
+impl Handler<LogReturned> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, LogReturned { log, outcome }: LogReturned, ctx: &mut Self::Context) {
+        self.log = Some(log);
+        match outcome {
+            WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
+            WorkOutcome::LogStart(Ok(start)) => post_to(&self.settings.events, LogEvent::LogStart(start)),
+            WorkOutcome::LogStart(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
+            WorkOutcome::Housekeeping(_, Ok(())) => {}
+            WorkOutcome::Housekeeping(what, Err(error)) => tracing::warn!(%error, "{what} failed"),
+        }
+        self.pump(ctx);
+    }
+}

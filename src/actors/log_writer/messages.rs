@@ -1,0 +1,134 @@
+//! What the log writer is told, and what it tells.
+
+use std::time::Duration;
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use crate::protocol::ApiError;
+use crate::storage::{Log, LogConfig, LogError, SyncDone};
+use crate::types::record_batch::RecordBatch;
+use crate::types::{FlushPolicy, Offset};
+
+/// Append a stamped batch. Batches come in the order of their offsets.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Append(pub RecordBatch);
+
+/// Store a snapshot of the producers, after the appends that came before this message.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StoreProducerSnapshot {
+    /// The end offset that it describes.
+    pub at: Offset,
+    /// Its content, opaque here.
+    pub payload: Vec<u8>,
+}
+
+/// When to sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushSettings {
+    /// See [`FlushPolicy`].
+    pub policy: FlushPolicy,
+    /// Between syncs with [`FlushPolicy::Interval`].
+    pub interval: Duration,
+}
+
+/// The topic's settings changed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Reconfigure {
+    /// When to sync from now on.
+    pub flush: FlushSettings,
+    /// How the log is kept from now on.
+    pub log: LogConfig,
+}
+
+/// Delete what retention says, below `high_watermark`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ApplyRetention {
+    /// Nothing at or beyond it is deleted.
+    pub high_watermark: Offset,
+}
+
+/// Write down how far recovery can trust the log, so that the next start after a crash reads little.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SaveCheckpoint {
+    /// The end of what is committed.
+    pub high_watermark: Offset,
+}
+
+/// End. Appends that came before are written first. The sender is told once the files are at rest.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Close {
+    /// How.
+    pub how: CloseHow,
+    /// Told the result.
+    pub done: oneshot::Sender<Result<(), LogError>>,
+}
+
+/// How a log ends.
+#[derive(Debug)]
+pub enum CloseHow {
+    /// Synced, so that the next start reads no record data.
+    Cleanly {
+        /// The end of what is committed.
+        high_watermark: Offset,
+        /// The producers at the log's end.
+        producer_snapshot: Vec<u8>,
+    },
+    /// As it is: its files are about to be deleted.
+    Abandoned,
+}
+
+/// What became of the log. Goes to the partition's leader.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum LogEvent {
+    /// Written up to this end offset.
+    Written(Offset),
+    /// Synced up to this end offset.
+    Synced(Offset),
+    /// A segment was closed.
+    Rolled,
+    /// Records below this offset are gone.
+    LogStart(Offset),
+    /// It is time for [`SaveCheckpoint`].
+    CheckpointDue,
+    /// A write or sync failed: nothing will be appended any more.
+    Failed(ApiError),
+}
+
+/// A sync has ended, on a disk thread.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct SyncEnded(pub SyncDone);
+
+/// The log comes back from a disk thread.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct LogReturned {
+    pub log: Box<Log>,
+    pub outcome: WorkOutcome,
+}
+
+/// What a disk thread did with the log.
+#[derive(Debug)]
+pub(super) enum WorkOutcome {
+    Appended(Result<crate::storage::Appended, LogError>),
+    LogStart(Result<Offset, LogError>),
+    Housekeeping(&'static str, Result<(), LogError>),
+}
+
+/// Everything queued so far is to be worked off.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Pump;
+
+/// The log was closed: the actor may stop.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Ended;

@@ -1,0 +1,317 @@
+//! The leader's handlers: translate, ask the engine, carry out its commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use tokio::sync::oneshot;
+
+use super::messages::*;
+use super::reads::{self, ReadBudget};
+use super::tail_cache::{CacheBudget, TailCache};
+use crate::actors::log_writer::{
+    Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
+    SaveCheckpoint, StoreProducerSnapshot,
+};
+use crate::actors::send::{post, post_to};
+use crate::actors::threads::DiskPool;
+use crate::config::{LogWriterPlacement, StorageSection};
+use crate::engine::leader::{Command, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
+use crate::engine::producer_state::ProducerTable;
+use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::{Log, LogConfig, LogError, LogReader};
+use crate::types::record_batch::RecordBatch;
+use crate::types::{Clock, MonoTime, TopicConfig, TopicName, TopicPartition};
+
+/// What a leader needs of its node.
+#[derive(Clone)]
+pub struct PartitionLeaderSettings {
+    /// The `storage` section of the config.
+    pub storage: StorageSection,
+    /// Where writes run (`threads.log_writer`).
+    pub placement: LogWriterPlacement,
+    /// The node's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Threads for what may block.
+    pub disk: DiskPool,
+    /// The memory that tail caches share.
+    pub cache: CacheBudget,
+    /// The memory that cold reads share.
+    pub reads: ReadBudget,
+}
+
+/// See the module page.
+pub struct PartitionLeader {
+    partition: TopicPartition,
+    topic: TopicName,
+    engine: LeaderEngine<ReplyTo>,
+    out: Output<ReplyTo>,
+    cache: TailCache,
+    reader: LogReader,
+    writer: Addr<LogWriter>,
+    settings: PartitionLeaderSettings,
+    deadline_timer: Option<(MonoTime, SpawnHandle)>,
+    stopping: Option<oneshot::Sender<Result<(), LogError>>>,
+}
+
+impl PartitionLeader {
+    /// Starts the leader and its log writer on the arbiter that `ctx` belongs to.
+    #[must_use]
+    pub fn new(
+        ctx: &mut Context<Self>,
+        (partition, topic): (TopicPartition, TopicName),
+        leadership: Leadership,
+        config: TopicConfig,
+        (log, producers): (Log, ProducerTable),
+        settings: PartitionLeaderSettings,
+    ) -> Self {
+        let reader = log.reader();
+        let (log_start, end) = (log.log_start(), log.written_end());
+        let writer = LogWriter::new(
+            log,
+            LogWriterSettings {
+                flush: flush_settings(&config),
+                placement: settings.placement,
+                group_bytes: settings.storage.append_group_bytes,
+                checkpoint_interval: Duration::from_millis(settings.storage.checkpoint_interval_ms),
+                clock: Arc::clone(&settings.clock),
+                disk: settings.disk.clone(),
+                events: ctx.address().recipient(),
+            },
+        );
+        let expiry_ms = i64::try_from(settings.storage.producer_expiry_ms).unwrap_or(i64::MAX);
+        Self {
+            partition,
+            topic,
+            engine: LeaderEngine::new(leadership, config, log_start, end, producers, expiry_ms),
+            out: Output::default(),
+            cache: TailCache::new(settings.storage.tail_cache_partition_bytes, settings.cache.clone()),
+            reader,
+            writer: writer.start(),
+            settings,
+            deadline_timer: None,
+            stopping: None,
+        }
+    }
+
+    /// Runs `event` against the engine and carries out what it commands. `batch` is what an `Append` is about.
+    fn step(
+        &mut self,
+        ctx: &mut Context<Self>,
+        batch: Option<RecordBatch>,
+        event: impl FnOnce(&mut LeaderEngine<ReplyTo>, &mut Output<ReplyTo>),
+    ) {
+        let mut out = std::mem::take(&mut self.out);
+        event(&mut self.engine, &mut out);
+        let mut batch = batch;
+        for command in out.0.drain(..) {
+            self.carry_out(command, &mut batch);
+        }
+        self.out = out;
+        self.arm_deadline(ctx);
+        self.finish_stop(ctx);
+    }
+
+    fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<RecordBatch>) {
+        match command {
+            Command::Append { base_offset, leader_epoch, append_time } => {
+                let batch = batch.take().expect("the engine appends only the batch of the event at hand");
+                let stamped = batch.stamped(base_offset, leader_epoch, append_time);
+                self.cache.push(&stamped);
+                post(&self.writer, Append(stamped));
+            }
+            Command::Produced { reply, result } => answer(&reply, result.map(Answer::Produced)),
+            Command::Fetched { reply, result } => {
+                let empty = |state| Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None });
+                answer(&reply, result.map(empty));
+            }
+            Command::Read { reply, range, state } => match self.cache.read(range) {
+                Some(read) => {
+                    let (chunks, next_offset) = (read.chunks, Some(read.next_offset));
+                    answer(&reply, Ok(Answer::Fetched(FetchedRecords { state, chunks, next_offset })));
+                }
+                None => {
+                    let (budget, reader) = (self.settings.reads.clone(), self.reader.clone());
+                    reads::read(&self.settings.disk, budget, reader, range, state, reply);
+                }
+            },
+            Command::SnapshotProducers { at, payload } => post(&self.writer, StoreProducerSnapshot { at, payload }),
+        }
+    }
+
+    /// Keeps one timer for the earliest deadline. An earlier one replaces it, a later one waits for it to fire.
+    fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
+        let Some(next) = self.engine.next_deadline() else { return };
+        if let Some((armed, handle)) = self.deadline_timer {
+            if armed <= next {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let wait = next.since(self.settings.clock.now());
+        let handle = ctx.run_later(wait, |leader, ctx| {
+            leader.deadline_timer = None;
+            let now = leader.settings.clock.now();
+            leader.step(ctx, None, |engine, out| engine.on_tick(now, out));
+        });
+        self.deadline_timer = Some((next, handle));
+    }
+
+    /// A stopping leader closes its log once everything that it accepted is written and, with `always`, synced.
+    fn finish_stop(&mut self, ctx: &mut Context<Self>) {
+        let settled = self.engine.cursors().high_watermark() == self.engine.cursors().next_offset();
+        if self.stopping.is_none() || !(settled || self.engine.is_failed()) {
+            return;
+        }
+        let Some(done) = self.stopping.take() else { return };
+        let cause = ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
+        let mut out = Output::default();
+        self.engine.on_stop(&cause, &mut out);
+        for command in out.0.drain(..) {
+            self.carry_out(command, &mut None);
+        }
+        let how = CloseHow::Cleanly {
+            high_watermark: self.engine.cursors().high_watermark(),
+            producer_snapshot: self.engine.producers().to_snapshot(),
+        };
+        post(&self.writer, Close { how, done });
+        ctx.stop();
+    }
+}
+
+fn answer(reply: &ReplyTo, result: Result<Answer, ApiError>) {
+    post_to(&reply.session, PartitionAnswer { tag: reply.tag, result });
+}
+
+fn flush_settings(config: &TopicConfig) -> FlushSettings {
+    FlushSettings { policy: config.flush, interval: Duration::from_millis(config.flush_interval_ms) }
+}
+
+impl Actor for PartitionLeader {
+    type Context = Context<Self>;
+}
+
+impl Handler<Produce> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, message: Produce, ctx: &mut Self::Context) {
+        let Produce { batch, leader_epoch, acks, deadline, owner, reply } = message;
+        let event = ProduceEvent {
+            header: batch.header,
+            batch_bytes: batch.total_bytes(),
+            leader_epoch,
+            acks,
+            deadline,
+            wall: self.settings.clock.wall(),
+            owner,
+            reply,
+        };
+        self.step(ctx, Some(batch), |engine, out| engine.on_produce(event, out));
+    }
+}
+
+impl Handler<Fetch> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, message: Fetch, ctx: &mut Self::Context) {
+        let Fetch { offset, max_bytes, leader_epoch, wait_until, owner, reply } = message;
+        let event = FetchEvent { offset, max_bytes, leader_epoch, wait_until, owner, reply };
+        self.step(ctx, None, |engine, out| engine.on_fetch(event, out));
+    }
+}
+
+impl Handler<CancelFetch> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, CancelFetch { owner, request }: CancelFetch, _: &mut Self::Context) {
+        self.engine.on_cancel_fetch(owner, |reply| reply.tag.request == request);
+    }
+}
+
+impl Handler<OwnerGone> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, OwnerGone(owner): OwnerGone, _: &mut Self::Context) {
+        self.engine.on_owner_gone(owner);
+    }
+}
+
+impl Handler<ListOffset> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, ListOffset { at, reply }: ListOffset, _: &mut Self::Context) {
+        if let Some(listed) = self.engine.on_list_offsets(at) {
+            answer(&reply, Ok(Answer::Listed(listed)));
+            return;
+        }
+        let upper = self.engine.cursors().high_watermark();
+        reads::list(&self.settings.disk, self.reader.clone(), at, upper, self.engine.epoch(), reply);
+    }
+}
+
+impl Handler<DescribeLog> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
+        let (size_bytes, segments) = (self.reader.size_bytes(), self.reader.segment_count());
+        let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
+        answer(&reply, Ok(Answer::Described(described)));
+    }
+}
+
+impl Handler<LogEvent> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, event: LogEvent, ctx: &mut Self::Context) {
+        match event {
+            LogEvent::Written(end) => self.step(ctx, None, |engine, out| engine.on_written(end, out)),
+            LogEvent::Synced(end) => self.step(ctx, None, |engine, out| engine.on_synced(end, out)),
+            LogEvent::Rolled => self.step(ctx, None, LeaderEngine::on_rolled),
+            LogEvent::LogStart(start) => self.step(ctx, None, |engine, out| engine.on_log_start(start, out)),
+            LogEvent::CheckpointDue => {
+                post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
+            }
+            LogEvent::Failed(cause) => {
+                tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
+                self.step(ctx, None, |engine, out| engine.on_failed(cause, out));
+            }
+        }
+    }
+}
+
+impl Handler<SetConfig> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, SetConfig(config): SetConfig, ctx: &mut Self::Context) {
+        post(&self.writer, Reconfigure { flush: flush_settings(&config), log: LogConfig::from(&config) });
+        self.step(ctx, None, |engine, out| engine.on_config(config, out));
+    }
+}
+
+impl Handler<SetDiskSpace> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, SetDiskSpace(refusing): SetDiskSpace, _: &mut Self::Context) {
+        self.engine.on_disk_space(refusing);
+    }
+}
+
+impl Handler<RetentionTick> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, _: RetentionTick, _: &mut Self::Context) {
+        self.cache.shrink();
+        post(&self.writer, ApplyRetention { high_watermark: self.engine.cursors().high_watermark() });
+    }
+}
+
+impl Handler<Stop> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, Stop { why, done }: Stop, ctx: &mut Self::Context) {
+        match why {
+            StopReason::NodeStops => {
+                let cause = ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later");
+                self.engine.on_disk_space(Some(cause));
+                self.stopping = Some(done);
+                self.finish_stop(ctx);
+            }
+            StopReason::TopicDeleted => {
+                let text = format!("topic '{}' was deleted", self.topic);
+                let cause = ApiError::new(ErrorCode::UnknownTopicOrPartition, text);
+                self.step(ctx, None, |engine, out| engine.on_stop(&cause, out));
+                post(&self.writer, Close { how: CloseHow::Abandoned, done });
+                ctx.stop();
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a partition's leader is told, and what it answers. Both doors, native and later Kafka's, use the same messages.
+
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::engine::waiters::OwnerId;
+use crate::protocol::ApiError;
+use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::storage::LogError;
+use crate::types::record_batch::RecordBatch;
+use crate::types::{LeaderEpoch, MonoTime, Offset, TopicConfig};
+
+/// Names one item of one request of a session, so that answers find their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestTag {
+    /// The request, numbered by the session.
+    pub request: u64,
+    /// The item within it.
+    pub item: u32,
+}
+
+/// Whom to answer, and under which tag.
+#[derive(Clone)]
+pub struct ReplyTo {
+    /// The session. Shared, because a `Recipient` is a boxed address.
+    pub session: Arc<Recipient<PartitionAnswer>>,
+    /// Its tag.
+    pub tag: RequestTag,
+}
+
+impl std::fmt::Debug for ReplyTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReplyTo({:?})", self.tag)
+    }
+}
+
+/// Append a batch.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Produce {
+    /// The batch, checksum verified.
+    pub batch: RecordBatch,
+    /// The epoch that the client believes in.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// When to answer.
+    pub acks: Acks,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
+    /// The connection.
+    pub owner: OwnerId,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
+/// Read batches.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Fetch {
+    /// The first offset wanted.
+    pub offset: Offset,
+    /// About how many bytes.
+    pub max_bytes: usize,
+    /// The epoch that the client believes in.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// Until when to wait for a record; `None` answers at once.
+    pub wait_until: Option<MonoTime>,
+    /// The connection.
+    pub owner: OwnerId,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
+/// Take back the parked fetches of one request.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CancelFetch {
+    /// The connection.
+    pub owner: OwnerId,
+    /// The request.
+    pub request: u64,
+}
+
+/// A connection is gone.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct OwnerGone(pub OwnerId);
+
+/// Look up an offset by position or time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ListOffset {
+    /// What is wanted.
+    pub at: OffsetAt,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
+/// Say what the log holds.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DescribeLog {
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
+/// The answer to one of the above.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PartitionAnswer {
+    /// The tag of the request.
+    pub tag: RequestTag,
+    /// What came of it.
+    pub result: Result<Answer, ApiError>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Produce`].
+    Produced(ProducedBatch),
+    /// To [`Fetch`].
+    Fetched(FetchedRecords),
+    /// To [`ListOffset`].
+    Listed(ListedOffset),
+    /// To [`DescribeLog`].
+    Described(LogDescription),
+}
+
+/// Records read for a fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedRecords {
+    /// The partition's state when they were read.
+    pub state: FetchedPartition,
+    /// Whole batches, in pieces that are to be sent one after the other.
+    pub chunks: Vec<Bytes>,
+    /// The offset after the last record in them; `None` without records.
+    pub next_offset: Option<Offset>,
+}
+
+impl FetchedRecords {
+    /// How many bytes of records there are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+}
+
+/// The topic's settings changed.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SetConfig(pub TopicConfig);
+
+/// The disk is nearly full (with what to tell producers), or no longer.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SetDiskSpace(pub Option<ApiError>);
+
+/// It is time to look for segments to delete, and to drop what the tail cache holds too much.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RetentionTick;
+
+/// End this leadership.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop {
+    /// Why.
+    pub why: StopReason,
+    /// Told once the files are at rest.
+    pub done: oneshot::Sender<Result<(), LogError>>,
+}
+
+/// Why a leadership ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The node stops: what was accepted is written and answered first, then the log is closed cleanly.
+    NodeStops,
+    /// The topic was deleted: the files are about to go.
+    TopicDeleted,
+}

@@ -1,0 +1,102 @@
+//! Cold reads: on a disk thread, within a budget of memory that is given back when the bytes have been sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::messages::{Answer, FetchedRecords, PartitionAnswer, ReplyTo};
+use crate::actors::errors::storage_error;
+use crate::actors::send::post_to;
+use crate::actors::threads::DiskPool;
+use crate::engine::leader::ReadRange;
+use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
+use crate::storage::{LogError, LogReader, LogSlice};
+use crate::types::{LeaderEpoch, Offset};
+
+/// The most that a compressed batch may inflate to when a timestamp is looked up in it.
+const INFLATE_LIMIT_BYTES: usize = 64 << 20;
+/// Permits are counted in units of this many bytes: a semaphore counts to 2^32 / 8 only.
+const UNIT_BYTES: usize = 1_024;
+
+/// The memory that cold reads of the whole node may hold until it has been sent.
+#[derive(Clone, Debug)]
+pub struct ReadBudget {
+    semaphore: Arc<Semaphore>,
+    units: u32,
+}
+
+impl ReadBudget {
+    /// A budget of `bytes`.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let units = u32::try_from((bytes / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
+    }
+
+    async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // A read larger than the whole budget waits for all of it, rather than for ever.
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
+        Arc::clone(&self.semaphore).acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Bytes that give their share of the budget back when the last slice of them is dropped.
+struct Budgeted {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Budgeted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads `range` on a disk thread and answers `reply`.
+pub(super) fn read(
+    pool: &DiskPool,
+    budget: ReadBudget,
+    reader: LogReader,
+    range: ReadRange,
+    state: FetchedPartition,
+    reply: ReplyTo,
+) {
+    pool.spawn(async move {
+        let Some(permit) = budget.acquire(range.max_bytes).await else { return };
+        let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
+            let LogSlice { bytes, next } = slice;
+            let next_offset = (!bytes.is_empty()).then_some(next);
+            let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
+            Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
+        });
+        answer(&reply, result);
+    });
+}
+
+/// Looks an offset up by time on a disk thread and answers `reply`.
+pub(super) fn list(
+    pool: &DiskPool,
+    reader: LogReader,
+    at: OffsetAt,
+    upper: Offset,
+    leader_epoch: LeaderEpoch,
+    reply: ReplyTo,
+) {
+    pool.run(move || {
+        let found = match at {
+            OffsetAt::Timestamp(time) => reader.offset_for_timestamp(time, upper, INFLATE_LIMIT_BYTES),
+            _ => reader.max_timestamp(upper, INFLATE_LIMIT_BYTES),
+        };
+        let listed = found.map(|found| {
+            let (offset, timestamp) = (found.map(|(offset, _)| offset), found.map(|(_, time)| time));
+            Answer::Listed(ListedOffset { offset, timestamp, leader_epoch })
+        });
+        answer(&reply, listed);
+    });
+}
+
+fn answer(reply: &ReplyTo, result: Result<Answer, LogError>) {
+    let result = result.map_err(|error| storage_error(&error));
+    post_to(&reply.session, PartitionAnswer { tag: reply.tag, result });
+}
