@@ -1,4 +1,6 @@
 //! Callboard: a distributed commit log made of actors.
+pub mod fuzz;
+pub mod net;
 pub mod protocol;
 pub mod storage;
 pub mod types;
