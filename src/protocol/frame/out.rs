@@ -138,13 +138,17 @@ impl SegmentedBuf {
             limit: u32::MAX.into(),
             key: "limits.max_frame_bytes",
         })?;
-        self.tail.reserve(LENGTH_BYTES + 16 + frame.body.len());
+        self.tail.reserve(LENGTH_BYTES + 32 + frame.body.len().min(COPY_UP_TO_BYTES));
         self.tail.put_u32(length);
         msgpack::put_array_length(&mut self.tail, 5);
         msgpack::put_uint(&mut self.tail, frame.head.api.into());
         msgpack::put_uint(&mut self.tail, frame.head.version.into());
         msgpack::put_uint(&mut self.tail, frame.head.correlation_id.0);
-        self.tail.put_slice(&frame.body);
+        if frame.body.len() <= COPY_UP_TO_BYTES {
+            self.tail.put_slice(&frame.body);
+        } else {
+            self.put_shared(frame.body.into());
+        }
         msgpack::put_array_length(&mut self.tail, frame.attachments.len() as u32);
         for attachment in frame.attachments {
             msgpack::put_bin_length(&mut self.tail, attachment.len() as u32);
