@@ -10,9 +10,11 @@ use crate::protocol::frame::{Frame, decode_reply};
 use crate::protocol::messages::Hello;
 use crate::types::CorrelationId;
 
+type Accepted = io::Result<(DuplexStream, SocketAddr)>;
+
 /// Hands out what a test put in, then waits for ever.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<VecDeque<io::Result<(DuplexStream, SocketAddr)>>>>);
+struct Script(Arc<Mutex<VecDeque<Accepted>>>);
 
 impl Script {
     fn connects(&self, address: &str) -> DuplexStream {
