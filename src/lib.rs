@@ -1,6 +1,8 @@
 //! Callboard: a distributed commit log made of actors.
 pub mod config;
 pub mod engine;
+pub mod fuzz;
+pub mod net;
 pub mod protocol;
 pub mod storage;
 pub mod types;
