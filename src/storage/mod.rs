@@ -1,2 +1,3 @@
 //! Storage.
+pub mod atomic_file;
 pub mod disk;

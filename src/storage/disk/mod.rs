@@ -8,6 +8,14 @@
 //! Every sync in the code names itself with a [`SyncPoint`], so that a test can leave out each one in turn and show that
 //! something acknowledged is lost without it.
 
+mod error;
+mod real;
+#[cfg(test)]
+mod specification;
+
+pub use error::{DiskError, raw_os_error, with_context};
+pub use real::RealDisk;
+
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -104,4 +112,36 @@ pub trait Disk: Send + Sync + Debug {
 #[must_use]
 pub fn child(directory: &Path, name: &str) -> PathBuf {
     directory.join(name)
+}
+
+/// Writes all of `bytes` at `position`, however many writes that takes.
+///
+/// # Errors
+/// The first failed write; part of the bytes may be in the file then.
+pub fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = file.write_vectored_at(&[IoSlice::new(bytes)], position)?;
+        if taken == 0 {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no byte of a write"));
+        }
+        bytes = &bytes[taken..];
+        position += taken as u64;
+    }
+    Ok(())
+}
+
+/// Reads at `position` until `buffer` is full or the file ends, and returns how many bytes came.
+///
+/// # Errors
+/// The first failed read.
+pub fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let count = file.read_at(&mut buffer[filled..], position + filled as u64)?;
+        if count == 0 {
+            break;
+        }
+        filled += count;
+    }
+    Ok(filled)
 }
