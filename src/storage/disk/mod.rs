@@ -12,9 +12,11 @@ mod error;
 mod real;
 #[cfg(test)]
 mod specification;
+pub mod virtual_disk;
 
 pub use error::{DiskError, raw_os_error, with_context};
 pub use real::RealDisk;
+pub use virtual_disk::VirtualDisk;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
