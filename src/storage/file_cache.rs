@@ -61,21 +61,27 @@ impl FileCache {
             open.forgotten
         };
         let file = self.disk.open(path, OpenMode::Read)?;
+        Ok(self.admit(path, file, forgotten))
+    }
+
+    /// Keeps a file that was opened when `forgotten_before` was the count, and returns the one to use.
+    fn admit(&self, path: &Path, file: Arc<dyn DiskFile>, forgotten_before: u64) -> Arc<dyn DiskFile> {
         // Closed after the lock is released: closing may block.
         let mut evicted = Vec::new();
         let mut open = self.lock();
         if let Some(earlier) = open.touch(path) {
-            return Ok(earlier);
+            drop(open);
+            return earlier;
         }
-        // The name may stand for another file by now.
-        if open.forgotten == forgotten {
+        // Otherwise the name may stand for another file by now.
+        if open.forgotten == forgotten_before {
             open.keep(path, &file);
             while open.files.len() > self.capacity {
                 evicted.extend(open.evict());
             }
         }
         drop(open);
-        Ok(file)
+        file
     }
 
     /// Closes the file at `path`: call it after the file was removed, renamed or replaced.
@@ -197,6 +203,17 @@ mod tests {
         get(&cache, "ab/1");
         cache.forget_dir(Path::new("a"));
         assert_eq!(cache.len(), 1, "a directory whose name starts alike is another");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_being_opened_is_not_kept() {
+        let (disk, cache) = cache(1, 10);
+        let path = Path::new("a/0");
+        let before = cache.lock().forgotten;
+        let opened = disk.open(path, OpenMode::Read).unwrap();
+        cache.forget(path);
+        cache.admit(path, opened, before);
+        assert!(cache.is_empty());
     }
 
     #[test]

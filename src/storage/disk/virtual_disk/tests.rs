@@ -136,6 +136,17 @@ fn an_unsynced_truncation_may_come_undone_and_a_synced_one_never() {
 }
 
 #[test]
+fn what_was_cut_and_grown_again_is_durable_as_zeros() {
+    let disk = disk();
+    let file = durable(&disk, "/a", &[1; 2_000]);
+    file.set_len(10).unwrap();
+    file.set_len(2_000).unwrap();
+    file.sync_data(POINT).unwrap();
+    disk.power_loss_keeping_nothing();
+    assert_eq!(content(&disk, "/a"), Some([vec![1; 10], vec![0; 1_990]].concat()));
+}
+
+#[test]
 fn a_rename_leaves_the_old_or_the_new_and_never_neither() {
     let scenario = |disk: &VirtualDisk| {
         durable(disk, "/file", b"old");
