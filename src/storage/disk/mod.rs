@@ -12,9 +12,11 @@ mod error;
 mod real;
 #[cfg(test)]
 mod specification;
+pub mod virtual_disk;
 
 pub use error::{DiskError, raw_os_error, with_context};
 pub use real::RealDisk;
+pub use virtual_disk::VirtualDisk;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -47,6 +49,8 @@ pub enum SyncPoint {
     AtomicFileContent,
     /// The directory, after that rename.
     AtomicFileRename,
+    /// The parent, after the data directory was created.
+    DataDirCreated,
     /// The parent, after a partition's directory got its final name.
     PartitionCreated,
     /// The parent, after a partition's directory was given up.
@@ -112,6 +116,25 @@ pub trait Disk: Send + Sync + Debug {
 #[must_use]
 pub fn child(directory: &Path, name: &str) -> PathBuf {
     directory.join(name)
+}
+
+/// Creates a directory, and those above it that are missing, each with its name durable before the next.
+///
+/// # Errors
+/// The disk's.
+pub fn create_dir_durably(disk: &dyn Disk, path: &Path, point: SyncPoint) -> io::Result<()> {
+    let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let Some(parent) = parent else { return Ok(()) };
+    if disk.exists(path)? {
+        // Created by a process that was killed before the sync, or by someone else: that its name is durable is not known.
+        return match disk.sync_dir(parent, point) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
+    create_dir_durably(disk, parent, point)?;
+    disk.create_dir_all(path)?;
+    disk.sync_dir(parent, point)
 }
 
 /// Writes all of `bytes` at `position`, however many writes that takes.

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use super::{Disk, OpenMode, SyncPoint, read_full_at, write_all_at};
 
+type Story = fn(&dyn Disk, &Path);
+
 /// Runs every story in a directory of its own below `root`, which exists and is empty.
 pub(crate) fn every_disk_keeps_to_the_specification(disk: &dyn Disk, root: &Path) {
-    let stories: [(&str, fn(&dyn Disk, &Path)); 8] = [
+    let stories: [(&str, Story); 8] = [
         ("write", what_was_written_is_read_back),
         ("grow", a_file_grows_with_zeros_and_shrinks),
         ("modes", opening_modes_differ),
