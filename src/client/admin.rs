@@ -1,10 +1,13 @@
 //! Administration of topics, and questions about the cluster.
 
+use std::collections::BTreeMap;
+
 use super::{Client, ClientError};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{
-    AlterTopic, ConfigEntry, CreatedTopic, DescribeClusterReply, ListedOffset, LogDescription, MetadataReply, NewTopic,
-    OffsetAt, TopicDescription,
+    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteTopics, DescribeCluster,
+    DescribeClusterReply, DescribeLogs, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset,
+    LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
 };
 use crate::types::TopicId;
 
@@ -27,8 +30,8 @@ impl Admin {
         topics: &[NewTopic],
         validate_only: bool,
     ) -> Result<Each<CreatedTopic>, ClientError> {
-        let _ = (topics, validate_only, &self.client);
-        Err(ClientError::NothingAssigned)
+        let request = CreateTopics { topics: topics.to_vec(), validate_only };
+        Ok(each(self.client.ask(&request, validate_only).await?.topics))
     }
 
     /// Creates one topic with the cluster's default settings.
@@ -36,8 +39,20 @@ impl Admin {
     /// # Errors
     /// [`ClientError::Refused`] says why it was not created.
     pub async fn create_topic(&self, name: &str, partitions: u32) -> Result<CreatedTopic, ClientError> {
-        let _ = (name, partitions);
-        Err(ClientError::NothingAssigned)
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions: Some(partitions),
+            replication_factor: None,
+            config: BTreeMap::new(),
+        };
+        let created = self.create_topics(&[topic], false).await?;
+        let missing =
+            || ClientError::Protocol { address: "the controller".into(), reason: "the answer is empty".into() };
+        created
+            .into_iter()
+            .next()
+            .ok_or_else(missing)?
+            .map_err(|error| ClientError::Refused { what: format!("topic '{name}' was not created"), error })
     }
 
     /// Deletes topics by name, their records too.
@@ -45,8 +60,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
     pub async fn delete_topics(&self, names: &[String]) -> Result<Each<TopicId>, ClientError> {
-        let _ = names;
-        Err(ClientError::NothingAssigned)
+        Ok(each(self.client.ask(&DeleteTopics { names: names.to_vec() }, false).await?.topics))
     }
 
     /// Changes topic settings; answers with all settings in force. All changes of a topic are made, or none.
@@ -54,8 +68,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
     pub async fn alter_topics(&self, topics: &[AlterTopic]) -> Result<Each<Vec<ConfigEntry>>, ClientError> {
-        let _ = topics;
-        Err(ClientError::NothingAssigned)
+        Ok(each(self.client.ask(&AlterTopics { topics: topics.to_vec() }, true).await?.topics))
     }
 
     /// Topics with their settings and partitions; `None` for all, by name.
@@ -63,8 +76,8 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when the request as a whole failed.
     pub async fn describe_topics(&self, names: Option<&[String]>) -> Result<Each<TopicDescription>, ClientError> {
-        let _ = names;
-        Err(ClientError::NothingAssigned)
+        let request = DescribeTopics { names: names.map(<[String]>::to_vec) };
+        Ok(each(self.client.ask(&request, true).await?.topics))
     }
 
     /// The names of all topics, in order.
@@ -72,25 +85,35 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when no broker answered.
     pub async fn list_topics(&self) -> Result<Vec<String>, ClientError> {
-        Err(ClientError::NothingAssigned)
+        let mut names: Vec<String> = self.metadata(None).await?.topics.into_iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// What the logs of these partitions (topic, number) hold, asked of their leaders.
     ///
     /// # Errors
-    /// [`ClientError::UnknownTopic`], or when a leader did not answer.
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
     pub async fn describe_logs(&self, partitions: &[(String, u32)]) -> Result<Each<LogDescription>, ClientError> {
-        let _ = partitions;
-        Err(ClientError::NothingAssigned)
+        let places: Vec<_> = partitions.iter().map(|(topic, number)| (topic.clone(), *number, ())).collect();
+        let question = |asked: Vec<(_, _, ())>| DescribeLogs {
+            partitions: asked.into_iter().map(|(topic, partition, ())| (topic, partition)).collect(),
+        };
+        self.client.ask_leaders(&places, question, |reply| reply.partitions).await
     }
 
     /// Offsets by position or time, of partitions given as (topic, number, place), asked of their leaders.
     ///
     /// # Errors
-    /// [`ClientError::UnknownTopic`], or when a leader did not answer.
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
     pub async fn list_offsets(&self, places: &[(String, u32, OffsetAt)]) -> Result<Each<ListedOffset>, ClientError> {
-        let _ = places;
-        Err(ClientError::NothingAssigned)
+        let question = |asked: Vec<(_, _, OffsetAt)>| ListOffsets {
+            partitions: asked
+                .into_iter()
+                .map(|(topic, partition, at)| ListOffsetsPartition { topic, partition, at })
+                .collect(),
+        };
+        self.client.ask_leaders(places, question, |reply| reply.partitions).await
     }
 
     /// Who makes up the cluster.
@@ -98,7 +121,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when no broker answered.
     pub async fn describe_cluster(&self) -> Result<DescribeClusterReply, ClientError> {
-        Err(ClientError::NothingAssigned)
+        self.client.ask(&DescribeCluster {}, true).await
     }
 
     /// Brokers, topics and leaders; `None` for all topics.
@@ -106,7 +129,10 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when no broker answered.
     pub async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataReply, ClientError> {
-        let _ = topics;
-        Err(ClientError::NothingAssigned)
+        self.client.ask(&Metadata { topics: topics.map(<[String]>::to_vec) }, true).await
     }
+}
+
+fn each<T>(outcomes: Vec<Outcome<T>>) -> Each<T> {
+    outcomes.into_iter().map(Outcome::into_result).collect()
 }

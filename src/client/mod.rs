@@ -52,7 +52,10 @@ pub mod error;
 pub mod producer;
 pub mod record;
 
+mod backoff;
 mod cluster;
+mod connection;
+mod leaders;
 
 pub use crate::protocol::messages::Acks;
 pub use crate::types::record_batch::{Compression, Header};

@@ -10,7 +10,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub(super) async fn start(client: Client, config: ConsumerConfig) -> Result<Self, ClientError> {
+    pub(super) fn start(client: Client, config: ConsumerConfig) -> Result<Self, ClientError> {
         config.validate()?;
         Ok(Self { client })
     }

@@ -43,7 +43,7 @@ pub struct ProducerStats {
 }
 
 impl Producer {
-    pub(super) async fn start(client: Client, config: ProducerConfig) -> Result<Self, ClientError> {
+    pub(super) fn start(client: Client, config: ProducerConfig) -> Result<Self, ClientError> {
         config.validate()?;
         Ok(Self { client })
     }
