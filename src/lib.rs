@@ -1,5 +1,7 @@
 //! Callboard: a distributed commit log made of actors.
 pub mod client;
+pub mod fuzz;
+pub mod net;
 pub mod protocol;
 pub mod storage;
 pub mod types;
