@@ -1,0 +1,138 @@
+//! Administration of topics, and questions about the cluster.
+
+use std::collections::BTreeMap;
+
+use super::{Client, ClientError};
+use crate::protocol::ApiError;
+use crate::protocol::messages::{
+    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteTopics, DescribeCluster,
+    DescribeClusterReply, DescribeLogs, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset,
+    LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
+};
+use crate::types::TopicId;
+
+/// One answer for each item of a request, in the order of the request.
+pub type Each<T> = Vec<Result<T, ApiError>>;
+
+/// Administration. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub(super) client: Client,
+}
+
+impl Admin {
+    /// Creates topics, each on its own: one may fail and the others succeed. With `validate_only` nothing is created.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
+    pub async fn create_topics(
+        &self,
+        topics: &[NewTopic],
+        validate_only: bool,
+    ) -> Result<Each<CreatedTopic>, ClientError> {
+        let request = CreateTopics { topics: topics.to_vec(), validate_only };
+        Ok(each(self.client.ask(&request, validate_only).await?.topics))
+    }
+
+    /// Creates one topic with the cluster's default settings.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] says why it was not created.
+    pub async fn create_topic(&self, name: &str, partitions: u32) -> Result<CreatedTopic, ClientError> {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions: Some(partitions),
+            replication_factor: None,
+            config: BTreeMap::new(),
+        };
+        let created = self.create_topics(&[topic], false).await?;
+        let missing =
+            || ClientError::Protocol { address: "the controller".into(), reason: "the answer is empty".into() };
+        created
+            .into_iter()
+            .next()
+            .ok_or_else(missing)?
+            .map_err(|error| ClientError::Refused { what: format!("topic '{name}' was not created"), error })
+    }
+
+    /// Deletes topics by name, their records too.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
+    pub async fn delete_topics(&self, names: &[String]) -> Result<Each<TopicId>, ClientError> {
+        Ok(each(self.client.ask(&DeleteTopics { names: names.to_vec() }, false).await?.topics))
+    }
+
+    /// Changes topic settings; answers with all settings in force. All changes of a topic are made, or none.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
+    pub async fn alter_topics(&self, topics: &[AlterTopic]) -> Result<Each<Vec<ConfigEntry>>, ClientError> {
+        Ok(each(self.client.ask(&AlterTopics { topics: topics.to_vec() }, true).await?.topics))
+    }
+
+    /// Topics with their settings and partitions; `None` for all, by name.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed.
+    pub async fn describe_topics(&self, names: Option<&[String]>) -> Result<Each<TopicDescription>, ClientError> {
+        let request = DescribeTopics { names: names.map(<[String]>::to_vec) };
+        Ok(each(self.client.ask(&request, true).await?.topics))
+    }
+
+    /// The names of all topics, in order.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no broker answered.
+    pub async fn list_topics(&self) -> Result<Vec<String>, ClientError> {
+        let mut names: Vec<String> = self.metadata(None).await?.topics.into_iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What the logs of these partitions (topic, number) hold, asked of their leaders.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
+    pub async fn describe_logs(&self, partitions: &[(String, u32)]) -> Result<Each<LogDescription>, ClientError> {
+        let places: Vec<_> = partitions.iter().map(|(topic, number)| (topic.clone(), *number, ())).collect();
+        let question = |asked: Vec<(_, _, ())>| DescribeLogs {
+            partitions: asked.into_iter().map(|(topic, partition, ())| (topic, partition)).collect(),
+        };
+        self.client.ask_leaders(&places, question, |reply| reply.partitions).await
+    }
+
+    /// Offsets by position or time, of partitions given as (topic, number, place), asked of their leaders.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
+    pub async fn list_offsets(&self, places: &[(String, u32, OffsetAt)]) -> Result<Each<ListedOffset>, ClientError> {
+        let question = |asked: Vec<(_, _, OffsetAt)>| ListOffsets {
+            partitions: asked
+                .into_iter()
+                .map(|(topic, partition, at)| ListOffsetsPartition { topic, partition, at })
+                .collect(),
+        };
+        self.client.ask_leaders(places, question, |reply| reply.partitions).await
+    }
+
+    /// Who makes up the cluster.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no broker answered.
+    pub async fn describe_cluster(&self) -> Result<DescribeClusterReply, ClientError> {
+        self.client.ask(&DescribeCluster {}, true).await
+    }
+
+    /// Brokers, topics and leaders; `None` for all topics.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no broker answered.
+    pub async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataReply, ClientError> {
+        self.client.ask(&Metadata { topics: topics.map(<[String]>::to_vec) }, true).await
+    }
+}
+
+fn each<T>(outcomes: Vec<Outcome<T>>) -> Each<T> {
+    outcomes.into_iter().map(Outcome::into_result).collect()
+}

@@ -1,0 +1,68 @@
+//! The native client: send records, read them, administer topics. Runs on any tokio runtime.
+//!
+//! ```text
+//!   Producer ─ accumulator ─ sender ─┐
+//!   Consumer ─ buffer ─── fetcher ───┼─► Client: metadata cache ─► one Connection a broker (two: reads apart)
+//!   Admin ───────────────────────────┘                                 writer task ─ socket ─ reader task
+//! ```
+//!
+//! A [`Client`] is the shared part: connections, and who leads what. It hands out producers, consumers and an [`Admin`],
+//! is cheap to clone, and closes its connections when the last of them all is dropped.
+//!
+//! Send records, and learn where each went:
+//!
+//! ```ignore
+//! # use callboard::client::{Client, ClientConfig, OutgoingRecord, ProducerConfig};
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = callboard::testing::Node::start().await?;
+//! let client = Client::connect(ClientConfig::new(node.address())).await?;
+//! client.admin().create_topic("rides", 3).await?;
+//!
+//! let producer = client.producer(ProducerConfig::default()).await?;
+//! let delivery = producer.send(OutgoingRecord::to("rides").key("alice").value("52.52,13.40")).await?;
+//! let metadata = delivery.await?; // the record is safe now
+//! println!("partition {}, offset {:?}", metadata.partition, metadata.offset);
+//! producer.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Read them:
+//!
+//! ```ignore
+//! # use callboard::client::{Client, ClientConfig, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = callboard::testing::Node::start().await?;
+//! let client = Client::connect(ClientConfig::new(node.address())).await?;
+//! # client.admin().create_topic("rides", 3).await?;
+//! # let producer = client.producer(ProducerConfig::default()).await?;
+//! # producer.send(OutgoingRecord::to("rides").key("alice").value("52.52,13.40")).await?.await?;
+//! let mut consumer = client.consumer(ConsumerConfig::default()).await?;
+//! consumer.assign("rides", None, StartAt::Earliest).await?;
+//! let record = consumer.recv().await?;
+//! println!("{:?} is at {:?}", record.key, record.value);
+//! # Ok(()) }
+//! ```
+//!
+//! Reading order: [`config`], [`record`], `connection`, `cluster`, [`producer`], [`consumer`], [`admin`], [`error`].
+
+pub mod admin;
+pub mod config;
+pub mod consumer;
+pub mod error;
+pub mod producer;
+pub mod record;
+
+mod backoff;
+mod cluster;
+mod connection;
+mod leaders;
+
+pub use crate::protocol::messages::Acks;
+pub use crate::types::record_batch::{Compression, Header};
+pub use admin::Admin;
+pub use cluster::Client;
+pub use config::{ClientConfig, ConsumerConfig, Damaged, OutOfRange, ProducerConfig, StartAt};
+pub use consumer::Consumer;
+pub use error::ClientError;
+pub use producer::{Delivery, Producer, ProducerStats};
+pub use record::{ConsumedRecord, OutgoingRecord, RecordMetadata};
