@@ -7,17 +7,21 @@
 //!                                 NodeConfig ─► checks ─► warnings
 //! ```
 //!
-//! Reading order: [`sections`] (the keys), [`load`]. docs/configuration.md documents the same for operators.
+//! Reading order: [`sections`] (the shape), [`keys`] (what each key takes), [`load`], [`topics_file`]. docs/configuration.md documents the same for operators.
 
 mod check;
+pub mod keys;
+mod load;
 pub mod sections;
+pub mod topics_file;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::TopicConfig;
 
+pub use load::{EMBEDDED, Origin, environment, load};
 pub use sections::{
     LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection, Role,
     StorageSection, ThreadsSection, TopicsSection,
@@ -49,7 +53,7 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A file could not be read.
-    #[error("cannot read {}: {reason}", path.display())]
+    #[error("cannot read {}: {reason}; check the path", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -64,35 +68,42 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// No such key.
+    #[error("{}there is no {key}{}", prefix(origin), nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_else(|| "; docs/configuration.md lists every key".to_owned()))]
+    UnknownKey {
+        /// The file and line or the `--set`; none when `key` says it already.
+        origin: Option<String>,
+        /// The key or environment variable given.
+        key: String,
+        /// The known one that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A value that the key does not take.
+    #[error("{}{key} = {value} is not valid: give {values}", prefix(origin))]
+    InvalidValue {
+        /// The file and line, environment variable or `--set`.
+        origin: Option<String>,
+        /// The key.
+        key: String,
+        /// The value given.
+        value: String,
+        /// What is legal.
+        values: String,
+    },
+    /// Values that are legal each and do not fit each other.
+    #[error("{text}")]
+    Contradiction {
+        /// Both keys, both values, and what to change.
+        text: String,
+    },
 }
 
-/// Reads the configuration: the embedded default, then `file`, then `env` (other variables are ignored), then `sets`
-/// (`section.key=value`). Later sources win.
-///
-/// # Errors
-/// [`ConfigError`] names the source, the key and what is legal.
-pub fn load(
-    file: Option<&Path>,
-    env: impl Iterator<Item = (String, String)>,
-    sets: &[String],
-) -> Result<NodeConfig, ConfigError> {
-    let mut builder = config::Config::builder();
-    if let Some(path) = file {
-        builder = builder.add_source(config::File::from(path));
-    }
-    for (name, value) in env.filter(|(name, _)| name.starts_with("CALLBOARD__")) {
-        let key = name["CALLBOARD__".len()..].replace("__", ".").to_lowercase();
-        builder = builder.set_override(key, value).map_err(|error| malformed(&name, &error))?;
-    }
-    for set in sets {
-        let (key, value) = set.split_once('=').unwrap_or((set, ""));
-        builder = builder.set_override(key, value).map_err(|error| malformed(set, &error))?;
-    }
-    let origin = file.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
-    let merged = builder.build().map_err(|error| malformed(&origin, &error))?;
-    merged.try_deserialize().map_err(|error| malformed(&origin, &error))
+fn prefix(origin: &Option<String>) -> String {
+    origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
 }
 
-fn malformed(origin: &str, error: &config::ConfigError) -> ConfigError {
-    ConfigError::Malformed { origin: origin.to_owned(), reason: error.to_string() }
+impl ConfigError {
+    fn invalid(origin: Option<String>, key: &keys::Key, value: String) -> Self {
+        Self::InvalidValue { origin, key: key.path.clone(), value, values: key.legal_values() }
+    }
 }
