@@ -1,0 +1,23 @@
+//! The actors: shells around the engines and the logs, and the node that wires them.
+//!
+//! ```text
+//!   clients ─► Codec ─► Session ─► PartitionLeader ─► LogWriter ─► segments
+//!                          │              ▲
+//!                          │            Broker   (starts and ends the replicas)
+//!                          │              ▲
+//!                          └─────────► Controller ─► metadata log
+//! ```
+//!
+//! One folder an actor: `mod.rs` says what it is told, does and remembers; `messages.rs` what it receives; `actor.rs` how
+//! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`].
+
+pub mod broker;
+pub mod codec;
+pub mod controller;
+pub mod errors;
+pub mod log_writer;
+pub mod node;
+pub mod partition_leader;
+pub mod send;
+pub mod session;
+pub mod threads;
