@@ -188,7 +188,9 @@ impl Log {
                 Step::Bad { position, .. } => {
                     return Ok(RecoveryPoint { offset: reached, segment: segment.base, position });
                 }
-                Step::End => return Ok(RecoveryPoint { offset: reached, segment: segment.base, position: segment.size }),
+                Step::End => {
+                    return Ok(RecoveryPoint { offset: reached, segment: segment.base, position: segment.size });
+                }
             }
         }
     }
@@ -267,7 +269,8 @@ impl Log {
         let Some(newest) = view.segments.back_mut() else {
             return Ok(());
         };
-        let mut cut_segment = Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
+        let mut cut_segment =
+            Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
         std::mem::swap(&mut cut_segment.offsets, &mut newest.offsets);
         std::mem::swap(&mut cut_segment.times, &mut newest.times);
         // Readers must not follow entries that are about to go: until the cut is done they see an empty index.
@@ -323,14 +326,14 @@ impl Segment {
 impl Shared {
     /// Removes a segment's files, the records last: an index without a log is removed at the next open.
     pub(super) fn remove_files(&self, base: Offset) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        let suffixes = [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX];
+        let removed = suffixes.into_iter().try_for_each(|suffix| gone(self.disk.remove_file(&self.path(base, suffix))));
         self.forget_files(base);
-        for suffix in [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX] {
-            match self.disk.remove_file(&self.path(base, suffix)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result?,
-            }
-        }
-        Ok(())
+        removed
     }
 
     /// The segment's largest timestamp and the last offset of the batch that has it.
@@ -344,7 +347,9 @@ impl Shared {
         };
         let entry: super::time_index::TimeEntry = super::index::entry_at(&*file, segment.base, last)?;
         let largest = Some((entry.timestamp, entry.last_offset));
-        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base && known.size == segment.size) {
+        if let Some(known) =
+            self.write().segments.iter_mut().find(|known| known.base == segment.base && known.size == segment.size)
+        {
             known.largest = largest;
         }
         Ok(largest)
