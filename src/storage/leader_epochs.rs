@@ -45,6 +45,12 @@ impl LeaderEpochs {
         self.entries[..after].last().map(|(epoch, _)| *epoch)
     }
 
+    /// The epoch in force just before `offset`.
+    pub(super) fn epoch_before(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|(_, start)| *start < offset);
+        self.entries[..after].last().map(|(epoch, _)| *epoch)
+    }
+
     /// The largest epoch that is not above `epoch`, and where it ends (exclusive): the start of the next one, or
     /// `log_end` for the newest. `None` when the log has no such epoch.
     #[must_use]

@@ -193,11 +193,13 @@ impl LogReader {
                     if header.base_offset <= from {
                         return Ok((position, header));
                     }
-                    // Only the first batch can start too late: the index (or a remembered place) led astray.
+                    // Only the first batch can start too late: the index led astray.
+                    self.shared.distrust_index(segment);
                     scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
                 }
                 Step::Batch { .. } => {}
                 Step::Bad { position, .. } if position == start && start != 0 && scanner.expected.is_none() => {
+                    self.shared.distrust_index(segment);
                     scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
                 }
                 Step::Bad { .. } | Step::End => {
@@ -262,8 +264,19 @@ impl Shared {
                 })
             }
         };
-        // An entry that points outside is damage to the index.
-        Ok(entry.map(|entry| entry.position).filter(|position| *position < segment.size).unwrap_or(0))
+        let position = entry.map_or(0, |entry| entry.position);
+        if position > 0 && position >= segment.size {
+            self.distrust_index(segment);
+            return Ok(0);
+        }
+        Ok(position)
+    }
+
+    /// Has the writer rebuild the index when it next tidies up.
+    pub(super) fn distrust_index(&self, segment: &SegmentRef) {
+        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base) {
+            known.index_is_wrong = true;
+        }
     }
 
     /// A position at or before the batch that holds `offset`.

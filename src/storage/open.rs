@@ -156,7 +156,9 @@ impl Log {
             None => {
                 let same_boot = state.boot_id == boot_id && !state_is_lost;
                 report.doubtful = state_is_lost;
-                Recovery::new(&*disk, dir, &state, interval, same_boot, &mut report).run(&listing)?
+                let epoch_there = epochs.as_ref().and_then(|epochs| epochs.epoch_before(state.recovery.offset));
+                let epoch = epoch_there.unwrap_or_default();
+                Recovery::new(&*disk, dir, &state, interval, same_boot, epoch, &mut report).run(&listing)?
             }
         };
         report.damaged.clone_from(&recovered.damaged);

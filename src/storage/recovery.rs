@@ -70,10 +70,11 @@ impl<'a> Recovery<'a> {
         state: &'a PartitionState,
         index_interval_bytes: u64,
         same_boot: bool,
+        epoch: LeaderEpoch,
         report: &'a mut OpenReport,
     ) -> Self {
         let found = Recovered::nothing_at(state.log_start, state.recovery, state.damaged.clone());
-        let (due, epoch) = (state.log_start, LeaderEpoch(0));
+        let due = state.log_start;
         Self { disk, dir, state, index_interval_bytes, same_boot, report, due, epoch, found }
     }
 
@@ -81,12 +82,16 @@ impl<'a> Recovery<'a> {
         let start = self.choose_start(listing);
         self.trust(listing, start.segment)?;
         self.due = start.offset;
+        if start != self.state.recovery {
+            self.epoch = LeaderEpoch(0);
+        }
         self.found.scanned_from = start.offset;
         let to_scan = listing.logs.iter().position(|(base, _)| *base >= start.segment).unwrap_or(listing.logs.len());
         for at in to_scan..listing.logs.len() {
             let (base, size) = listing.logs[at];
             let position = if base == start.segment { start.position } else { 0 };
-            let goes_on = self.accept_base(base, at == to_scan) && self.scan_segment(listing, at, position, size)?;
+            let goes_on =
+                self.accept_base(base, base == start.segment) && self.scan_segment(listing, at, position, size)?;
             if !goes_on {
                 let not_scanned =
                     if self.found.segments.back().is_some_and(|last| last.base == base) { at + 1 } else { at };
@@ -98,6 +103,7 @@ impl<'a> Recovery<'a> {
         // File names too: a segment that was created just before the crash counts only once its name is durable.
         self.disk.sync_dir(self.dir, SyncPoint::RecoveredTail)?;
         self.found.end = self.due;
+        self.found.damaged.retain(|(damaged_from, _)| *damaged_from < self.due);
         self.found.place = match self.found.segments.back() {
             // A sealed segment stays sealed: what is before the recovery point never changes.
             Some(newest) if newest.base >= start.segment => {
@@ -158,8 +164,8 @@ impl<'a> Recovery<'a> {
     }
 
     /// Whether a segment that starts at `base` can follow.
-    fn accept_base(&mut self, base: Offset, is_first: bool) -> bool {
-        if is_first || base == self.due {
+    fn accept_base(&mut self, base: Offset, is_start: bool) -> bool {
+        if is_start || base == self.due {
             return true;
         }
         if self.same_boot && base > self.due {
