@@ -12,9 +12,7 @@ use crate::types::{LeaderEpoch, Offset};
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The offset is before the start or past the end: deleted meanwhile, truncated, or never written.
-    #[error(
-        "offset {requested} is out of range: the log has {log_start} to {end} (exclusive); read from one of these"
-    )]
+    #[error("offset {requested} is out of range: the log has {log_start} to {end} (exclusive); read from one of these")]
     OffsetOutOfRange {
         /// The offset asked for.
         requested: Offset,

@@ -131,7 +131,10 @@ impl<E: IndexEntry> SparseIndex<E> {
     }
 
     /// The newest entry.
-    pub(super) fn last(&self, file: impl FnOnce() -> io::Result<std::sync::Arc<dyn DiskFile>>) -> io::Result<Option<E>> {
+    pub(super) fn last(
+        &self,
+        file: impl FnOnce() -> io::Result<std::sync::Arc<dyn DiskFile>>,
+    ) -> io::Result<Option<E>> {
         match (self.pending.last(), self.in_file.checked_sub(1)) {
             (Some(entry), _) => Ok(Some(*entry)),
             (None, None) => Ok(None),

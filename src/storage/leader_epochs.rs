@@ -45,6 +45,12 @@ impl LeaderEpochs {
         self.entries[..after].last().map(|(epoch, _)| *epoch)
     }
 
+    /// The epoch in force just before `offset`.
+    pub(super) fn epoch_before(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|(_, start)| *start < offset);
+        self.entries[..after].last().map(|(epoch, _)| *epoch)
+    }
+
     /// The largest epoch that is not above `epoch`, and where it ends (exclusive): the start of the next one, or
     /// `log_end` for the newest. `None` when the log has no such epoch.
     #[must_use]
@@ -119,14 +125,10 @@ mod tests {
         let epochs = epochs(&[(1, 0), (1, 50), (4, 120), (5, 300)]);
         let ends = |epoch| epochs.end_offset_for(LeaderEpoch(epoch), Offset(400)).map(|(e, end)| (e.0, end.0));
         assert_eq!(listed(&epochs), [(1, 0), (4, 120), (5, 300)]);
-        assert_eq!([0, 1, 2, 4, 5, 9].map(ends), [
-            None,
-            Some((1, 120)),
-            Some((1, 120)),
-            Some((4, 300)),
-            Some((5, 400)),
-            Some((5, 400))
-        ]);
+        assert_eq!(
+            [0, 1, 2, 4, 5, 9].map(ends),
+            [None, Some((1, 120)), Some((1, 120)), Some((4, 300)), Some((5, 400)), Some((5, 400))]
+        );
         assert_eq!(epochs.epoch_of(Offset(119)), Some(LeaderEpoch(1)));
         assert_eq!(epochs.epoch_of(Offset(300)), Some(LeaderEpoch(5)));
     }

@@ -269,7 +269,7 @@ impl Log {
         Ok(())
     }
 
-    fn open_tail(&mut self) -> io::Result<Handles> {
+    pub(super) fn open_tail(&mut self) -> io::Result<Handles> {
         let handles = match &self.tail {
             Tail::Open(handles) => return Ok(handles.clone()),
             Tail::Closed => self.reopen_newest()?,

@@ -142,7 +142,8 @@ pub(super) fn read_json<T: DeserializeOwned>(
     let Some((_, payload)) = read_checked(disk, path, magic, VERSION)? else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| AtomicFileError::Damaged { path: path.to_owned(), reason: error.to_string() };
+    let damaged =
+        |error: serde_json::Error| AtomicFileError::Damaged { path: path.to_owned(), reason: error.to_string() };
     serde_json::from_slice(&payload).map(Some).map_err(damaged)
 }
 

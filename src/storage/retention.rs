@@ -16,6 +16,7 @@ use super::disk::SyncPoint;
 use super::error::LogError;
 use super::log::{Log, Tail, is_aged};
 use super::partition_state::{PartitionState, RecoveryPoint};
+use super::recovery::rebuild_indexes;
 use super::scan::{Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
 use super::view::{SegmentRef, Shared};
@@ -53,6 +54,7 @@ impl Log {
     /// The disk's, or [`LogError::Failed`].
     pub fn apply_retention(&mut self, now: TimestampMs, high_watermark: Offset) -> Result<RetentionOutcome, LogError> {
         self.check_alive()?;
+        self.rebuild_wrong_indexes()?;
         let mut start = self.log_start();
         for at in 0..self.segment_count() {
             let segment = self.shared.read().segment_ref(at);
@@ -68,6 +70,25 @@ impl Log {
         }
         let deleted = self.advance_log_start(start)?;
         Ok(RetentionOutcome { deleted, log_start: self.log_start(), rolled })
+    }
+
+    /// Rebuilds the indexes of sealed segments that led readers astray.
+    fn rebuild_wrong_indexes(&mut self) -> Result<(), LogError> {
+        let wrong: Vec<_> = {
+            let view = self.shared.read();
+            let sealed = view.segments.iter().filter(|segment| segment.index_is_wrong && segment.handles.is_none());
+            sealed.map(|segment| (segment.base, segment.size, segment.end)).collect()
+        };
+        for (base, size, end) in wrong {
+            let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
+            let rebuilt = rebuild_indexes(disk, dir, base, size, end, self.config.index_interval_bytes)?;
+            self.shared.forget_files(base);
+            let mut view = self.shared.write();
+            if let Some(segment) = view.segments.iter_mut().find(|segment| segment.base == base) {
+                *segment = Segment { opened_at: segment.opened_at, ..rebuilt };
+            }
+        }
+        Ok(())
     }
 
     fn is_expired(&self, segment: &SegmentRef, now: TimestampMs) -> Result<bool, LogError> {
@@ -176,19 +197,29 @@ impl Log {
         drop(view);
         let file = self.shared.log_file(&segment)?;
         let start = self.shared.position_before(&segment, end)?;
-        let mut scanner = Scanner::new(&*file, segment.size, start, None, Check::Headers);
-        let mut reached = if start == 0 { segment.base } else { end };
+        let cut = |offset, position| RecoveryPoint { offset, segment: segment.base, position };
+        let mut scanner =
+            Scanner::new(&*file, segment.size, start, (start == 0).then_some(segment.base), Check::Headers);
         loop {
+            let reached = scanner.expected;
             match scanner.step()? {
+                Step::Batch { header, position } if header.base_offset > end && reached.is_none() && start != 0 => {
+                    tracing::warn!(base = %segment.base, position, "an index led astray, going through the whole segment");
+                    scanner = Scanner::new(&*file, segment.size, 0, Some(segment.base), Check::Headers);
+                }
                 Step::Batch { header, position } if header.end_offset_exclusive() > end => {
-                    let offset = header.base_offset.min(end);
-                    return Ok(RecoveryPoint { offset, segment: segment.base, position });
+                    return Ok(cut(header.base_offset.min(end), position));
                 }
-                Step::Batch { header, .. } => reached = header.end_offset_exclusive(),
-                Step::Bad { position, .. } => {
-                    return Ok(RecoveryPoint { offset: reached, segment: segment.base, position });
+                Step::Batch { .. } => {}
+                Step::Bad { .. } if reached.is_none() => {
+                    scanner = Scanner::new(&*file, segment.size, 0, Some(segment.base), Check::Headers);
                 }
-                Step::End => return Ok(RecoveryPoint { offset: reached, segment: segment.base, position: segment.size }),
+                Step::Bad { position, .. } => match scanner.resync(segment.end)? {
+                    // The damaged range stays, and with it what is good behind it.
+                    Some((header, _)) if header.base_offset <= end => {}
+                    _ => return Ok(cut(reached.unwrap_or(end).min(end), position)),
+                },
+                Step::End => return Ok(cut(reached.unwrap_or(end).min(end), segment.size)),
             }
         }
     }
@@ -267,7 +298,8 @@ impl Log {
         let Some(newest) = view.segments.back_mut() else {
             return Ok(());
         };
-        let mut cut_segment = Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
+        let mut cut_segment =
+            Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
         std::mem::swap(&mut cut_segment.offsets, &mut newest.offsets);
         std::mem::swap(&mut cut_segment.times, &mut newest.times);
         // Readers must not follow entries that are about to go: until the cut is done they see an empty index.
@@ -323,14 +355,14 @@ impl Segment {
 impl Shared {
     /// Removes a segment's files, the records last: an index without a log is removed at the next open.
     pub(super) fn remove_files(&self, base: Offset) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        let suffixes = [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX];
+        let removed = suffixes.into_iter().try_for_each(|suffix| gone(self.disk.remove_file(&self.path(base, suffix))));
         self.forget_files(base);
-        for suffix in [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX] {
-            match self.disk.remove_file(&self.path(base, suffix)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result?,
-            }
-        }
-        Ok(())
+        removed
     }
 
     /// The segment's largest timestamp and the last offset of the batch that has it.
@@ -344,7 +376,9 @@ impl Shared {
         };
         let entry: super::time_index::TimeEntry = super::index::entry_at(&*file, segment.base, last)?;
         let largest = Some((entry.timestamp, entry.last_offset));
-        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base && known.size == segment.size) {
+        if let Some(known) =
+            self.write().segments.iter_mut().find(|known| known.base == segment.base && known.size == segment.size)
+        {
             known.largest = largest;
         }
         Ok(largest)

@@ -32,7 +32,7 @@ pub(super) trait ScanSource {
     fn read_full(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 }
 
-impl ScanSource for dyn DiskFile {
+impl ScanSource for dyn DiskFile + '_ {
     fn read_full(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         read_full_at(self, buffer, position)
     }
@@ -192,9 +192,8 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         (self.expected, self.check) = (None, Check::Checksums);
         let examined = self.examine(position);
         (self.expected, self.check) = (due, check);
-        let usable = |header: &BatchHeader| {
-            header.base_offset >= due.unwrap_or(Offset::ZERO) && header.last_offset() < before
-        };
+        let usable =
+            |header: &BatchHeader| header.base_offset >= due.unwrap_or(Offset::ZERO) && header.last_offset() < before;
         match examined? {
             Ok(header) if usable(&header) => {
                 self.jump(position, Some(header.base_offset));

@@ -64,6 +64,8 @@ pub(super) struct Segment {
     pub last_indexed_time: TimestampMs,
     /// Bytes of batches since the last index entry.
     pub bytes_since_index: u64,
+    /// A reader found that the offset index points to a wrong place.
+    pub index_is_wrong: bool,
     /// Only the active segment's, once something was appended.
     pub handles: Option<Handles>,
 }
@@ -80,6 +82,7 @@ impl Segment {
             times: SparseIndex::new(base, 0),
             last_indexed_time: TimestampMs::NONE,
             bytes_since_index: 0,
+            index_is_wrong: false,
             handles: None,
         }
     }

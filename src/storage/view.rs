@@ -55,10 +55,10 @@ pub(super) struct SegmentRef {
     pub base: Offset,
     pub end: Offset,
     pub size: u64,
-    pub is_last: bool,
     pub largest: Option<(TimestampMs, Offset)>,
-    pub index_entries: u64,
     pub handles: Option<Handles>,
+    /// The view's, when this was taken.
+    pub generation: u64,
 }
 
 impl View {
@@ -72,10 +72,9 @@ impl View {
             base: segment.base,
             end: segment.end,
             size: segment.size,
-            is_last: at + 1 == self.segments.len(),
             largest: segment.largest,
-            index_entries: segment.offsets.in_file,
             handles: segment.handles.clone(),
+            generation: self.generation,
         }
     }
 
@@ -138,7 +137,7 @@ impl Shared {
     pub(super) fn log_file(&self, segment: &SegmentRef) -> io::Result<Arc<dyn DiskFile>> {
         match &segment.handles {
             Some(handles) => Ok(Arc::clone(&handles.log)),
-            None => self.files.open(&self.path(segment.base, LOG_SUFFIX)),
+            None => self.files.get(&self.path(segment.base, LOG_SUFFIX)),
         }
     }
 
@@ -146,7 +145,7 @@ impl Shared {
     pub(super) fn index_file(&self, segment: &SegmentRef) -> io::Result<Arc<dyn DiskFile>> {
         match &segment.handles {
             Some(handles) => Ok(Arc::clone(&handles.index)),
-            None => self.files.open(&self.path(segment.base, INDEX_SUFFIX)),
+            None => self.files.get(&self.path(segment.base, INDEX_SUFFIX)),
         }
     }
 
@@ -154,7 +153,7 @@ impl Shared {
     pub(super) fn time_index_file(&self, segment: &SegmentRef) -> io::Result<Arc<dyn DiskFile>> {
         match &segment.handles {
             Some(handles) => Ok(Arc::clone(&handles.time_index)),
-            None => self.files.open(&self.path(segment.base, TIME_INDEX_SUFFIX)),
+            None => self.files.get(&self.path(segment.base, TIME_INDEX_SUFFIX)),
         }
     }
 
@@ -182,7 +181,13 @@ impl Shared {
     pub(super) fn recall_place(&self, generation: u64, base: Offset, offset: Offset) -> Option<u64> {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |slot: &(Offset, Offset, u64)| slot.0 == base && slot.1 == offset;
-        places.slots.iter().flatten().find(|slot| known(slot)).map(|slot| slot.2).filter(|_| places.generation == generation)
+        places
+            .slots
+            .iter()
+            .flatten()
+            .find(|slot| known(slot))
+            .map(|slot| slot.2)
+            .filter(|_| places.generation == generation)
     }
 }
 

@@ -1,0 +1,315 @@
+//! Reading a log, from any thread, while it is written.
+//!
+//! ```text
+//!   offset ──► segment (in memory) ──► position (a remembered place, or the index) ──► one read ──► whole batches
+//! ```
+//!
+//! Every batch's checksum is verified before it is served. What is found damaged is remembered and never served; what
+//! lies around it is. A read that was overtaken by a deletion or a truncation starts over and then says
+//! [`LogError::OffsetOutOfRange`] instead of showing the file system's error.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::disk::{DiskFile, read_full_at};
+use super::error::LogError;
+use super::index::{Lookup, OffsetEntry, floor_in_file};
+use super::scan::{Check, MAX_PLAUSIBLE_BATCH_BYTES, Scanner, Step};
+use super::view::{SegmentRef, Shared};
+use crate::types::Offset;
+use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
+
+/// Read besides what was asked for when only an earlier batch's position is known, so that one read is enough.
+const LEAD_BYTES: u64 = 64 << 10;
+
+/// Batches as they lie on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSlice {
+    /// Whole batches, back to back. The first one holds the offset asked for, perhaps not as its first record.
+    pub bytes: Bytes,
+    /// The offset to read on from.
+    pub next: Offset,
+}
+
+/// Reads a log. Cheap to clone, for any thread.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A segment to read from, and up to where.
+struct Place {
+    segment: SegmentRef,
+    lookup: Lookup<OffsetEntry>,
+    upper: Offset,
+    generation: u64,
+}
+
+/// Where a batch starts in a buffer, or that a closer look is needed.
+enum Found {
+    At(usize, BatchHeader),
+    LookCloser,
+}
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The first offset that may be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.shared.read().log_start
+    }
+
+    /// The end of what was written, exclusive.
+    #[must_use]
+    pub fn written_end(&self) -> Offset {
+        self.shared.read().written_end
+    }
+
+    /// The ranges (start, end exclusive) known to be damaged, in order.
+    #[must_use]
+    pub fn damaged_ranges(&self) -> Vec<(Offset, Offset)> {
+        self.shared.read().damaged.clone()
+    }
+
+    /// Whole batches from the one that holds `from` on: at least one, however large, then as many as fit in
+    /// `max_bytes`, none that reaches past `upper_exclusive` or into the next segment. Empty when `from` has reached the
+    /// end, or when its batch reaches past `upper_exclusive`.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`], [`LogError::Damaged`], or the disk's.
+    pub fn read(&self, from: Offset, upper_exclusive: Offset, max_bytes: usize) -> Result<LogSlice, LogError> {
+        loop {
+            let Some(place) = self.locate(from, upper_exclusive)? else {
+                return Ok(LogSlice { bytes: Bytes::new(), next: from });
+            };
+            let slice = self.read_place(&place, from, max_bytes);
+            // Each turn takes another deletion or truncation, of which there are far fewer than reads.
+            if self.shared.read().generation == place.generation {
+                return slice;
+            }
+        }
+    }
+
+    fn locate(&self, from: Offset, upper: Offset) -> Result<Option<Place>, LogError> {
+        let view = self.shared.read();
+        if from < view.log_start || from > view.written_end {
+            return Err(view.out_of_range(from));
+        }
+        let upper = upper.min(view.written_end);
+        if from >= upper {
+            return Ok(None);
+        }
+        if let Some((start, end)) = view.damage_at(from) {
+            return Err(LogError::Damaged { from: start, next_valid: (end < view.written_end).then_some(end) });
+        }
+        let Some(at) = view.position_of_segment(from) else {
+            return Err(view.out_of_range(from));
+        };
+        let (segment, lookup) = (view.segment_ref(at), view.offset_floor(at, from));
+        Ok(Some(Place { segment, lookup, upper, generation: view.generation }))
+    }
+
+    fn read_place(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<LogSlice, LogError> {
+        let segment = &place.segment;
+        let file = self.shared.log_file(segment)?;
+        let remembered = self.shared.recall_place(place.generation, segment.base, from);
+        let (start, lead) = match remembered.filter(|position| *position < segment.size) {
+            Some(position) => (position, 0),
+            None => (self.shared.follow_index(segment, place.lookup, from)?, LEAD_BYTES),
+        };
+        let wanted = (max_bytes as u64).max(HEADER_BYTES as u64).saturating_add(lead);
+        let buffer = read_buffer(&*file, start, wanted.min(segment.size - start))?;
+        let (position, header) = match find_batch(&buffer, from) {
+            Found::At(_, header) if header.end_offset_exclusive() > place.upper => {
+                return Ok(LogSlice { bytes: Bytes::new(), next: from });
+            }
+            Found::At(at, header) => {
+                match self.whole_batches(place, buffer.slice(at..), start + at as u64, max_bytes) {
+                    Some(slice) => return Ok(slice),
+                    None => (start + at as u64, header),
+                }
+            }
+            // Further on than the buffer reaches, or the index is wrong, or there is damage.
+            Found::LookCloser => self.seek(segment, &*file, start, from)?,
+        };
+        if header.end_offset_exclusive() > place.upper {
+            return Ok(LogSlice { bytes: Bytes::new(), next: from });
+        }
+        let wanted = max_bytes.max(header.total_bytes()) as u64;
+        let plausible = (header.total_bytes() as u64) <= MAX_PLAUSIBLE_BATCH_BYTES.min(segment.size - position);
+        let slice = if plausible {
+            let buffer = read_buffer(&*file, position, wanted.min(segment.size - position))?;
+            self.whole_batches(place, buffer, position, max_bytes)
+        } else {
+            None
+        };
+        match slice {
+            Some(slice) => Ok(slice),
+            None => Err(self.damage_from(segment, &*file, position, &header)?),
+        }
+    }
+
+    /// The good batches at the start of `buffer`; `None` when the first one is not whole or not good.
+    fn whole_batches(&self, place: &Place, mut buffer: Bytes, position: u64, max_bytes: usize) -> Option<LogSlice> {
+        let mut end = 0;
+        let mut next = BatchHeader::parse(&buffer).ok()?.base_offset;
+        while let Ok(header) = BatchHeader::parse(&buffer[end..]) {
+            let after = end + header.total_bytes();
+            let fits = after <= buffer.len() && (end == 0 || after <= max_bytes);
+            if !fits || header.base_offset != next || header.end_offset_exclusive() > place.upper {
+                break;
+            }
+            if header.verify_checksum(&buffer[end..after]).is_err() {
+                break;
+            }
+            (end, next) = (after, header.end_offset_exclusive());
+        }
+        if end == 0 {
+            return None;
+        }
+        buffer.truncate(end);
+        self.shared.remember_place(place.generation, place.segment.base, next, position + end as u64);
+        Some(LogSlice { bytes: buffer, next })
+    }
+
+    /// Finds the batch that holds `from` header by header, past damaged places.
+    pub(super) fn seek(
+        &self,
+        segment: &SegmentRef,
+        file: &dyn DiskFile,
+        start: u64,
+        from: Offset,
+    ) -> Result<(u64, BatchHeader), LogError> {
+        let first_due = |start| (start == 0).then_some(segment.base);
+        let mut scanner = Scanner::new(file, segment.size, start, first_due(start), Check::Headers);
+        loop {
+            match scanner.step()? {
+                Step::Batch { header, position } if header.end_offset_exclusive() > from => {
+                    if header.base_offset <= from {
+                        return Ok((position, header));
+                    }
+                    // Only the first batch can start too late: the index led astray.
+                    self.shared.distrust_index(segment);
+                    scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
+                }
+                Step::Batch { .. } => {}
+                Step::Bad { position, .. } if position == start && start != 0 && scanner.expected.is_none() => {
+                    self.shared.distrust_index(segment);
+                    scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
+                }
+                Step::Bad { .. } | Step::End => {
+                    let damaged_from = scanner.expected.unwrap_or(segment.base);
+                    let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+                    if let Some(damaged) =
+                        self.note_damage(segment, damaged_from, next).filter(|_| next.is_none_or(|next| next > from))
+                    {
+                        return Err(damaged);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that the batch at `position` is damaged.
+    fn damage_from(
+        &self,
+        segment: &SegmentRef,
+        file: &dyn DiskFile,
+        position: u64,
+        header: &BatchHeader,
+    ) -> Result<LogError, LogError> {
+        let mut scanner = Scanner::new(file, segment.size, position, Some(header.base_offset.next()), Check::Checksums);
+        let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+        let damaged = self.note_damage(segment, header.base_offset, next);
+        Ok(damaged.unwrap_or(LogError::Damaged { from: header.base_offset, next_valid: next }))
+    }
+
+    /// Remembers a damaged range of the segment, up to `next` or to its end, and returns the error that tells of it.
+    fn note_damage(&self, segment: &SegmentRef, from: Offset, next: Option<Offset>) -> Option<LogError> {
+        let end = next.unwrap_or(segment.end);
+        let mut view = self.shared.write();
+        // After a truncation the bytes that were read mean nothing.
+        if view.generation == segment.generation && view.damage_at(from).is_none_or(|(_, known_end)| known_end < end) {
+            tracing::error!(dir = %self.shared.dir.display(), %from, to = %end, "damaged records found, they are not served");
+            view.add_damage(from, end);
+        }
+        let next_valid = (end < view.written_end).then_some(end);
+        (from < end || next.is_none()).then_some(LogError::Damaged { from, next_valid })
+    }
+}
+
+impl Shared {
+    /// The position that the index gives for `offset`: of its batch or an earlier one, 0 when it knows none.
+    pub(super) fn follow_index(
+        &self,
+        segment: &SegmentRef,
+        lookup: Lookup<OffsetEntry>,
+        offset: Offset,
+    ) -> Result<u64, LogError> {
+        let entry = match lookup {
+            Lookup::Known(entry) => entry,
+            Lookup::InFile(entries) => {
+                let found = self
+                    .index_file(segment)
+                    .and_then(|file| floor_in_file::<OffsetEntry>(&*file, segment.base, entries, offset));
+                // Without its index a segment is read from its start: slow, and right.
+                found.unwrap_or_else(|error| {
+                    tracing::warn!(dir = %self.dir.display(), base = %segment.base, %error, "an index cannot be read");
+                    None
+                })
+            }
+        };
+        let position = entry.map_or(0, |entry| entry.position);
+        if position > 0 && position >= segment.size {
+            self.distrust_index(segment);
+            return Ok(0);
+        }
+        Ok(position)
+    }
+
+    /// Has the writer rebuild the index when it next tidies up.
+    pub(super) fn distrust_index(&self, segment: &SegmentRef) {
+        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base) {
+            known.index_is_wrong = true;
+        }
+    }
+
+    /// A position at or before the batch that holds `offset`.
+    pub(super) fn position_before(&self, segment: &SegmentRef, offset: Offset) -> Result<u64, LogError> {
+        let lookup = {
+            let view = self.read();
+            let at = view.segments.iter().position(|known| known.base == segment.base);
+            at.map_or(Lookup::Known(None), |at| view.offset_floor(at, offset))
+        };
+        self.follow_index(segment, lookup, offset)
+    }
+}
+
+fn read_buffer(file: &dyn DiskFile, position: u64, length: u64) -> io::Result<Bytes> {
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let filled = read_full_at(file, &mut buffer, position)?;
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+/// The batch that holds `from`, if it is in `buffer` and all headers before it are in order.
+fn find_batch(buffer: &[u8], from: Offset) -> Found {
+    let (mut at, mut due) = (0, None);
+    while let Some(Ok(header)) = buffer.get(at..).map(BatchHeader::parse) {
+        let in_order = due.is_none_or(|due| due == header.base_offset) && header.base_offset <= from;
+        if !in_order || header.last_offset_delta < 0 {
+            return Found::LookCloser;
+        }
+        if header.end_offset_exclusive() > from {
+            return Found::At(at, header);
+        }
+        at += header.total_bytes();
+        due = Some(header.end_offset_exclusive());
+    }
+    Found::LookCloser
+}
