@@ -177,6 +177,8 @@ impl Log {
             Some(epochs) => with_recovered(epochs, &recovered.new_epochs, recovered.scanned_from, end),
             None => rebuild_epochs(&shared)?,
         };
+        let mut epochs = epochs;
+        epochs.advance_start(shared.read().log_start);
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
