@@ -2,6 +2,8 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod fuzz;
+pub mod net;
 pub mod protocol;
 pub mod storage;
 pub mod types;
