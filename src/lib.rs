@@ -1,4 +1,5 @@
 //! Callboard: a distributed commit log made of actors.
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod engine;

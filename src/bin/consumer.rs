@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! Reads records. Everything stands in `callboard::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    callboard::cli::consumer_main()
+}

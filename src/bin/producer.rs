@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! Sends records. Everything stands in `callboard::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    callboard::cli::producer_main()
+}

@@ -182,8 +182,9 @@ fn is_level_directive(directive: &str) -> bool {
     }
 }
 
-/// Splits `host:port`, with an IPv6 address in brackets.
-pub(super) fn host_and_port(text: &str) -> Option<(&str, u16)> {
+/// Splits `host:port`, with an IPv6 address in brackets; nothing when it is not of that form.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
         return None;

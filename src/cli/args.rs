@@ -1,0 +1,323 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::consume::format::Format;
+use super::consume::start::From;
+use super::produce::lines::Delimiter;
+use crate::client::{Acks, Compression};
+use crate::config::keys::host_and_port;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the cluster was not reached.";
+
+/// A distributed commit log: run a node, administer topics, send and read records.
+#[derive(Debug, Parser)]
+#[command(name = "callboard", version, about, after_help = EXIT_CODES, infer_subcommands = true)]
+pub struct Callboard {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Send records: one for each line of standard input, or a load of numbered ones (--producers).
+#[derive(Debug, Parser)]
+#[command(name = "callboard-producer", version, about, after_help = EXIT_CODES)]
+pub struct ProducerProgram {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// What to send.
+    #[command(flatten)]
+    pub produce: ProduceArgs,
+}
+
+/// Read records and print them, or write them to files.
+#[derive(Debug, Parser)]
+#[command(name = "callboard-consumer", version, about, after_help = EXIT_CODES)]
+pub struct ConsumerProgram {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// What to read.
+    #[command(flatten)]
+    pub consume: ConsumeArgs,
+}
+
+/// Where the cluster is, and for whom to print.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// Nodes to ask first; one that answers is enough
+    #[arg(long, global = true, env = "CALLBOARD_SERVER", value_name = "HOST:PORT[,..]", default_value = "127.0.0.1:9644", value_parser = servers)]
+    pub server: String,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands of `callboard`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node until Ctrl-C or SIGTERM
+    Node(ConfigArgs),
+    /// Check a node's configuration without starting it
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// See who makes up the cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Send records, as callboard-producer does
+    Produce(Box<ProduceArgs>),
+    /// Read records, as callboard-consumer does
+    Consume(Box<ConsumeArgs>),
+}
+
+/// Where a node's configuration comes from.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// A TOML file; the built-in configuration (configs/single.toml) when it is left out
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key, over the file and the environment (CALLBOARD__SECTION__KEY)
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `callboard config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read the file, the environment and --set, and print what is in force
+    Check(ConfigArgs),
+}
+
+/// `callboard cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show the cluster, its controller and its brokers
+    Describe,
+}
+
+/// `callboard topic`.
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Create a topic
+    Create(CreateTopicArgs),
+    /// List all topics
+    List,
+    /// Show settings, partitions, leaders, offsets, sizes and damage
+    Describe {
+        /// The topics; all when none is named
+        names: Vec<String>,
+    },
+    /// Change the settings of a topic, at once
+    Alter {
+        /// The topic
+        name: String,
+        /// Override a setting
+        #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, required_unless_present = "reset")]
+        set: Vec<(String, String)>,
+        /// Let a setting follow the cluster's default again
+        #[arg(long, value_name = "KEY")]
+        reset: Vec<String>,
+    },
+    /// Delete topics with all their records
+    Delete {
+        /// The topics
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Create the topics of a JSON file that are missing; never change one that exists
+    Apply {
+        /// The file: [{"name": "orders", "partitions": 2, "replication_factor": 1, "config": {"retention_ms": "86400000"}}]
+        file: PathBuf,
+    },
+}
+
+/// `callboard topic create`.
+#[derive(Debug, Args)]
+pub struct CreateTopicArgs {
+    /// Its name: letters, digits, '.', '_' and '-', at most 249
+    pub name: String,
+    /// How many partitions; the cluster's default when left out
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<u32>,
+    /// How many replicas of each; the cluster's default when left out
+    #[arg(long, value_name = "R")]
+    pub replication_factor: Option<u32>,
+    /// Override a setting
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub config: Vec<(String, String)>,
+    /// Succeed when the topic exists already, whatever its settings
+    #[arg(long)]
+    pub if_not_exists: bool,
+    /// Check only, create nothing
+    #[arg(long)]
+    pub validate_only: bool,
+}
+
+/// What a producer sends, and how.
+#[derive(Clone, Debug, Args)]
+pub struct ProduceArgs {
+    /// The topic
+    #[arg(long, short)]
+    pub topic: String,
+    /// Create the topic first when it is missing, with the cluster's defaults
+    #[arg(long)]
+    pub create_topic: bool,
+    /// The key of every record
+    #[arg(long, short, conflicts_with_all = ["key_separator", "keys"])]
+    pub key: Option<String>,
+    /// Split each line at the first SEPARATOR into key and value; a line without it has no key
+    #[arg(long, value_name = "SEPARATOR", value_parser = separator)]
+    pub key_separator: Option<Delimiter>,
+    /// A header of every record; may repeat
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub header: Vec<(String, String)>,
+    /// The partition of every record; left out, the key chooses it
+    #[arg(long, short, value_name = "N")]
+    pub partition: Option<u32>,
+    /// When a record counts as delivered: 0 when sent, 1 when the leader wrote it, all when it is safe
+    #[arg(long, value_name = "0|1|all", default_value = "all", value_parser = acks)]
+    pub acks: Acks,
+    /// How batches are compressed: none, gzip, snappy, lz4, zstd
+    #[arg(long, value_name = "NAME", default_value = "none", value_parser = compression)]
+    pub compression: Compression,
+    /// How long a record waits for company, such as 5ms
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration)]
+    pub linger: Duration,
+    /// Bytes of records in a batch
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
+    pub batch_bytes: usize,
+    /// What ends a record in the input: text with \n, \r, \t, \0 and \\
+    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator, conflicts_with = "producers")]
+    pub delimiter: Delimiter,
+    /// Send numbered records instead of lines, from N producers with a connection each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub producers: Option<u32>,
+    /// With --producers: the time between two records of one producer; 0ms for as fast as it goes
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration, requires = "producers")]
+    pub interval: Duration,
+    /// With --producers: producer number i sends with key PREFIXi, such as user1, user2, ...
+    #[arg(long, value_name = "PREFIX", requires = "producers")]
+    pub keys: Option<String>,
+    /// End after M records (with --producers: M of each)
+    #[arg(long, value_name = "M")]
+    pub count: Option<u64>,
+}
+
+/// What a consumer reads, and where to.
+#[derive(Clone, Debug, Args)]
+pub struct ConsumeArgs {
+    /// The topic
+    #[arg(long, short)]
+    pub topic: String,
+    /// Read this partition only; may repeat
+    #[arg(long, short, value_name = "N")]
+    pub partition: Vec<u32>,
+    /// Where to start: earliest, latest, an offset, a time such as 2026-01-31T12:00:00Z, or @MILLISECONDS since 1970. Left
+    /// out: latest, or earliest with --exit-at-end
+    #[arg(long, short, value_name = "PLACE", value_parser = From::parse)]
+    pub from: Option<From>,
+    /// End after M records (with --consumers: M of each)
+    #[arg(long, value_name = "M")]
+    pub count: Option<u64>,
+    /// End at what is the end of the topic now
+    #[arg(long)]
+    pub exit_at_end: bool,
+    /// What to print of a record: value, key=value, or json (one object a line)
+    #[arg(long, value_name = "FORMAT", default_value = "value", value_parser = Format::parse)]
+    pub format: Format,
+    /// What stands between key and value with --format key=value
+    #[arg(long, value_name = "SEPARATOR", default_value = "=", value_parser = separator)]
+    pub key_separator: Delimiter,
+    /// What ends each record in the output: text with \n, \r, \t, \0 and \\
+    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator)]
+    pub delimiter: Delimiter,
+    /// Leave out the delimiter after the very last record: gives back a file whose last line has no end, byte for byte
+    #[arg(long)]
+    pub no_final_newline: bool,
+    /// Write to this file instead of standard output; with --consumers, a directory
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Read N times side by side: every consumer reads everything, and writes DIR/consumer-1.txt and so on
+    #[arg(long, value_name = "N", requires = "output", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub consumers: Option<u32>,
+}
+
+fn servers(text: &str) -> Result<String, String> {
+    let addresses: Vec<&str> = text.split(',').map(str::trim).filter(|address| !address.is_empty()).collect();
+    if addresses.is_empty() {
+        return Err("give HOST:PORT, such as 127.0.0.1:9644".to_owned());
+    }
+    match addresses.iter().find(|address| host_and_port(address).is_none_or(|(_, port)| port == 0)) {
+        Some(wrong) => Err(format!("'{wrong}' is not HOST:PORT, such as 127.0.0.1:9644")),
+        None => Ok(addresses.join(",")),
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("give KEY=VALUE".to_owned()),
+    }
+}
+
+fn separator(text: &str) -> Result<Delimiter, String> {
+    Delimiter::parse(text)
+}
+
+fn acks(text: &str) -> Result<Acks, String> {
+    match text {
+        "0" => Ok(Acks::None),
+        "1" => Ok(Acks::Leader),
+        "all" | "-1" => Ok(Acks::All),
+        _ => Err("give 0, 1 or all".to_owned()),
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        "snappy" => Ok(Compression::Snappy),
+        "lz4" => Ok(Compression::Lz4),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err("give none, gzip, snappy, lz4 or zstd".to_owned()),
+    }
+}
+
+/// A number and one of the units us, ms, s, m and h; at most a day, because timers of longer ones are a slip of the hand.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let micros: u64 = match unit {
+        "us" | "µs" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return Err("give a number and a unit: us, ms, s, m or h, such as 10ms".to_owned()),
+    };
+    let total = number.parse::<u64>().ok().and_then(|number| number.checked_mul(micros));
+    match total {
+        Some(total) if total <= 24 * 3_600_000_000 => Ok(Duration::from_micros(total)),
+        Some(_) => Err("give at most 24h".to_owned()),
+        None => Err("give a number and a unit: us, ms, s, m or h, such as 10ms".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+//! The progress line: one line on stderr that is written over, on a terminal only.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How often the line is renewed.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Whether an unfinished progress line stands on the terminal, which the next message must replace.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Writes a whole line to stderr, in the place of a progress line. Failing to complain is no failure.
+pub fn print_line(line: &str) {
+    let clear = if SHOWN.swap(false, Ordering::Relaxed) { "\r\x1b[K" } else { "" };
+    let _ = writeln!(io::stderr().lock(), "{clear}{line}");
+}
+
+/// Whether people look at stderr.
+#[must_use]
+pub fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A progress line, renewed until it is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    task: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Shows what `describe` makes of the time since the start, if `wanted` and stderr is a terminal.
+    pub fn start(wanted: bool, describe: impl Fn(Duration) -> String + Send + 'static) -> Self {
+        if !wanted || !is_watched() {
+            return Self { task: None };
+        }
+        let started = Instant::now();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(EVERY);
+            loop {
+                ticks.tick().await;
+                let line = describe(started.elapsed());
+                SHOWN.store(true, Ordering::Relaxed);
+                let mut stderr = io::stderr().lock();
+                let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+            }
+        });
+        Self { task: Some(task) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            if SHOWN.swap(false, Ordering::Relaxed) {
+                let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            }
+        }
+    }
+}
+
+/// "12,345 records, 1.20 MiB, 4,115 records/s" for this many in this time.
+#[must_use]
+pub fn rates(records: u64, bytes: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64().max(1e-6);
+    let (record_rate, byte_rate) = ((records as f64 / seconds) as u64, (bytes as f64 / seconds) as u64);
+    format!(
+        "{} records, {}, {} records/s, {}/s",
+        grouped(records),
+        super::output::bytes(bytes),
+        grouped(record_rate),
+        super::output::bytes(byte_rate)
+    )
+}
+
+/// A number with a comma between thousands.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn rates_hold_for_no_time_at_all() {
+        assert_eq!(rates(0, 0, Duration::ZERO), "0 records, 0 B, 0 records/s, 0 B/s");
+        assert_eq!(
+            rates(2_000, 4 << 20, Duration::from_secs(2)),
+            "2,000 records, 4.00 MiB, 1,000 records/s, 2.00 MiB/s"
+        );
+    }
+}
