@@ -1,4 +1,5 @@
 //! Callboard: a distributed commit log made of actors.
+pub mod actors;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -8,3 +9,4 @@ pub mod net;
 pub mod protocol;
 pub mod storage;
 pub mod types;
+pub mod testing;
