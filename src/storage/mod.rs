@@ -21,6 +21,9 @@ mod time_index;
 mod time_lookup;
 mod view;
 
+#[cfg(test)]
+mod log_tests;
+
 pub use error::LogError;
 pub use leader_epochs::LeaderEpochs;
 pub use log::{Appended, CREATING_SUFFIX, Log, LogConfig};
