@@ -213,17 +213,17 @@ impl Machine {
         let cluster_id = self.identity.map(|meta| meta.cluster).expect("the data directory is open");
         let identity = identity(cluster_id, index, self.partitions[&index].incarnation);
         let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut ());
-        let log = opened.map_err(|error| self.stop_of(&doing, &error))?.0;
+        let (log, report) = opened.map_err(|error| self.stop_of(&doing, &error))?;
         let reads = self.disk.read_count(".log") - reads_before;
         if clean && reads > 0 {
-            return Err(Stop::Wrong(format!("{doing}: {reads} reads of record data after a clean stop")));
+            return Err(Stop::Wrong(format!("{doing}: {reads} reads of record data after a clean stop: {report:?}")));
         }
         let found = look(&log).map_err(|error| self.stop_of(&doing, &error))?;
         let all_written_survives = self.all_written_survives || clean;
         let expected = self.expected(index);
         expected
             .check(&found, all_written_survives)
-            .map_err(|wrong| Stop::Wrong(format!("partition {index}: {wrong}")))?;
+            .map_err(|wrong| Stop::Wrong(format!("partition {index}: {wrong}; {report:?}")))?;
         expected.adopt(&found);
         Ok(log)
     }
