@@ -1,50 +1,184 @@
-//! Reading records.
+//! Reading records: fetched ahead in the background, decoded when they are asked for.
+//!
+//! ```text
+//!   leaders ─ parked fetches ─► fetcher task ─ checksums ─► buffer, bounded by bytes ─► recv(): decode, hand out
+//!                                    ▲                                                     │
+//!                                    └────────────────────── room ◄────────────────────────┘
+//! ```
+//!
+//! Records of one partition come in the order of their offsets; partitions come as their batches do. Reading order:
+//! `buffer`, `fetcher`, this file.
 
-use super::{Client, ClientError, ConsumedRecord, ConsumerConfig, StartAt};
-use crate::types::Offset;
+mod buffer;
+mod fetcher;
 
-/// Reads records of the partitions assigned to it.
+use std::sync::{Arc, Mutex};
+use std::vec;
+
+use tokio::sync::Notify;
+
+use super::connection::lock;
+use super::{Client, ClientError, ConsumedRecord, ConsumerConfig, Damaged, StartAt};
+use crate::protocol::messages::OffsetAt;
+use crate::types::record_batch::{Record, RecordBatch, decode_records};
+use crate::types::{Offset, TimestampType};
+use buffer::{Buffer, Item};
+use fetcher::Fetcher;
+
+/// Reads records of the partitions assigned to it. Fetching goes on in the background from the first [`Consumer::assign`]
+/// until this is dropped.
+///
+/// ```ignore
+/// # use callboard::client::{Client, ClientConfig, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = callboard::testing::Node::start().await?;
+/// # let client = Client::connect(ClientConfig::new(node.address())).await?;
+/// # client.admin().create_topic("rides", 1).await?;
+/// # let producer = client.producer(ProducerConfig::default()).await?;
+/// # for value in ["a", "b"] { producer.send(OutgoingRecord::to("rides").value(value)).await?.await?; }
+/// let mut consumer = client.consumer(ConsumerConfig::default()).await?;
+/// consumer.assign("rides", None, StartAt::Earliest).await?;
+/// for record in consumer.recv_batch(100).await? {
+///     println!("{}-{}@{}: {:?}", record.topic, record.partition, record.offset, record.value);
+/// }
+/// consumer.seek("rides", 0, StartAt::Earliest).await?; // and once more
+/// assert_eq!(consumer.recv().await?.offset.0, 0);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Consumer {
+    shared: Arc<Shared>,
+    /// Where the reader is in each partition, by the buffer's slots.
+    places: Vec<Place>,
+    current: Option<Current>,
+}
+
+/// What the consumer and its fetcher share.
+#[derive(Debug)]
+struct Shared {
     client: Client,
+    config: ConsumerConfig,
+    buffer: Mutex<Buffer>,
+    /// Tells the fetcher that there is room, or another assignment.
+    wake: Notify,
+    /// Tells the reader that something came.
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct Place {
+    topic: Arc<str>,
+    number: u32,
+    is_assigned: bool,
+    position: Offset,
+}
+
+/// The batch that is being handed out.
+#[derive(Debug)]
+struct Current {
+    slot: usize,
+    records: vec::IntoIter<Record>,
+    timestamp_type: TimestampType,
+    end_exclusive: Offset,
 }
 
 impl Consumer {
     pub(super) fn start(client: Client, config: ConsumerConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        Ok(Self { client })
+        let shared =
+            Arc::new(Shared { client, config, buffer: Mutex::default(), wake: Notify::new(), arrived: Notify::new() });
+        tokio::spawn(Fetcher::new(Arc::clone(&shared)).run());
+        Ok(Self { shared, places: Vec::new(), current: None })
     }
 
     /// Adds partitions of `topic` (`None`: all), to be read from `start`. Partitions that were assigned before start anew.
     ///
     /// # Errors
-    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer. Nothing is
+    /// assigned then.
     pub async fn assign(
         &mut self,
         topic: &str,
         partitions: Option<Vec<u32>>,
         start: StartAt,
     ) -> Result<(), ClientError> {
-        let _ = (topic, partitions, start, &self.client);
-        Err(ClientError::NothingAssigned)
+        // Asked anew, because an assignment stays: it must not start from what was true minutes ago.
+        let described = self.shared.client.learn_topic(topic).await?;
+        let all = || described.partitions.iter().map(|partition| partition.partition.0).collect();
+        let numbers: Vec<u32> = partitions.unwrap_or_else(all);
+        for number in &numbers {
+            described.partition(*number)?;
+        }
+        let starts = self.resolve(topic, &numbers, start).await?;
+        for (number, from) in numbers.into_iter().zip(starts) {
+            let slot = lock(&self.shared.buffer).assign(&described, number, from);
+            let place = Place { topic: Arc::clone(&described.name), number, is_assigned: true, position: from };
+            match self.places.get_mut(slot) {
+                Some(known) => *known = place,
+                None => self.places.push(place),
+            }
+            self.drop_current_of(slot);
+        }
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// Stops reading all partitions of `topic`. What was fetched of them and not yet handed out is dropped.
+    pub fn unassign(&mut self, topic: &str) {
+        for slot in 0..self.places.len() {
+            if *self.places[slot].topic == *topic {
+                self.places[slot].is_assigned = false;
+                lock(&self.shared.buffer).unassign(slot);
+                self.drop_current_of(slot);
+            }
+        }
+    }
+
+    /// The partitions that are assigned, as (topic, number).
+    #[must_use]
+    pub fn assignment(&self) -> Vec<(Arc<str>, u32)> {
+        let assigned = self.places.iter().filter(|place| place.is_assigned);
+        assigned.map(|place| (Arc::clone(&place.topic), place.number)).collect()
     }
 
     /// The next record, of whichever partition has one; waits for it. May be dropped while it waits: nothing is lost.
     ///
     /// # Errors
-    /// [`ClientError::OffsetOutOfRange`], [`ClientError::Damaged`], [`ClientError::TopicDeleted`] stop one partition; the
-    /// others go on with the next call.
+    /// [`ClientError::OffsetOutOfRange`], [`ClientError::Damaged`], [`ClientError::TopicDeleted`] and refusals stop one
+    /// partition; the others go on with the next call, and [`Consumer::seek`] or [`Consumer::assign`] revive the stopped
+    /// one. [`ClientError::NothingAssigned`] when there is nothing to wait for.
     pub async fn recv(&mut self) -> Result<ConsumedRecord, ClientError> {
-        Err(ClientError::NothingAssigned)
+        loop {
+            if let Some(record) = self.next_of_current() {
+                return Ok(record);
+            }
+            if !self.advance()? {
+                self.wait().await?;
+            }
+        }
     }
 
-    /// Between 1 and `max_records` records of one partition; waits for the first only. May be dropped while it waits.
+    /// Between 1 and `max_records` records; waits for the first only. May be dropped while it waits: nothing is lost.
     ///
     /// # Errors
-    /// As [`Consumer::recv`].
+    /// As [`Consumer::recv`]; records that came before the failure are handed out first.
     pub async fn recv_batch(&mut self, max_records: usize) -> Result<Vec<ConsumedRecord>, ClientError> {
-        let _ = max_records;
-        Err(ClientError::NothingAssigned)
+        let mut records = vec![self.recv().await?];
+        while records.len() < max_records {
+            match self.next_of_current() {
+                Some(record) => records.push(record),
+                None if lock(&self.shared.buffer).has_batch_next() => match self.advance() {
+                    Ok(_) => {}
+                    Err(error) => {
+                        // Stands in line again for the next call: what was read already comes first.
+                        self.stop_at_current_error(error);
+                        break;
+                    }
+                },
+                None => break,
+            }
+        }
+        Ok(records)
     }
 
     /// Goes on reading an assigned partition from elsewhere.
@@ -52,15 +186,22 @@ impl Consumer {
     /// # Errors
     /// [`ClientError::NotAssigned`], or when the leader did not answer.
     pub async fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), ClientError> {
-        let _ = (topic, partition, to);
-        Err(ClientError::NothingAssigned)
+        let slot = self.slot_of(topic, partition);
+        let slot = slot.ok_or_else(|| ClientError::NotAssigned { topic: topic.to_owned(), partition })?;
+        let starts = self.resolve(topic, &[partition], to).await?;
+        if let Some(from) = starts.first() {
+            lock(&self.shared.buffer).restart(slot, *from);
+            self.places[slot].position = *from;
+            self.drop_current_of(slot);
+            self.shared.wake.notify_one();
+        }
+        Ok(())
     }
 
     /// The offset of the next record of this partition; `None` when it is not assigned.
     #[must_use]
     pub fn position(&self, topic: &str, partition: u32) -> Option<Offset> {
-        let _ = (topic, partition);
-        None
+        self.slot_of(topic, partition).map(|slot| self.places[slot].position)
     }
 
     /// Where each partition of `topic` ends now: the offset (exclusive) that its next committed record gets.
@@ -68,14 +209,146 @@ impl Consumer {
     /// # Errors
     /// [`ClientError::UnknownTopic`], or when a leader did not answer.
     pub async fn end_offsets(&self, topic: &str) -> Result<Vec<(u32, Offset)>, ClientError> {
-        let _ = topic;
-        Err(ClientError::NothingAssigned)
+        let described = self.shared.client.topic(topic).await?;
+        let numbers: Vec<u32> = described.partitions.iter().map(|partition| partition.partition.0).collect();
+        let ends = self.resolve(topic, &numbers, StartAt::Latest).await?;
+        Ok(numbers.into_iter().zip(ends).collect())
     }
 
-    /// How many records lie between the position and the end of this partition, as far as the last fetch knew.
+    /// How many offsets lie between the position and the end of this partition, as far as the last fetch knew; `None`
+    /// when it is not assigned or not fetched yet.
     #[must_use]
     pub fn lag(&self, topic: &str, partition: u32) -> Option<u64> {
-        let _ = (topic, partition);
+        let slot = self.slot_of(topic, partition)?;
+        let end = lock(&self.shared.buffer).readings[slot].high_watermark?;
+        Some(end.distance_from(self.places[slot].position))
+    }
+
+    fn slot_of(&self, topic: &str, partition: u32) -> Option<usize> {
+        self.places.iter().position(|place| place.is_assigned && place.number == partition && *place.topic == *topic)
+    }
+
+    async fn resolve(&self, topic: &str, numbers: &[u32], start: StartAt) -> Result<Vec<Offset>, ClientError> {
+        let at = match start {
+            StartAt::Offset(offset) => return Ok(vec![offset; numbers.len()]),
+            StartAt::Earliest => OffsetAt::Earliest,
+            StartAt::Latest => OffsetAt::Latest,
+            StartAt::Timestamp(time) => OffsetAt::Timestamp(time),
+        };
+        let found = self.list(topic, numbers, at).await?;
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        // No record is that new: the next one to come will be.
+        let ends = self.list(topic, numbers, OffsetAt::Latest).await?;
+        Ok(found.into_iter().zip(ends).map(|(found, end)| found.or(end).unwrap_or_default()).collect())
+    }
+
+    async fn list(&self, topic: &str, numbers: &[u32], at: OffsetAt) -> Result<Vec<Option<Offset>>, ClientError> {
+        let places: Vec<_> = numbers.iter().map(|number| (topic.to_owned(), *number, at)).collect();
+        let listed = self.shared.client.admin().list_offsets(&places).await?;
+        let refused =
+            |error| ClientError::Refused { what: format!("offsets of topic '{topic}' cannot be listed"), error };
+        listed.into_iter().map(|each| each.map(|listed| listed.offset).map_err(refused)).collect()
+    }
+
+    fn drop_current_of(&mut self, slot: usize) {
+        self.current.take_if(|current| current.slot == slot);
+    }
+
+    fn next_of_current(&mut self) -> Option<ConsumedRecord> {
+        let current = self.current.as_mut()?;
+        let place = &mut self.places[current.slot];
+        for record in current.records.by_ref() {
+            // The first batch of a fetch may start before the offset that was asked for.
+            if record.offset < place.position {
+                continue;
+            }
+            place.position = record.offset.next();
+            return Some(ConsumedRecord {
+                topic: Arc::clone(&place.topic),
+                partition: place.number,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                timestamp_type: current.timestamp_type,
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+            });
+        }
+        // Offsets at the end may have been compacted away.
+        place.position = place.position.max(current.end_exclusive);
+        self.current = None;
         None
+    }
+
+    /// Takes the next item of the buffer; false when there is none.
+    fn advance(&mut self) -> Result<bool, ClientError> {
+        let item = lock(&self.shared.buffer).pop();
+        match item {
+            None => Ok(false),
+            Some(Item::Failed { error, .. }) => Err(error),
+            Some(Item::Batch { slot, batch }) => {
+                self.shared.wake.notify_one();
+                self.open(slot, &batch)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn open(&mut self, slot: usize, batch: &RecordBatch) -> Result<(), ClientError> {
+        let end_exclusive = batch.header.end_offset_exclusive();
+        let timestamp_type = if batch.header.attributes.is_log_append_time() {
+            TimestampType::LogAppendTime
+        } else {
+            TimestampType::CreateTime
+        };
+        let place = &mut self.places[slot];
+        match decode_records(batch, self.shared.config.inflate_limit_bytes) {
+            Ok(records) => {
+                self.current = Some(Current { slot, records: records.into_iter(), timestamp_type, end_exclusive });
+                Ok(())
+            }
+            Err(error) if self.shared.config.on_damaged == Damaged::Skip => {
+                let (topic, partition, from) = (&place.topic, place.number, place.position);
+                tracing::warn!(%topic, partition, %from, end = %end_exclusive, %error, "skipped damaged records");
+                place.position = place.position.max(end_exclusive);
+                Ok(())
+            }
+            Err(error) => {
+                let (topic, partition) = (place.topic.to_string(), place.number);
+                let error =
+                    ClientError::Damaged { topic, partition, offset: place.position, reason: error.to_string() };
+                let mut buffer = lock(&self.shared.buffer);
+                // What was fetched behind it would come out of order after a seek.
+                buffer.restart(slot, batch.header.base_offset);
+                buffer.readings[slot].stopped = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a failure back in line.
+    fn stop_at_current_error(&self, error: ClientError) {
+        let ClientError::Damaged { topic, partition, .. } = &error else { return };
+        if let Some(slot) = self.slot_of(topic, *partition) {
+            lock(&self.shared.buffer).stop(slot, error);
+        }
+    }
+
+    async fn wait(&self) -> Result<(), ClientError> {
+        if let Some(error) = lock(&self.shared.buffer).dead_end() {
+            return Err(error);
+        }
+        // A notification that came since the buffer was looked at is kept for this.
+        self.shared.arrived.notified().await;
+        Ok(())
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        lock(&self.shared.buffer).is_closed = true;
+        self.shared.wake.notify_one();
     }
 }

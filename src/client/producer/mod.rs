@@ -1,26 +1,58 @@
-//! Sending records.
+//! Sending records: batched by partition, compressed once, retried in order, each with a result of its own.
+//!
+//! ```text
+//!   send() ─► accumulator: one open batch a partition ─► sender task ─► one request a leader ─► Connection
+//!     │            ▲ room                                    │
+//!     ▼            └────────────────────────────────────────┤ acknowledged, or failed for good
+//!   Delivery ◄──────────── completion, one a batch ◄─────────┘
+//! ```
+//!
+//! What is kept: records of one partition are appended in the order of the calls to `send`, through retries, too (with
+//! idempotence, or with `max_in_flight = 1`); an idempotent record is appended at most once; every [`Delivery`] resolves.
+//!
+//! Reading order: [`partitioner`], `delivery`, `partition`, `accumulator`, `sender`.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod accumulator;
+mod delivery;
+mod partition;
+pub mod partitioner;
+mod sender;
 
-use super::{Client, ClientError, OutgoingRecord, ProducerConfig, RecordMetadata};
+use std::sync::{Arc, Mutex};
 
-/// Sends records.
+use tokio::sync::Notify;
+
+use super::connection::lock;
+use super::{Client, ClientError, OutgoingRecord, ProducerConfig};
+use crate::types::{Clock, SystemClock};
+use accumulator::{Accumulator, Limits, Offered};
+pub use delivery::Delivery;
+use sender::Sender;
+
+/// Sends records. Cheap to clone; clones share batches and buffer, and may be used from many tasks.
+///
+/// Dropping the last handle sends nothing more: what is not acknowledged by then fails with [`ClientError::Closed`]. Call
+/// [`Producer::close`] or [`Producer::flush`] first.
+///
+/// ```ignore
+/// # use callboard::client::{Client, ClientConfig, OutgoingRecord, ProducerConfig};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = callboard::testing::Node::start().await?;
+/// # let client = Client::connect(ClientConfig::new(node.address())).await?;
+/// # client.admin().create_topic("rides", 3).await?;
+/// let producer = client.producer(ProducerConfig::default()).await?;
+/// let mut deliveries = Vec::new();
+/// for number in 0..1_000 {
+///     deliveries.push(producer.send(OutgoingRecord::to("rides").value(format!("position {number}"))).await?);
+/// }
+/// for delivery in deliveries {
+///     delivery.await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Producer {
-    client: Client,
-}
-
-/// What became of one record: a future.
-#[derive(Debug)]
-pub struct Delivery {}
-
-impl Future for Delivery {
-    type Output = Result<RecordMetadata, ClientError>;
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Err(ClientError::Closed { what: "producer" }))
-    }
+    handle: Arc<Handle>,
 }
 
 /// Counters of a producer since its start.
@@ -32,7 +64,7 @@ pub struct ProducerStats {
     pub delivered_records: u64,
     /// Records that failed.
     pub failed_records: u64,
-    /// Bytes of encoded records that were acknowledged, as batches on the wire.
+    /// Bytes of batches that were acknowledged, as they stand on the wire.
     pub delivered_bytes: u64,
     /// Batches that were acknowledged.
     pub delivered_batches: u64,
@@ -42,40 +74,153 @@ pub struct ProducerStats {
     pub buffered_bytes: u64,
 }
 
+/// What all handles share. Its end is the producer's end.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    clock: SystemClock,
+}
+
+/// What the handles and the sender share.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    config: ProducerConfig,
+    state: Mutex<Accumulator>,
+    /// Tells the sender that there is something to do.
+    wake: Notify,
+    /// Tells those who wait for room that there may be some.
+    room: Notify,
+}
+
 impl Producer {
     pub(super) fn start(client: Client, config: ProducerConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        Ok(Self { client })
+        let shared =
+            Arc::new(Shared { client, config, state: Mutex::default(), wake: Notify::new(), room: Notify::new() });
+        tokio::spawn(Sender::new(Arc::clone(&shared)).run());
+        Ok(Self { handle: Arc::new(Handle { shared, clock: SystemClock::start() }) })
     }
 
-    /// Takes a record; waits for room in the buffer only. The answer is a future that tells what became of it.
+    /// Takes a record; waits for room in the buffer only (and, the first time, to learn about the topic). The answer is a
+    /// future that tells what became of the record.
+    ///
+    /// Dropped before it is ready, this has taken nothing.
     ///
     /// # Errors
-    /// [`ClientError::RecordTooLarge`], [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`].
+    /// [`ClientError::RecordTooLarge`], [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`],
+    /// [`ClientError::Closed`], or that the cluster cannot be asked about the topic.
     pub async fn send(&self, record: OutgoingRecord) -> Result<Delivery, ClientError> {
-        let _ = (record, &self.client);
-        Err(ClientError::NothingAssigned)
+        // A producer that never waits would starve the sender on a runtime of one thread.
+        tokio::task::coop::consume_budget().await;
+        let shared = &*self.handle.shared;
+        loop {
+            match self.offer(&record)? {
+                Offered::Taken { delivery, wake } => {
+                    if wake {
+                        shared.wake.notify_one();
+                    }
+                    return Ok(delivery);
+                }
+                Offered::NoRoom => self.wait_for_room(&record).await,
+                Offered::UnknownTopic => {
+                    let topic = shared.client.topic(&record.topic).await?;
+                    let mut state = lock(&shared.state);
+                    let landed = state.learn(&topic);
+                    state.finish(landed);
+                }
+            }
+        }
     }
 
-    /// Sends all that was taken so far without lingering, and waits until it is acknowledged or failed.
+    fn offer(&self, record: &OutgoingRecord) -> Result<Offered, ClientError> {
+        let shared = &*self.handle.shared;
+        let limits = Limits { frame_bytes: shared.client.frame_limit(), now: self.handle.clock.wall() };
+        lock(&shared.state).offer(record, &shared.config, limits)
+    }
+
+    async fn wait_for_room(&self, record: &OutgoingRecord) {
+        let shared = &*self.handle.shared;
+        let room = shared.room.notified();
+        tokio::pin!(room);
+        // From here on no notification is missed, so the buffer can be looked at again.
+        room.as_mut().enable();
+        {
+            let mut state = lock(&shared.state);
+            if state.is_abandoned || state.is_closing || state.has_room(record, &shared.config) {
+                return;
+            }
+            state.waiting_for_room += 1;
+        }
+        let _leaving = Waiting(shared);
+        shared.wake.notify_one();
+        room.await;
+    }
+
+    /// Sends all that was taken so far without lingering, and waits until it is acknowledged or has failed.
     ///
     /// # Errors
     /// The first failure among these records.
     pub async fn flush(&self) -> Result<(), ClientError> {
-        Err(ClientError::NothingAssigned)
+        let shared = &*self.handle.shared;
+        let completions = {
+            let mut state = lock(&shared.state);
+            for at in 0..state.active.len() {
+                let slot = state.active[at];
+                state.seal(slot);
+            }
+            let all = state.active.iter().flat_map(|slot| state.partitions[*slot].completions());
+            all.collect::<Vec<_>>()
+        };
+        shared.wake.notify_one();
+        let mut first_failure = Ok(());
+        for completion in completions {
+            let outcome = Delivery::new(completion, 0, crate::types::TimestampMs::NONE).await;
+            if first_failure.is_ok() {
+                first_failure = outcome.map(drop);
+            }
+        }
+        first_failure
     }
 
-    /// Takes no more records, and flushes. Other handles of this producer are closed, too.
+    /// Takes no more records, and waits until all that were taken are acknowledged or have failed. Other handles of this
+    /// producer are closed with it.
     ///
     /// # Errors
     /// As [`Producer::flush`].
     pub async fn close(self) -> Result<(), ClientError> {
-        Err(ClientError::NothingAssigned)
+        lock(&self.handle.shared.state).is_closing = true;
+        let outcome = self.flush().await;
+        self.handle.shared.abandon();
+        outcome
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> ProducerStats {
-        ProducerStats::default()
+        let state = lock(&self.handle.shared.state);
+        ProducerStats { buffered_bytes: state.buffered_bytes as u64, ..state.stats }
+    }
+}
+
+impl Shared {
+    fn abandon(&self) {
+        lock(&self.state).is_abandoned = true;
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+/// One that waits for room, for as long as it does.
+struct Waiting<'a>(&'a Shared);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).waiting_for_room -= 1;
     }
 }

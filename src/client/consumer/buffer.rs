@@ -1,0 +1,259 @@
+//! What a consumer has fetched ahead, and where it fetches next. Behind one lock, which `recv` takes once a batch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::client::backoff::Backoff;
+use crate::client::cluster::Topic;
+use crate::client::{ClientError, ConsumerConfig, Damaged};
+use crate::protocol::messages::{FetchPartition, FetchedPartition};
+use crate::types::record_batch::{BatchHeader, RecordBatch};
+use crate::types::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
+
+/// Everything behind the consumer's lock.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    pub readings: Vec<Reading>,
+    queue: VecDeque<Item>,
+    /// The consumer is dropped.
+    pub is_closed: bool,
+}
+
+/// One partition that is read, or was.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub topic: Arc<str>,
+    pub topic_id: TopicId,
+    pub number: u32,
+    /// Raised by every seek: what was fetched for an older one is dropped.
+    pub generation: u64,
+    pub is_assigned: bool,
+    pub fetch_from: Offset,
+    pub high_watermark: Option<Offset>,
+    pub leader: Option<NodeId>,
+    pub leader_epoch: LeaderEpoch,
+    pub buffered_bytes: usize,
+    /// A fetch or a look-up for this generation is on its way.
+    pub is_busy: bool,
+    /// Who leads must be asked before the next fetch.
+    pub needs_leader: bool,
+    pub backoff: Backoff,
+    pub not_before: Option<Instant>,
+    /// Why nothing more is fetched, until a seek.
+    pub stopped: Option<ClientError>,
+}
+
+/// What was fetched, in the order in which it came.
+#[derive(Debug)]
+pub(super) enum Item {
+    Batch { slot: usize, batch: RecordBatch },
+    Failed { slot: usize, error: ClientError },
+}
+
+impl Item {
+    fn slot(&self) -> usize {
+        match self {
+            Self::Batch { slot, .. } | Self::Failed { slot, .. } => *slot,
+        }
+    }
+}
+
+impl Buffer {
+    /// Starts reading a partition at `from`. One that is read already goes on there instead.
+    pub fn assign(&mut self, topic: &Topic, number: u32, from: Offset) -> usize {
+        let same = |reading: &Reading| *reading.topic == *topic.name && reading.number == number;
+        let slot = self.readings.iter().position(same).unwrap_or_else(|| {
+            self.readings.push(Reading::new(Arc::clone(&topic.name), topic.id, number));
+            self.readings.len() - 1
+        });
+        self.restart(slot, from);
+        let reading = &mut self.readings[slot];
+        reading.topic_id = topic.id;
+        reading.is_assigned = true;
+        reading.high_watermark = None;
+        reading.follow(topic);
+        slot
+    }
+
+    /// Drops what was fetched of a partition and goes on at `from`.
+    pub fn restart(&mut self, slot: usize, from: Offset) {
+        self.queue.retain(|item| item.slot() != slot);
+        let reading = &mut self.readings[slot];
+        reading.generation += 1;
+        reading.fetch_from = from;
+        reading.buffered_bytes = 0;
+        reading.is_busy = false;
+        reading.stopped = None;
+        reading.not_before = None;
+    }
+
+    /// Stops reading a partition.
+    pub fn unassign(&mut self, slot: usize) {
+        let from = self.readings[slot].fetch_from;
+        self.restart(slot, from);
+        self.readings[slot].is_assigned = false;
+    }
+
+    /// Takes the oldest item.
+    pub fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        if let Item::Batch { slot, batch } = &item {
+            let reading = &mut self.readings[*slot];
+            reading.buffered_bytes = reading.buffered_bytes.saturating_sub(batch.total_bytes());
+        }
+        Some(item)
+    }
+
+    /// Whether the oldest item is a failure, or there is none.
+    pub fn has_batch_next(&self) -> bool {
+        matches!(self.queue.front(), Some(Item::Batch { .. }))
+    }
+
+    /// Why nothing will ever come, when that is so.
+    pub fn dead_end(&self) -> Option<ClientError> {
+        let mut assigned = self.readings.iter().filter(|reading| reading.is_assigned).peekable();
+        if !self.queue.is_empty() {
+            return None;
+        }
+        if assigned.peek().is_none() {
+            return Some(ClientError::NothingAssigned);
+        }
+        let mut last = None;
+        for reading in assigned {
+            last = Some(reading.stopped.clone()?);
+        }
+        last
+    }
+
+    /// How many bytes of each partition are fetched ahead: an equal share for each, so that none starves another.
+    pub fn share_bytes(&self, config: &ConsumerConfig) -> usize {
+        let assigned = self.readings.iter().filter(|reading| reading.is_assigned).count();
+        (config.prefetch_bytes / assigned.max(1)).max(1)
+    }
+
+    /// Stops a partition, and tells the reader why once it has read what came before.
+    pub fn stop(&mut self, slot: usize, error: ClientError) {
+        self.readings[slot].stopped = Some(error.clone());
+        self.queue.push_back(Item::Failed { slot, error });
+    }
+
+    /// Takes over what a fetch brought: whole batches, one after the other.
+    pub fn on_fetched(&mut self, slot: usize, state: FetchedPartition, mut bytes: Bytes, config: &ConsumerConfig) {
+        let reading = &mut self.readings[slot];
+        reading.high_watermark = Some(state.high_watermark);
+        reading.backoff.reset();
+        while !bytes.is_empty() {
+            let reading = &mut self.readings[slot];
+            match next_batch(&mut bytes) {
+                Ok(batch) if batch.header.end_offset_exclusive() <= reading.fetch_from => {}
+                Ok(batch) => {
+                    reading.fetch_from = batch.header.end_offset_exclusive();
+                    // Control batches hold no records for anybody: only their offsets count.
+                    if !batch.header.attributes.is_control() {
+                        reading.buffered_bytes += batch.total_bytes();
+                        self.queue.push_back(Item::Batch { slot, batch });
+                    }
+                }
+                Err(BadBatch { reason, end }) => match end.filter(|end| *end > reading.fetch_from) {
+                    Some(end) if config.on_damaged == Damaged::Skip => reading.skip_damage(end, &reason),
+                    _ => {
+                        let error = reading.damaged(reason);
+                        self.stop(slot, error);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn new(topic: Arc<str>, topic_id: TopicId, number: u32) -> Self {
+        Self {
+            topic,
+            topic_id,
+            number,
+            generation: 0,
+            is_assigned: false,
+            fetch_from: Offset::ZERO,
+            high_watermark: None,
+            leader: None,
+            leader_epoch: LeaderEpoch(0),
+            buffered_bytes: 0,
+            is_busy: false,
+            needs_leader: false,
+            backoff: Backoff::default(),
+            not_before: None,
+            stopped: None,
+        }
+    }
+
+    /// Whether it is this reader's turn to do something.
+    pub fn is_waiting(&self) -> bool {
+        self.is_assigned && !self.is_busy && self.stopped.is_none()
+    }
+
+    /// Takes over who leads.
+    pub fn follow(&mut self, topic: &Topic) {
+        if let Ok(partition) = topic.partition(self.number) {
+            (self.leader, self.leader_epoch) = (partition.leader, partition.leader_epoch);
+        }
+        self.needs_leader = self.leader.is_none();
+    }
+
+    /// Something failed that may pass: asks who leads, after a while.
+    pub fn try_again(&mut self, now: Instant) {
+        self.needs_leader = true;
+        self.not_before = Some(now + self.backoff.next_delay());
+    }
+
+    /// What to ask for, with room for `share_bytes` of this partition; `None` while half of that is still unread.
+    pub fn next_fetch(&self, share_bytes: usize, config: &ConsumerConfig) -> Option<FetchPartition> {
+        if self.buffered_bytes > share_bytes / 2 {
+            return None;
+        }
+        let max_bytes = config.partition_max_bytes.min(share_bytes - self.buffered_bytes);
+        Some(FetchPartition {
+            topic: self.topic_id,
+            partition: PartitionIndex(self.number),
+            leader_epoch: Some(self.leader_epoch),
+            offset: self.fetch_from,
+            max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
+        })
+    }
+
+    pub fn skip_damage(&mut self, end: Offset, reason: &str) {
+        let (topic, partition, from) = (&self.topic, self.number, self.fetch_from);
+        tracing::warn!(%topic, partition, %from, %end, reason, "skipped damaged records");
+        self.fetch_from = end;
+    }
+
+    pub fn damaged(&self, reason: String) -> ClientError {
+        ClientError::Damaged { topic: self.topic.to_string(), partition: self.number, offset: self.fetch_from, reason }
+    }
+}
+
+/// A batch that cannot be used, and where the next one starts if its header can still be believed that far.
+struct BadBatch {
+    reason: String,
+    end: Option<Offset>,
+}
+
+/// Splits the next batch off and verifies its checksum: the client's own check, over all that lay between.
+fn next_batch(bytes: &mut Bytes) -> Result<RecordBatch, BadBatch> {
+    let unusable = |reason: String| BadBatch { reason, end: None };
+    let header = BatchHeader::parse(bytes).map_err(|error| unusable(error.to_string()))?;
+    let whole = header.total_bytes();
+    if bytes.len() < whole {
+        return Err(unusable(format!("the batch is cut short: {} bytes of {whole}", bytes.len())));
+    }
+    if let Err(error) = header.verify_checksum(&bytes[..whole]) {
+        // The length led to the end of the batch, so what follows may be whole.
+        drop(bytes.split_to(whole));
+        return Err(BadBatch { reason: error.to_string(), end: Some(header.end_offset_exclusive()) });
+    }
+    RecordBatch::split_from(bytes).map_err(|error| unusable(error.to_string()))
+}

@@ -1,0 +1,427 @@
+//! The batches of one partition on their way: order, sequence numbers, retries. No I/O and no clock.
+//!
+//! ```text
+//!   append ─► open ─ full, lingered, flushed ─► sealed ─ next_to_send ─► flying ─► acknowledged
+//!                                                 ▲                        │
+//!                                                 └──── failed: back in order, nothing is sent until all that fly landed
+//! ```
+//!
+//! Sequence numbers: a batch is numbered when it is first sent and keeps its number in every retry, so that the broker
+//! recognises it. Two things give numbers anew, both only once nothing flies any more:
+//! * *rewind*: a batch was refused for good and never appended. The broker accepts no gap, so nothing after it was
+//!   appended either: all later batches take the numbers from there on.
+//! * *renew*: the broker lost track of this producer, or a batch with an unknown outcome was given up. The partition
+//!   goes on under a new producer id; a later batch that may be in the log already fails instead of being written twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::delivery::{Completion, Placed};
+use crate::client::ClientError;
+use crate::client::backoff::Backoff;
+use crate::protocol::ErrorCode;
+use crate::types::record_batch::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError};
+use crate::types::{LeaderEpoch, NodeId, ProducerEpoch, ProducerId};
+
+/// A partial batch waits this long at most behind one that is on its way.
+pub(super) const BUSY_HOLD: Duration = Duration::from_millis(5);
+
+/// A producer's id and epoch.
+pub(super) type Identity = (ProducerId, ProducerEpoch);
+
+/// Producer id, epoch and first sequence number of a batch.
+pub(super) type Stamp = (ProducerId, ProducerEpoch, i32);
+
+/// Where one partition's records go, and how far they are.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// Which topic of the producer's table.
+    pub topic: usize,
+    /// Its number.
+    pub number: u32,
+    pub leader: Option<NodeId>,
+    pub leader_epoch: LeaderEpoch,
+    /// Whether it stands in the list of partitions that have work.
+    pub is_active: bool,
+    pub open: Option<Batch>,
+    pub sealed: VecDeque<Batch>,
+    flying: Vec<(u64, Arc<Completion>)>,
+    next_order: u64,
+    identity: Option<Identity>,
+    /// The identity that the broker lost track of. Never taken again.
+    spent: Option<Identity>,
+    next_sequence: i32,
+    repair: Option<Repair>,
+    /// A batch failed: nothing is sent until all that fly have landed.
+    is_draining: bool,
+    backoff: Backoff,
+    pub not_before: Option<Instant>,
+    /// How many bytes the last batch had: what the next one reserves.
+    pub size_hint: usize,
+}
+
+/// How sequence numbers are set right once nothing flies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Repair {
+    Rewind { order: u64, sequence: i32 },
+    Renew { cause: String },
+}
+
+/// A batch and all that is known about it.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub completion: Arc<Completion>,
+    payload: Payload,
+    pub records: u32,
+    /// Bytes of the producer's buffer that it holds.
+    pub reserved_bytes: usize,
+    pub created: Instant,
+    /// When its records fail if they are not acknowledged.
+    pub deadline: Instant,
+    order: u64,
+    stamp: Option<Stamp>,
+    /// Whether an attempt ended without a definite answer.
+    pub maybe_appended: bool,
+    pub attempts: u32,
+    pub last_error: Option<ClientError>,
+}
+
+#[derive(Debug)]
+enum Payload {
+    Building(Box<BatchBuilder>),
+    Built {
+        bytes: Bytes,
+        stamp: Option<Stamp>,
+    },
+    /// Taken out while it is built.
+    Taken,
+}
+
+/// A batch whose fate is decided.
+pub(super) type Landed = (Batch, Result<Placed, ClientError>);
+
+impl Partition {
+    pub fn new(topic: usize, number: u32) -> Self {
+        Self {
+            topic,
+            number,
+            leader: None,
+            leader_epoch: LeaderEpoch(0),
+            is_active: false,
+            open: None,
+            sealed: VecDeque::new(),
+            flying: Vec::new(),
+            next_order: 0,
+            identity: None,
+            spent: None,
+            next_sequence: 0,
+            repair: None,
+            is_draining: false,
+            backoff: Backoff::default(),
+            not_before: None,
+            size_hint: 1_024,
+        }
+    }
+
+    /// Whether nothing waits and nothing flies.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none() && self.sealed.is_empty() && self.flying.is_empty()
+    }
+
+    /// Closes the open batch. Records that come now start the next one.
+    pub fn seal(&mut self) {
+        if let Some(mut batch) = self.open.take() {
+            batch.order = self.next_order;
+            self.next_order += 1;
+            self.size_hint = batch.plain_bytes();
+            self.sealed.push_back(batch);
+        }
+    }
+
+    /// When the open batch shall be closed although it is not full.
+    pub fn open_due_at(&self, linger: Duration) -> Option<Instant> {
+        let open = self.open.as_ref()?;
+        let is_quiet = self.flying.is_empty() && self.sealed.is_empty();
+        Some(open.created + if is_quiet { linger } else { linger.max(BUSY_HOLD) })
+    }
+
+    /// Whether a sealed batch may go now, as far as this partition is concerned.
+    pub fn may_send(&self, now: Instant, max_in_flight: usize) -> bool {
+        !self.sealed.is_empty()
+            && !self.is_draining
+            && self.repair.is_none()
+            && self.flying.len() < max_in_flight
+            && self.not_before.is_none_or(|moment| moment <= now)
+    }
+
+    /// Makes sure that batches can be numbered, counting from 0 under `current` if need be. False when that is not there,
+    /// or the one that the broker lost track of: a new one is needed then.
+    pub fn has_identity(&mut self, current: Option<Identity>) -> bool {
+        if self.identity.is_none() && current.is_some() && current != self.spent {
+            self.identity = current;
+            self.next_sequence = 0;
+        }
+        self.identity.is_some()
+    }
+
+    /// Takes the next batch to send, numbered if the producer is idempotent.
+    pub fn take_next(&mut self, is_idempotent: bool) -> Option<Batch> {
+        let mut batch = self.sealed.pop_front()?;
+        if is_idempotent
+            && batch.stamp.is_none()
+            && let Some((id, epoch)) = self.identity
+        {
+            batch.stamp = Some((id, epoch, self.next_sequence));
+            self.next_sequence = sequence_plus(self.next_sequence, batch.records);
+        }
+        self.flying.push((batch.order, Arc::clone(&batch.completion)));
+        batch.attempts += 1;
+        Some(batch)
+    }
+
+    /// What an attempt came to. Returns the batches whose fate is decided by it.
+    pub fn on_landed(&mut self, batch: Batch, outcome: Result<Placed, ClientError>, now: Instant) -> Vec<Landed> {
+        self.flying.retain(|(order, _)| *order != batch.order);
+        let mut landed = Vec::new();
+        match outcome {
+            Ok(placed) => {
+                self.backoff.reset();
+                landed.push((batch, Ok(placed)));
+            }
+            Err(error) => self.on_failed(batch, error, now, &mut landed),
+        }
+        self.settle(&mut landed);
+        landed
+    }
+
+    fn on_failed(&mut self, mut batch: Batch, error: ClientError, now: Instant, landed: &mut Vec<Landed>) {
+        batch.maybe_appended |= error.leaves_outcome_unknown();
+        let code = match &error {
+            ClientError::Refused { error, .. } => Some(error.code),
+            _ => None,
+        };
+        let is_behind_a_failure = self.is_draining || self.repair.is_some() || self.has_earlier(batch.order);
+        match code {
+            // In the log already, so long ago that the broker forgot where.
+            Some(ErrorCode::DuplicateSequence) if batch.stamp.is_some() => {
+                landed.push((batch, Ok(Placed { base_offset: None, append_time: None })));
+            }
+            Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer | ErrorCode::ProducerFenced)
+                if batch.stamp.is_some() =>
+            {
+                self.is_draining = true;
+                if is_behind_a_failure {
+                    // The broker misses a batch before it, which is sent again first.
+                    self.put_back(batch, error);
+                } else {
+                    self.lost_track(batch, error, landed);
+                }
+            }
+            _ if error.is_retryable() => {
+                self.is_draining = true;
+                self.not_before = Some(now + self.backoff.next_delay());
+                self.put_back(batch, error);
+            }
+            _ => {
+                self.give_up_number(&batch, &error);
+                landed.push((batch, Err(error)));
+            }
+        }
+    }
+
+    /// The broker does not know this producer as it should, and no batch before this one explains it.
+    fn lost_track(&mut self, mut batch: Batch, error: ClientError, landed: &mut Vec<Landed>) {
+        self.repair = Some(Repair::Renew { cause: error.to_string() });
+        if batch.maybe_appended {
+            let unknown = self.outcome_unknown(&batch, error.to_string());
+            landed.push((batch, Err(unknown)));
+        } else {
+            // This batch is certainly not in the log: it may go again under another number.
+            batch.stamp = None;
+            self.put_back(batch, error);
+        }
+    }
+
+    /// A numbered batch will never be sent again.
+    fn give_up_number(&mut self, batch: &Batch, error: &ClientError) {
+        let Some((_, _, sequence)) = batch.stamp else { return };
+        self.is_draining = true;
+        if batch.maybe_appended {
+            self.repair = Some(Repair::Renew { cause: error.to_string() });
+        } else {
+            match &mut self.repair {
+                Some(Repair::Renew { .. }) => {}
+                Some(Repair::Rewind { order, .. }) if *order < batch.order => {}
+                repair => *repair = Some(Repair::Rewind { order: batch.order, sequence }),
+            }
+        }
+    }
+
+    /// Fails what waits past its deadline. What flies is told the callers as failed, and goes on.
+    pub fn expire(&mut self, now: Instant, error: impl Fn(&Batch) -> ClientError) -> Vec<Landed> {
+        let mut landed = Vec::new();
+        let (late, waiting): (VecDeque<Batch>, VecDeque<Batch>) =
+            std::mem::take(&mut self.sealed).into_iter().partition(|batch| batch.deadline <= now);
+        self.sealed = waiting;
+        for batch in late {
+            let error = error(&batch);
+            self.give_up_number(&batch, &error);
+            landed.push((batch, Err(error)));
+        }
+        if let Some(batch) = self.open.take_if(|batch| batch.deadline <= now) {
+            let error = error(&batch);
+            landed.push((batch, Err(error)));
+        }
+        self.settle(&mut landed);
+        landed
+    }
+
+    /// Fails everything that waits.
+    pub fn fail_waiting(&mut self, error: &ClientError) -> Vec<Landed> {
+        self.seal();
+        let mut landed = Vec::new();
+        for batch in std::mem::take(&mut self.sealed) {
+            self.give_up_number(&batch, error);
+            landed.push((batch, Err(error.clone())));
+        }
+        self.settle(&mut landed);
+        landed
+    }
+
+    /// The partition is another one now (its topic was deleted and created anew): no number means anything there.
+    pub fn renew(&mut self, cause: &str) -> Vec<Landed> {
+        let mut landed = Vec::new();
+        if self.identity.is_some() {
+            // Whatever was appended is gone with the old topic.
+            self.sealed.iter_mut().for_each(|batch| batch.maybe_appended = false);
+            self.is_draining = true;
+            self.repair = Some(Repair::Renew { cause: cause.to_owned() });
+            self.settle(&mut landed);
+        }
+        landed
+    }
+
+    /// The futures of all records that wait or fly.
+    pub fn completions(&self) -> impl Iterator<Item = Arc<Completion>> + '_ {
+        let waiting = self.sealed.iter().chain(&self.open).map(|batch| Arc::clone(&batch.completion));
+        self.flying.iter().map(|(_, completion)| Arc::clone(completion)).chain(waiting)
+    }
+
+    /// Once nothing flies: sets the numbers right and lets batches go again.
+    fn settle(&mut self, landed: &mut Vec<Landed>) {
+        if !self.flying.is_empty() || !self.is_draining {
+            return;
+        }
+        self.is_draining = false;
+        match self.repair.take() {
+            None => {}
+            Some(Repair::Rewind { order, sequence }) => {
+                self.next_sequence = sequence;
+                for batch in self.sealed.iter_mut().filter(|batch| batch.order > order) {
+                    batch.stamp = None;
+                    batch.maybe_appended = false;
+                }
+            }
+            Some(Repair::Renew { cause }) => {
+                self.spent = self.identity.take();
+                for mut batch in std::mem::take(&mut self.sealed) {
+                    if batch.stamp.take().is_some() && batch.maybe_appended {
+                        let unknown = self.outcome_unknown(&batch, cause.clone());
+                        landed.push((batch, Err(unknown)));
+                    } else {
+                        self.sealed.push_back(batch);
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_earlier(&self, order: u64) -> bool {
+        self.flying.iter().any(|(flying, _)| *flying < order) || self.sealed.iter().any(|batch| batch.order < order)
+    }
+
+    fn put_back(&mut self, mut batch: Batch, error: ClientError) {
+        batch.last_error = Some(error);
+        let place = self.sealed.partition_point(|other| other.order < batch.order);
+        self.sealed.insert(place, batch);
+    }
+
+    fn outcome_unknown(&self, batch: &Batch, cause: String) -> ClientError {
+        ClientError::OutcomeUnknown { topic: batch.completion.topic.to_string(), partition: self.number, cause }
+    }
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new(builder: BatchBuilder, completion: Arc<Completion>, created: Instant, deadline: Instant) -> Self {
+        Self {
+            completion,
+            payload: Payload::Building(Box::new(builder)),
+            records: 0,
+            reserved_bytes: 0,
+            created,
+            deadline,
+            order: 0,
+            stamp: None,
+            maybe_appended: false,
+            attempts: 0,
+            last_error: None,
+        }
+    }
+
+    /// The batch under construction, while it is open.
+    pub fn builder(&mut self) -> Option<&mut BatchBuilder> {
+        match &mut self.payload {
+            Payload::Building(builder) => Some(builder),
+            _ => None,
+        }
+    }
+
+    /// Its size in bytes: plain while it is not built, as it is sent afterwards.
+    pub fn plain_bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Building(builder) => builder.plain_bytes(),
+            Payload::Built { bytes, .. } => bytes.len(),
+            Payload::Taken => 0,
+        }
+    }
+
+    /// The bytes to send: compressed and checksummed the first time, numbered as it is now.
+    pub fn encode(&mut self) -> Result<Bytes, RecordError> {
+        let bytes = match std::mem::replace(&mut self.payload, Payload::Taken) {
+            Payload::Building(mut builder) => {
+                if let Some((id, epoch, sequence)) = self.stamp {
+                    builder.set_producer(id, epoch, sequence);
+                }
+                builder.build()?
+            }
+            Payload::Built { bytes, stamp } if stamp == self.stamp => bytes,
+            Payload::Built { bytes, .. } => restamp(&bytes, self.stamp),
+            Payload::Taken => Bytes::new(),
+        };
+        self.payload = Payload::Built { bytes: bytes.clone(), stamp: self.stamp };
+        Ok(bytes)
+    }
+}
+
+/// The same records under another number: a copy, because the bytes may still be on their way to a socket.
+fn restamp(bytes: &Bytes, stamp: Option<Stamp>) -> Bytes {
+    let mut header = BatchHeader::parse(bytes).expect("this producer built the header itself");
+    let (id, epoch, sequence) = stamp.unwrap_or((ProducerId::NONE, ProducerEpoch::NONE, -1));
+    (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, sequence);
+    let body = &bytes[HEADER_BYTES..];
+    let mut copy = BytesMut::with_capacity(bytes.len());
+    copy.extend_from_slice(&header.with_checksum_over(body).to_bytes());
+    copy.extend_from_slice(body);
+    copy.freeze()
+}
+
+/// Sequence numbers go from `i32::MAX` on to 0, as Kafka's do.
+pub(super) fn sequence_plus(sequence: i32, records: u32) -> i32 {
+    let next = (i64::from(sequence) + i64::from(records)) % (i64::from(i32::MAX) + 1);
+    i32::try_from(next).expect("the remainder is below 2^31")
+}

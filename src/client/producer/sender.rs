@@ -1,0 +1,497 @@
+//! The task behind a producer: closes batches that are due, sends them to the leaders, and deals with what comes back.
+//!
+//! One turn: expire what is late, learn what is unknown, then one request to each leader that has room for one, with the
+//! next batch of each of its partitions. Then it sleeps until a reply, a new batch, or the next moment that matters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep_until};
+
+use super::Shared;
+use super::accumulator::Accumulator;
+use super::delivery::Placed;
+use super::partition::{Batch, Identity};
+use crate::client::backoff::Backoff;
+use crate::client::cluster::{Client, Lane, Topic};
+use crate::client::connection::{Connection, lock};
+use crate::client::{Acks, ClientError};
+use crate::protocol::frame::Attachment;
+use crate::protocol::messages::{InitProducer, InitProducerReply, Outcome, Produce, ProducePartition, ProducedBatch};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::{NodeId, PartitionIndex};
+
+/// About how many bytes of batches go into one request. Larger ones make a failure dearer and save nothing.
+const REQUEST_BYTES: usize = 1 << 20;
+
+/// Runs until the last handle of the producer is dropped.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    nodes: HashMap<NodeId, Node>,
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
+    flights: HashMap<u64, Flight>,
+    next_flight: u64,
+    identity: Option<Identity>,
+    identity_backoff: Backoff,
+    identity_not_before: Option<Instant>,
+    is_asking_identity: bool,
+    /// Why nothing can be sent at all, for the error of records that time out.
+    trouble: Option<ClientError>,
+}
+
+#[derive(Default)]
+struct Node {
+    connection: Option<Arc<Connection>>,
+    is_connecting: bool,
+    in_flight: usize,
+    trouble: Option<ClientError>,
+}
+
+/// A request on its way.
+struct Flight {
+    node: NodeId,
+    batches: Vec<(usize, Batch)>,
+}
+
+enum Event {
+    Connected(NodeId, Result<Arc<Connection>, ClientError>),
+    Identified(Result<InitProducerReply, ClientError>),
+    Learned(usize, Result<Arc<Topic>, ClientError>),
+    Landed(u64, Result<Vec<Outcome<ProducedBatch>>, ClientError>),
+}
+
+/// What goes to one leader in one request.
+type Load = Vec<(usize, ProducePartition, Batch)>;
+
+impl Sender {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            nodes: HashMap::new(),
+            events: FuturesUnordered::new(),
+            flights: HashMap::new(),
+            next_flight: 0,
+            identity: None,
+            identity_backoff: Backoff::default(),
+            identity_not_before: None,
+            is_asking_identity: false,
+            trouble: None,
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let Some(wake_at) = self.turn() else { return };
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                Some(event) = self.events.next(), if !self.events.is_empty() => {
+                    self.on_event(event);
+                    // Whatever else has come already belongs to the same turn.
+                    while let Some(Some(event)) = self.events.next().now_or_never() {
+                        self.on_event(event);
+                    }
+                }
+                () = shared.wake.notified() => {}
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Does all that can be done now. Returns when to look again; `None` when the producer is gone.
+    fn turn(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut wake_at = now + Duration::from_secs(60);
+        let shared = Arc::clone(&self.shared);
+        let loads = {
+            let mut state = lock(&shared.state);
+            if state.is_abandoned {
+                return None;
+            }
+            self.expire(&mut state, now, &mut wake_at);
+            self.learn_stale_topics(&mut state, now, &mut wake_at);
+            self.seal_due(&mut state, now, &mut wake_at);
+            let loads = self.load(&mut state, now, &mut wake_at);
+            let Accumulator { active, partitions, .. } = &mut *state;
+            active.retain(|slot| {
+                partitions[*slot].is_active = !partitions[*slot].is_idle();
+                partitions[*slot].is_active
+            });
+            loads
+        };
+        let mut failed = false;
+        for (node, load) in loads {
+            failed |= !self.send(node, load);
+        }
+        if failed {
+            wake_at = now + Duration::from_millis(1);
+        }
+        self.shared.room.notify_waiters();
+        Some(wake_at)
+    }
+
+    fn expire(&self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) {
+        let timeout = self.shared.config.delivery_timeout;
+        for at in 0..state.active.len() {
+            let slot = state.active[at];
+            let partition = &mut state.partitions[slot];
+            let (number, leader) = (partition.number, partition.leader);
+            let trouble = leader.and_then(|node| self.nodes.get(&node)?.trouble.clone()).or(self.trouble.clone());
+            let landed = partition.expire(now, |batch| timed_out(batch, number, timeout, trouble.clone()));
+            let waiting = partition.sealed.front().or(partition.open.as_ref());
+            sooner(wake_at, waiting.map(|batch| batch.deadline), now);
+            state.finish(landed);
+        }
+        for (slot, batch) in self.flights.values().flat_map(|flight| &flight.batches) {
+            if batch.deadline > now {
+                sooner(wake_at, Some(batch.deadline), now);
+            } else if !batch.completion.is_resolved() {
+                let error = timed_out(batch, state.partitions[*slot].number, timeout, None);
+                if batch.completion.resolve(Err(error)) {
+                    state.stats.failed_records += u64::from(batch.records);
+                }
+            }
+        }
+    }
+
+    fn learn_stale_topics(&self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) {
+        let max_age = self.shared.client.config().metadata_max_age;
+        for (at, topic) in state.topics.iter_mut().enumerate() {
+            let is_due = topic.is_stale || now.duration_since(topic.learned) > max_age;
+            if !is_due || topic.is_learning || topic.is_gone {
+                continue;
+            }
+            if topic.not_before.is_some_and(|moment| moment > now) {
+                sooner(wake_at, topic.not_before, now);
+                continue;
+            }
+            topic.is_learning = true;
+            let (client, name) = (self.shared.client.clone(), Arc::clone(&topic.name));
+            self.events.push(async move { Event::Learned(at, client.learn_topic(&name).await) }.boxed());
+        }
+    }
+
+    fn seal_due(&self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) {
+        let is_pressed = state.waiting_for_room > 0 || state.is_closing;
+        for at in 0..state.active.len() {
+            let slot = state.active[at];
+            match state.partitions[slot].open_due_at(self.shared.config.linger) {
+                Some(moment) if moment <= now || is_pressed => state.seal(slot),
+                moment => sooner(wake_at, moment, now),
+            }
+        }
+    }
+
+    /// Takes what may go now: for each leader with room for a request, the next batches of its partitions.
+    fn load(&mut self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) -> HashMap<NodeId, Load> {
+        let (max_in_flight, is_idempotent) = (self.shared.config.max_in_flight, self.shared.config.idempotence);
+        let room = REQUEST_BYTES.min(self.shared.client.frame_limit() / 2);
+        let mut loads: HashMap<NodeId, (usize, Load)> = HashMap::new();
+        // Who was first in line goes to the end, so that a full request does not starve the same partition each time.
+        if !state.active.is_empty() {
+            state.active.rotate_left(1);
+        }
+        for at in 0..state.active.len() {
+            let slot = state.active[at];
+            let Accumulator { partitions, topics, stats, .. } = &mut *state;
+            let partition = &mut partitions[slot];
+            sooner(wake_at, partition.not_before, now);
+            if !partition.may_send(now, max_in_flight) {
+                continue;
+            }
+            let Some(node) = partition.leader else {
+                topics[partition.topic].is_stale = true;
+                sooner(wake_at, Some(now + Duration::from_millis(20)), now);
+                continue;
+            };
+            if is_idempotent && !partition.has_identity(self.identity) {
+                self.ask_identity(now, wake_at);
+                continue;
+            }
+            if !self.is_ready(node) {
+                continue;
+            }
+            let (bytes, load) = loads.entry(node).or_default();
+            while partition.may_send(now, max_in_flight) {
+                let size = partition.sealed.front().map_or(0, Batch::plain_bytes);
+                if !load.is_empty() && *bytes + size > room {
+                    break;
+                }
+                let Some(batch) = partition.take_next(is_idempotent) else { break };
+                stats.retries += u64::from(batch.attempts > 1);
+                *bytes += size;
+                let place = ProducePartition {
+                    topic: topics[partition.topic].id,
+                    partition: PartitionIndex(partition.number),
+                    leader_epoch: Some(partition.leader_epoch),
+                };
+                load.push((slot, place, batch));
+            }
+        }
+        loads.into_iter().map(|(node, (_, load))| (node, load)).filter(|(_, load)| !load.is_empty()).collect()
+    }
+
+    /// Whether a request to `node` may go now. Starts to connect if need be.
+    fn is_ready(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.entry(id).or_default();
+        if node.connection.as_ref().is_some_and(|connection| connection.is_open()) {
+            return node.in_flight < self.shared.config.max_in_flight;
+        }
+        node.connection = None;
+        if !node.is_connecting {
+            node.is_connecting = true;
+            let client: Client = self.shared.client.clone();
+            self.events.push(async move { Event::Connected(id, client.connection(id, Lane::Main).await) }.boxed());
+        }
+        false
+    }
+
+    fn ask_identity(&mut self, now: Instant, wake_at: &mut Instant) {
+        if self.is_asking_identity {
+            return;
+        }
+        if self.identity_not_before.is_some_and(|moment| moment > now) {
+            sooner(wake_at, self.identity_not_before, now);
+            return;
+        }
+        self.is_asking_identity = true;
+        let client = self.shared.client.clone();
+        // A new id rather than the next epoch of the old one: other partitions may still be sending under that.
+        let asking = async move { Event::Identified(client.ask(&InitProducer { current: None }, true).await) };
+        self.events.push(asking.boxed());
+    }
+
+    /// Encodes and sends a request. False when nothing could be sent: the batches are back in their queues then.
+    fn send(&mut self, id: NodeId, load: Load) -> bool {
+        let (mut places, mut attachments, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+        for (slot, place, mut batch) in load {
+            match batch.encode() {
+                Ok(bytes) => {
+                    places.push(place);
+                    attachments.push(Attachment::from(bytes));
+                    batches.push((slot, batch));
+                }
+                Err(error) => {
+                    let topic = batch.completion.topic.to_string();
+                    self.land(slot, batch, Err(ClientError::Encode { topic, reason: error.to_string() }));
+                }
+            }
+        }
+        if batches.is_empty() {
+            return true;
+        }
+        let request_timeout = self.shared.client.config().request_timeout;
+        let request = Produce {
+            acks: self.shared.config.acks,
+            // Half of what this side waits, so that the broker's own answer comes before the connection is given up.
+            timeout_ms: u32::try_from(request_timeout.as_millis() / 2).unwrap_or(u32::MAX),
+            partitions: places,
+        };
+        let flight = self.next_flight;
+        self.next_flight += 1;
+        match self.begin(id, flight, &request, attachments, request_timeout) {
+            Ok(event) => {
+                self.events.push(event);
+                self.nodes.entry(id).or_default().in_flight += 1;
+                self.flights.insert(flight, Flight { node: id, batches });
+                true
+            }
+            Err(error) => {
+                for (slot, batch) in batches {
+                    self.land(slot, batch, Err(error.clone()));
+                }
+                false
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        id: NodeId,
+        flight: u64,
+        request: &Produce,
+        attachments: Vec<Attachment>,
+        request_timeout: Duration,
+    ) -> Result<BoxFuture<'static, Event>, ClientError> {
+        let connection = self.nodes.get(&id).and_then(|node| node.connection.as_ref());
+        let connection = connection.ok_or_else(|| ClientError::Disconnected {
+            address: format!("broker {id}"),
+            cause: "it was closed".to_owned(),
+        })?;
+        if request.acks == Acks::None {
+            let written = connection.begin_unanswered(request, attachments)?;
+            return Ok(written.map(move |written| Event::Landed(flight, written.map(|()| Vec::new()))).boxed());
+        }
+        let reply = connection.begin(request, attachments)?.wait(request_timeout);
+        Ok(reply.map(move |reply| Event::Landed(flight, reply.map(|(reply, _)| reply.partitions))).boxed())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Connected(id, result) => self.on_connected(id, result),
+            Event::Identified(result) => self.on_identified(result),
+            Event::Learned(topic, result) => self.on_learned(topic, result),
+            Event::Landed(flight, result) => self.on_landed(flight, result),
+        }
+    }
+
+    fn on_connected(&mut self, id: NodeId, result: Result<Arc<Connection>, ClientError>) {
+        let node = self.nodes.entry(id).or_default();
+        node.is_connecting = false;
+        match result {
+            Ok(connection) => {
+                node.connection = Some(connection);
+                node.trouble = None;
+            }
+            Err(error) => {
+                node.trouble = Some(error);
+                // Another broker may lead by now.
+                let mut state = lock(&self.shared.state);
+                for at in 0..state.active.len() {
+                    let slot = state.active[at];
+                    if state.partitions[slot].leader == Some(id) {
+                        let topic = state.partitions[slot].topic;
+                        state.topics[topic].is_stale = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_identified(&mut self, result: Result<InitProducerReply, ClientError>) {
+        self.is_asking_identity = false;
+        match result {
+            Ok(reply) => {
+                self.identity = Some((reply.producer_id, reply.producer_epoch));
+                self.identity_backoff.reset();
+                self.identity_not_before = None;
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.identity_not_before = Some(Instant::now() + self.identity_backoff.next_delay());
+                if !error.is_retryable() {
+                    let mut state = lock(&self.shared.state);
+                    for at in 0..state.active.len() {
+                        let slot = state.active[at];
+                        let landed = state.partitions[slot].fail_waiting(&error);
+                        state.finish(landed);
+                    }
+                }
+                self.trouble = Some(error);
+            }
+        }
+    }
+
+    fn on_learned(&mut self, at: usize, result: Result<Arc<Topic>, ClientError>) {
+        let mut state = lock(&self.shared.state);
+        state.topics[at].is_learning = false;
+        match result {
+            Ok(topic) => {
+                let landed = state.learn(&topic);
+                state.finish(landed);
+            }
+            Err(error) if error.is_retryable() => {
+                let delay = state.topics[at].backoff.next_delay();
+                state.topics[at].not_before = Some(Instant::now() + delay);
+                self.trouble = Some(error);
+            }
+            Err(error) => {
+                state.topics[at].is_gone = true;
+                state.topics[at].is_stale = false;
+                for slot in state.partitions_of(at) {
+                    let landed = state.partitions[slot].fail_waiting(&error);
+                    state.finish(landed);
+                }
+            }
+        }
+    }
+
+    fn on_landed(&mut self, flight: u64, result: Result<Vec<Outcome<ProducedBatch>>, ClientError>) {
+        let Some(Flight { node, batches }) = self.flights.remove(&flight) else { return };
+        let node = self.nodes.entry(node).or_default();
+        node.in_flight = node.in_flight.saturating_sub(1);
+        if let Err(error) = &result {
+            node.trouble = Some(error.clone());
+        }
+        let mut outcomes = result.map(Vec::into_iter);
+        for (slot, batch) in batches {
+            let outcome = match &mut outcomes {
+                Err(error) => Err(error.clone()),
+                Ok(_) if self.shared.config.acks == Acks::None => Ok(Placed { base_offset: None, append_time: None }),
+                Ok(outcomes) => placed(outcomes.next(), &batch),
+            };
+            self.land(slot, batch, outcome);
+        }
+    }
+
+    fn land(&self, slot: usize, batch: Batch, outcome: Result<Placed, ClientError>) {
+        let now = Instant::now();
+        let mut state = lock(&self.shared.state);
+        if let Err(error) = &outcome
+            && error.is_retryable()
+        {
+            let topic = state.partitions[slot].topic;
+            state.topics[topic].is_stale |= may_have_moved(error);
+        }
+        let landed = state.partitions[slot].on_landed(batch, outcome, now);
+        state.finish(landed);
+    }
+}
+
+impl Drop for Sender {
+    /// No record waits for ever: neither when the producer is dropped nor when the runtime is.
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        state.is_abandoned = true;
+        let error = ClientError::Closed { what: "producer" };
+        let all: Vec<_> = state.partitions.iter().flat_map(|partition| partition.completions()).collect();
+        for completion in all {
+            completion.resolve(Err(error.clone()));
+        }
+        state.buffered_bytes = 0;
+        drop(state);
+        self.shared.room.notify_waiters();
+    }
+}
+
+fn placed(outcome: Option<Outcome<ProducedBatch>>, batch: &Batch) -> Result<Placed, ClientError> {
+    let nothing = || ApiError::new(ErrorCode::TimedOut, "the reply has no answer for this batch");
+    match outcome.map_or_else(|| Err(nothing()), Outcome::into_result) {
+        Ok(produced) => Ok(Placed { base_offset: Some(produced.base_offset), append_time: produced.append_time }),
+        Err(error) => {
+            let (topic, partition) = (&batch.completion.topic, batch.completion.partition);
+            Err(ClientError::Refused {
+                what: format!("partition {partition} of topic '{topic}' refused a batch"),
+                error,
+            })
+        }
+    }
+}
+
+/// Whether asking who leads may help.
+fn may_have_moved(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { error, .. } => !matches!(error.code, ErrorCode::Overloaded | ErrorCode::LimitExceeded),
+        ClientError::Busy { .. } => false,
+        _ => true,
+    }
+}
+
+fn timed_out(batch: &Batch, partition: u32, after: Duration, trouble: Option<ClientError>) -> ClientError {
+    ClientError::DeliveryTimedOut {
+        topic: batch.completion.topic.to_string(),
+        partition,
+        after,
+        last_error: batch.last_error.clone().or(trouble).map(Box::new),
+    }
+}
+
+/// Moves `wake_at` forward to `moment` if that is still to come. What is past already waits for an event, not for time.
+fn sooner(wake_at: &mut Instant, moment: Option<Instant>, now: Instant) {
+    if let Some(moment) = moment.filter(|moment| *moment > now) {
+        *wake_at = moment.min(*wake_at);
+    }
+}
