@@ -16,7 +16,7 @@ const EXIT_CODES: &str =
 
 /// A distributed commit log: run a node, administer topics, send and read records.
 #[derive(Debug, Parser)]
-#[command(name = "callboard", version, about, after_help = EXIT_CODES, infer_subcommands = true)]
+#[command(name = "callboard", version, after_help = EXIT_CODES)]
 pub struct Callboard {
     /// Where the cluster is.
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Callboard {
 
 /// Send records: one for each line of standard input, or a load of numbered ones (--producers).
 #[derive(Debug, Parser)]
-#[command(name = "callboard-producer", version, about, after_help = EXIT_CODES)]
+#[command(name = "callboard-producer", version, after_help = EXIT_CODES)]
 pub struct ProducerProgram {
     /// Where the cluster is.
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub struct ProducerProgram {
 
 /// Read records and print them, or write them to files.
 #[derive(Debug, Parser)]
-#[command(name = "callboard-consumer", version, about, after_help = EXIT_CODES)]
+#[command(name = "callboard-consumer", version, after_help = EXIT_CODES)]
 pub struct ConsumerProgram {
     /// Where the cluster is.
     #[command(flatten)]
@@ -177,10 +177,10 @@ pub struct ProduceArgs {
     #[arg(long)]
     pub create_topic: bool,
     /// The key of every record
-    #[arg(long, short, conflicts_with_all = ["key_separator", "keys"])]
+    #[arg(long, short, conflicts_with_all = ["key_separator", "keys"], allow_hyphen_values = true)]
     pub key: Option<String>,
     /// Split each line at the first SEPARATOR into key and value; a line without it has no key
-    #[arg(long, value_name = "SEPARATOR", value_parser = separator)]
+    #[arg(long, value_name = "SEPARATOR", value_parser = separator, allow_hyphen_values = true)]
     pub key_separator: Option<Delimiter>,
     /// A header of every record; may repeat
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
@@ -201,7 +201,7 @@ pub struct ProduceArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
     pub batch_bytes: usize,
     /// What ends a record in the input: text with \n, \r, \t, \0 and \\
-    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator, conflicts_with = "producers")]
+    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator, allow_hyphen_values = true, conflicts_with = "producers")]
     pub delimiter: Delimiter,
     /// Send numbered records instead of lines, from N producers with a connection each
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -240,10 +240,10 @@ pub struct ConsumeArgs {
     #[arg(long, value_name = "FORMAT", default_value = "value", value_parser = Format::parse)]
     pub format: Format,
     /// What stands between key and value with --format key=value
-    #[arg(long, value_name = "SEPARATOR", default_value = "=", value_parser = separator)]
+    #[arg(long, value_name = "SEPARATOR", default_value = "=", value_parser = separator, allow_hyphen_values = true)]
     pub key_separator: Delimiter,
     /// What ends each record in the output: text with \n, \r, \t, \0 and \\
-    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator)]
+    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = separator, allow_hyphen_values = true)]
     pub delimiter: Delimiter,
     /// Leave out the delimiter after the very last record: gives back a file whose last line has no end, byte for byte
     #[arg(long)]
