@@ -192,6 +192,19 @@ impl Log {
         Ok(Appended { end: self.written_end(), rolled })
     }
 
+    /// Whether appending `bytes` may do more than write to open files: create some, or sync. A guess for whoever has to
+    /// choose a thread, made without looking at the batches.
+    #[must_use]
+    pub fn append_may_block(&self, now: TimestampMs, bytes: usize) -> bool {
+        if self.state.clean.is_some() || !matches!(self.tail, Tail::Open(_)) {
+            return true;
+        }
+        let view = self.shared.read();
+        view.segments.back().is_none_or(|active| {
+            active.size + bytes as u64 > self.config.segment_bytes || is_aged(active, now, self.config.segment_ms)
+        })
+    }
+
     fn check_batches(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
         let mut expected = self.written_end();
         let mut last = self.epochs.latest().unwrap_or_default();

@@ -70,6 +70,18 @@ impl LogReader {
         self.shared.read().written_end
     }
 
+    /// Bytes of records in all segments.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.read().segments.iter().map(|segment| segment.size).sum()
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.shared.read().segments.len()
+    }
+
     /// The ranges (start, end exclusive) known to be damaged, in order.
     #[must_use]
     pub fn damaged_ranges(&self) -> Vec<(Offset, Offset)> {

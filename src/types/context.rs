@@ -32,21 +32,28 @@ pub struct RequestContext {
     pub listener: ListenerKind,
 }
 
+/// What can be done to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicAction {
+    /// Append to it.
+    Write,
+    /// Read its records or offsets.
+    Read,
+    /// See its partitions and settings.
+    Describe,
+    /// Create it.
+    Create,
+    /// Change its settings.
+    Alter,
+    /// Delete it.
+    Delete,
+}
+
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
-    /// Append to a topic.
-    Write(&'a TopicName),
-    /// Read records or offsets of a topic.
-    Read(&'a TopicName),
-    /// See a topic's name, partitions and settings.
-    Describe(&'a TopicName),
-    /// Create the topic.
-    Create(&'a TopicName),
-    /// Change the topic's settings.
-    Alter(&'a TopicName),
-    /// Delete the topic.
-    Delete(&'a TopicName),
+    /// Something with a topic.
+    Topic(TopicAction, &'a TopicName),
     /// See brokers and controllers.
     DescribeCluster,
     /// Obtain a producer id.

@@ -18,7 +18,7 @@ pub mod topic_config;
 pub mod topic_name;
 
 pub use clock::{Clock, MonoTime, SystemClock, TimestampMs};
-pub use context::{ListenerKind, Operation, Principal, RequestContext, authorize};
+pub use context::{ListenerKind, Operation, Principal, RequestContext, TopicAction, authorize};
 pub use ids::{
     BrokerEpoch, ClusterId, CorrelationId, DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionIndex,
     ProducerEpoch, ProducerId, TopicId, TopicPartition,

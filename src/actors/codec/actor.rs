@@ -67,22 +67,13 @@ pub struct Codec {
 }
 
 /// Wires one connection on the current arbiter: reader, writer, codec, and the session that `start_session` starts with
-/// the codec's address.
-pub fn serve<S, IO>(io: IO, peer: SocketAddr, settings: &CodecSettings, start_session: impl FnOnce(Addr<Codec>) -> Addr<S>)
-where
-    S: Actor<Context = Context<S>> + actix::Handler<ClientRequest> + actix::Handler<Disconnected>,
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (read_half, write_half) = tokio::io::split(io);
-    serve_halves(read_half, write_half, peer, settings, start_session);
-}
-
-/// Like [`serve`], for a socket that was split already.
-pub fn serve_halves<S, R, W>(
+/// the codec's address. `place` is the connection's place among those allowed: kept until the writer has ended.
+pub fn serve<S, R, W>(
     read_half: R,
     write_half: W,
     peer: SocketAddr,
     settings: &CodecSettings,
+    place: impl Sized + 'static,
     start_session: impl FnOnce(Addr<Codec>) -> Addr<S>,
 ) where
     S: Actor<Context = Context<S>> + actix::Handler<ClientRequest> + actix::Handler<Disconnected>,
@@ -112,7 +103,11 @@ pub fn serve_halves<S, R, W>(
                 post(&home, ReaderEnded(end));
             }
         });
-        actix_rt::spawn(async move { post(&home, WriterEnded(writing.run().await)) });
+        actix_rt::spawn(async move {
+            let end = writing.run().await;
+            drop(place);
+            post(&home, WriterEnded(end));
+        });
         Codec {
             peer,
             writer: handle,

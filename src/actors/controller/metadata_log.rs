@@ -16,7 +16,7 @@ use crate::storage::{Log, LogConfig, LogError, PartitionIdentity};
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch, RecordError, decode_records};
 use crate::types::{ClusterId, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName};
 
-const SNAPSHOT_MAGIC: Magic = *b"CBIMAGE\0";
+const SNAPSHOT_MAGIC: Magic = *b"CBIM";
 const SNAPSHOT_VERSION: u16 = 1;
 /// A snapshot is taken after this many records, so that a start replays no more than these.
 const SNAPSHOT_INTERVAL: u64 = 1_000;

@@ -160,9 +160,11 @@ impl LogWriter {
                         CloseHow::Cleanly { high_watermark, producer_snapshot } => {
                             log.close_cleanly(high_watermark, &producer_snapshot)
                         }
-                        CloseHow::Abandoned => Ok(()),
+                        CloseHow::Abandoned => {
+                            drop(log);
+                            Ok(())
+                        }
                     };
-                    drop(log);
                     // Nobody listens any more when the node was told to stop at once.
                     let _ = done.send(closed);
                     post(&home, Ended);

@@ -247,7 +247,7 @@ impl Handler<ListOffset> for PartitionLeader {
 impl Handler<DescribeLog> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
-        let (size_bytes, segments) = (self.reader.size_bytes(), self.reader.segment_count());
+        let (size_bytes, segments) = (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
         let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
         answer(&reply, Ok(Answer::Described(described)));
     }

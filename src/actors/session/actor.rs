@@ -20,7 +20,7 @@ use crate::config::LimitsSection;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{Clock, ListenerKind, MonoTime, NodeId, Operation, Principal, RequestContext, TopicConfig, TopicPartition, authorize};
+use crate::types::{Clock, ListenerKind, MonoTime, NodeId, Operation, Principal, RequestContext, TopicAction, TopicConfig, TopicPartition, authorize};
 
 /// What the sessions of a node share.
 #[derive(Clone)]
@@ -138,11 +138,11 @@ impl Session {
         authorize(context, operation).map_err(|denied| ApiError::new(ErrorCode::NotAuthorized, denied.to_string()))
     }
 
-    /// The leader of `partition` on this node, once `allowed` says so for its topic.
+    /// The leader of `partition` on this node, if the client may do `action` to its topic.
     pub(super) fn leader_of(
         &mut self,
         partition: TopicPartition,
-        operation: for<'a> fn(&'a crate::types::TopicName) -> Operation<'a>,
+        action: TopicAction,
     ) -> Result<Addr<PartitionLeader>, ApiError> {
         let view = Arc::clone(self.view());
         let unknown = || {
@@ -150,7 +150,7 @@ impl Session {
             ApiError::new(ErrorCode::UnknownTopicOrPartition, text)
         };
         let topic = view.image.topics.get(&partition.topic).ok_or_else(unknown)?;
-        self.allow(operation(&topic.name))?;
+        self.allow(Operation::Topic(action, &topic.name))?;
         match view.replica(partition).ok_or_else(unknown)? {
             Replica::Leader(address) => Ok(address.clone()),
             Replica::Offline(cause) => Err(cause.clone()),

@@ -15,7 +15,7 @@ use crate::protocol::messages::{
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::topic_config::TOPIC_CONFIG_KEYS;
-use crate::types::{Operation, TopicConfig, TopicConfigOverrides, TopicId, TopicName};
+use crate::types::{Operation, TopicAction, TopicConfig, TopicConfigOverrides, TopicId, TopicName};
 
 /// Every setting of a topic, with the value in force.
 pub(super) fn config_entries(overrides: &TopicConfigOverrides, defaults: &TopicConfig) -> Vec<ConfigEntry> {
@@ -65,9 +65,9 @@ fn merge<T: Clone>(places: Vec<Result<usize, ApiError>>, answers: &[Result<T, Ap
 }
 
 impl Session {
-    /// Whether the client may do `operation` to the topic. An illegal name is left to the controller, which says why.
-    fn allow_topic(&self, name: &str, operation: for<'a> fn(&'a TopicName) -> Operation<'a>) -> Result<(), ApiError> {
-        TopicName::new(name).map_or(Ok(()), |name| self.allow(operation(&name)))
+    /// Whether the client may do `action` to the topic. An illegal name is left to the controller, which says why.
+    fn allow_topic(&self, name: &str, action: TopicAction) -> Result<(), ApiError> {
+        TopicName::new(name).map_or(Ok(()), |name| self.allow(Operation::Topic(action, &name)))
     }
 
     /// Runs `work` beside the session and sends what comes of it.
@@ -87,7 +87,7 @@ impl Session {
 
     pub(super) fn create_topics(&mut self, head: FrameHead, request: messages::CreateTopics, permit: RequestPermit) {
         let messages::CreateTopics { topics, validate_only } = request;
-        let Sifted { passed, places } = Sifted::new(topics, |topic| self.allow_topic(&topic.name, Operation::Create));
+        let Sifted { passed, places } = Sifted::new(topics, |topic| self.allow_topic(&topic.name, TopicAction::Create));
         let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
         self.reply_later(head, permit, async move {
             let created = controller.send(controller::CreateTopics { topics: passed, validate_only }).await;
@@ -97,7 +97,7 @@ impl Session {
     }
 
     pub(super) fn delete_topics(&mut self, head: FrameHead, request: messages::DeleteTopics, permit: RequestPermit) {
-        let Sifted { passed, places } = Sifted::new(request.names, |name| self.allow_topic(name, Operation::Delete));
+        let Sifted { passed, places } = Sifted::new(request.names, |name| self.allow_topic(name, TopicAction::Delete));
         let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
         self.reply_later(head, permit, async move {
             let answers = applied(&broker, controller.send(controller::DeleteTopics(passed)).await).await?;
@@ -106,7 +106,7 @@ impl Session {
     }
 
     pub(super) fn alter_topics(&mut self, head: FrameHead, request: messages::AlterTopics, permit: RequestPermit) {
-        let Sifted { passed, places } = Sifted::new(request.topics, |topic| self.allow_topic(&topic.name, Operation::Alter));
+        let Sifted { passed, places } = Sifted::new(request.topics, |topic| self.allow_topic(&topic.name, TopicAction::Alter));
         let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
         let (view, defaults) = (self.settings.view.clone(), self.settings.topic_defaults.clone());
         self.reply_later(head, permit, async move {

@@ -17,7 +17,7 @@ use crate::actors::send::post;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::messages::{self, FetchReply, FetchedPartition, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{LeaderEpoch, MonoTime, Offset, Operation, TopicPartition};
+use crate::types::{LeaderEpoch, MonoTime, Offset, TopicAction, TopicPartition};
 
 /// However small a share of `max_bytes` a partition gets, it may answer with this much: fewer round trips for many
 /// partitions.
@@ -123,7 +123,7 @@ impl Session {
             asked: Vec::new(),
         };
         for entry in &body.partitions {
-            let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), Operation::Read);
+            let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Read);
             fetch.failed |= leader.is_err();
             let (leader, state) = match leader {
                 Ok(leader) => (Some(leader), None),

@@ -14,7 +14,7 @@ use crate::protocol::messages::{
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::header::BatchError;
 use crate::types::record_batch::RecordBatch;
-use crate::types::{Operation, TopicPartition};
+use crate::types::{TopicAction, TopicPartition};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -97,7 +97,7 @@ impl Session {
     }
 
     fn batch_for(&mut self, entry: &ProducePartition, bytes: Bytes) -> Result<(Addr<PartitionLeader>, RecordBatch), ApiError> {
-        let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), Operation::Write)?;
+        let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Write)?;
         let batch = RecordBatch::from_client(bytes).map_err(|error| batch_error(&error))?;
         Ok((leader, batch))
     }
@@ -106,7 +106,7 @@ impl Session {
         let id = self.next_request();
         let mut gather = Gather::new(Kind::ListOffsets, head, permit, request.partitions.len());
         for (item, entry) in request.partitions.iter().enumerate() {
-            match self.leader_of(TopicPartition::new(entry.topic, entry.partition), Operation::Read) {
+            match self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Read) {
                 Ok(leader) => {
                     post(&leader, ListOffset { at: entry.at, reply: self.reply_to(id, item) });
                     gather.asked.push(leader);
@@ -122,7 +122,7 @@ impl Session {
         let id = self.next_request();
         let mut gather = Gather::new(Kind::DescribeLogs, head, permit, request.partitions.len());
         for (item, (topic, partition)) in request.partitions.iter().enumerate() {
-            match self.leader_of(TopicPartition::new(*topic, *partition), Operation::Describe) {
+            match self.leader_of(TopicPartition::new(*topic, *partition), TopicAction::Describe) {
                 Ok(leader) => {
                     post(&leader, DescribeLog { reply: self.reply_to(id, item) });
                     gather.asked.push(leader);

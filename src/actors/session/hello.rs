@@ -10,7 +10,7 @@ use crate::protocol::messages::{
     Outcome, PartitionMetadata, TopicDescription, TopicEntry, TopicMetadata,
 };
 use crate::protocol::{Api, ApiError, ErrorCode};
-use crate::types::{NodeId, Operation, PartitionIndex, TopicName};
+use crate::types::{NodeId, Operation, PartitionIndex, TopicAction, TopicName};
 
 use super::admin::config_entries;
 
@@ -92,7 +92,7 @@ impl Session {
 
     fn find_topic<'a>(&self, image: &'a ClusterImage, name: &str) -> Result<&'a TopicImage, ApiError> {
         let name = TopicName::new(name).map_err(|e| ApiError::new(ErrorCode::InvalidTopicName, e.to_string()))?;
-        self.allow(Operation::Describe(&name))?;
+        self.allow(Operation::Topic(TopicAction::Describe, &name))?;
         let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}': create it first"));
         image.topic_by_name(&name).map(AsRef::as_ref).ok_or_else(unknown)
     }

@@ -1,0 +1,498 @@
+//! The node: reads nothing, decides nothing, wires everything and ends it in order.
+//!
+//! ```text
+//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers, opens its replicas
+//!           ─► declared topics ─► listener ─► ready
+//!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
+//!           ─► clean-stop marker ─► threads
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, Addr, ArbiterHandle};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
+use super::codec::{CodecSettings, serve};
+use super::controller::{
+    CloseController, Controller, CreateTopics, MetadataLog, MetadataLogError, RegisterBroker, Subscribe,
+};
+use super::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use super::send::post;
+use super::session::{Session, SessionSettings};
+use super::threads::Threads;
+use crate::config::topics_file::{self, TopicsFileError};
+use crate::config::{ConfigError, NodeConfig, Role};
+use crate::engine::controller::ControllerPolicy;
+use crate::engine::metadata::{BrokerRegistration, ClusterImage};
+use crate::engine::waiters::OwnerId;
+use crate::net::{BindError, ByteBudget, ConnectionGate, Listener, NetLimits};
+use crate::protocol::messages::NewTopic;
+use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::data_dir::{DataDir, DataDirError, DirectoryLock, lock_directory};
+use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::file_cache::FileCache;
+use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+
+/// How long connections get to take their last replies when the node stops.
+const LAST_REPLIES: Duration = Duration::from_millis(200);
+
+/// Why a node did not start, or did not stop as it should. Each is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The metadata.
+    #[error(transparent)]
+    Metadata(#[from] MetadataLogError),
+    /// The topics file.
+    #[error(transparent)]
+    TopicsFile(#[from] TopicsFileError),
+    /// A declared topic could not be created.
+    #[error("topic '{name}' of {} could not be created: {cause}", file.display())]
+    DeclaredTopic {
+        /// The topic.
+        name: String,
+        /// The topics file.
+        file: PathBuf,
+        /// Why not.
+        cause: ApiError,
+    },
+    /// A node that is not both controller and broker.
+    #[error("node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served")]
+    Roles,
+    /// The controller refused or failed.
+    #[error("the controller could not register this broker: {0}")]
+    Register(ApiError),
+    /// An operation of the operating system.
+    #[error("{what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The node's own threads are gone.
+    #[error("the node ended unexpectedly: see its log")]
+    Ended,
+    /// Something could not be closed: the next start recovers it.
+    #[error("the node stopped, but not cleanly: {0}; the next start recovers from its log")]
+    Unclean(String),
+}
+
+/// What a node says about itself once it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Where the native protocol is served.
+    pub native: SocketAddr,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The metadata at that moment.
+    pub cluster: String,
+    /// How many topics there are.
+    pub topics: usize,
+    /// What the topics file changed, in words.
+    pub declared: Vec<String>,
+}
+
+/// A node that runs on threads of its own.
+#[derive(Debug)]
+pub struct RunningNode {
+    ready: Ready,
+    stop: mpsc::Sender<()>,
+    ended: oneshot::Receiver<Result<(), NodeError>>,
+}
+
+impl RunningNode {
+    /// Starts a node and returns once it serves.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what stands against it.
+    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_on(Arc::new(RealDisk), config)
+    }
+
+    fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+        config.validate()?;
+        let (ready_sender, ready) = std::sync::mpsc::channel();
+        let (ended_sender, ended) = oneshot::channel();
+        let (stop, stop_requests) = mpsc::channel(1);
+        let thread = move || {
+            let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
+            // Whoever started the node may be gone.
+            let _ = ended_sender.send(result);
+        };
+        std::thread::Builder::new()
+            .name("node".to_owned())
+            .spawn(thread)
+            .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
+        match ready.recv() {
+            Ok(ready) => Ok(Self { ready, stop, ended }),
+            Err(_) => Err(ended.blocking_recv().ok().and_then(Result::err).unwrap_or(NodeError::Ended)),
+        }
+    }
+
+    /// What it said when it was ready.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Waits until the node has ended by itself, which is an error, or `signal` has come, which stops it.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it did not stop cleanly.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let Self { stop, mut ended, .. } = self;
+        tokio::select! {
+            end = &mut ended => return end.unwrap_or(Err(NodeError::Ended)),
+            () = signal => {}
+        }
+        // The node may have ended meanwhile; its result says so.
+        let _ = stop.send(()).await;
+        ended.await.unwrap_or(Err(NodeError::Ended))
+    }
+
+    /// Stops the node and waits until it has.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it did not stop cleanly.
+    pub fn stop(self) -> Result<(), NodeError> {
+        // As above.
+        let _ = self.stop.try_send(());
+        self.ended.blocking_recv().unwrap_or(Err(NodeError::Ended))
+    }
+}
+
+async fn live(
+    disk: Arc<dyn Disk>,
+    config: NodeConfig,
+    ready: &std::sync::mpsc::Sender<Ready>,
+    mut stop: mpsc::Receiver<()>,
+) -> Result<(), NodeError> {
+    let node = Node::boot(disk, config).await?;
+    let said = node.announce()?;
+    let _ = ready.send(said);
+    node.serve_until(&mut stop).await
+}
+
+struct Node {
+    config: Arc<NodeConfig>,
+    directory: Arc<DataDir>,
+    _lock: DirectoryLock,
+    epoch: BrokerEpoch,
+    controller: Addr<Controller>,
+    broker: Addr<Broker>,
+    view: watch::Receiver<Arc<BrokerView>>,
+    threads: Threads,
+    listener: Listener,
+    sessions: SessionSettings,
+    codecs: CodecSettings,
+    declared: Vec<String>,
+}
+
+impl Node {
+    async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+        if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
+            return Err(NodeError::Roles);
+        }
+        let config = Arc::new(config);
+        let root = &config.node.data_dir;
+        let lock = lock_directory(root)?;
+        let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
+        // Bound before anything is changed: a port in use must leave no trace.
+        let limits = net_limits(&config);
+        let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
+        let was_clean = directory.take_clean_stop()?.is_some();
+        tracing::debug!(was_clean, "the data directory is open");
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let threads = Threads::start(config.threads.core, config.threads.disk);
+        let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
+        let cluster = directory.meta().cluster;
+        let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
+        let (view_sender, view) = watch::channel(Arc::new(BrokerView {
+            image: Arc::new(ClusterImage::empty(cluster)),
+            replicas: std::collections::HashMap::new(),
+        }));
+        let controller = start_controller(&threads.control(), log, image, &config, &clock);
+        let broker = Broker::new(BrokerSettings {
+            node: config.node.id,
+            directory: Arc::clone(&directory),
+            files,
+            topic_defaults: config.topic_defaults.clone(),
+            partitions: PartitionLeaderSettings {
+                storage: config.storage.clone(),
+                placement: config.threads.log_writer,
+                clock: Arc::clone(&clock),
+                disk: threads.disk_pool(),
+                cache: CacheBudget::new(config.storage.tail_cache_bytes),
+                reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            },
+            core: threads.core(),
+            topic_files_gone: controller.clone().recipient(),
+            view: view_sender,
+        })
+        .start();
+        let epoch = register(&config, &directory, &listener, &controller, &broker).await?;
+        let declared = declare_topics(&config, &controller, &broker).await?;
+        let sessions = SessionSettings {
+            node: config.node.id,
+            limits: config.limits.clone(),
+            topic_defaults: config.topic_defaults.clone(),
+            clock,
+            view: view.clone(),
+            controller: controller.clone(),
+            broker: broker.clone(),
+        };
+        let codecs = CodecSettings {
+            requests_in_flight: config.limits.requests_in_flight_per_connection,
+            node_budget: ByteBudget::new(limits.node_bytes_in_flight),
+            limits,
+        };
+        let _lock = lock;
+        Ok(Self { config, directory, _lock, epoch, controller, broker, view, threads, listener, sessions, codecs, declared })
+    }
+
+    fn announce(&self) -> Result<Ready, NodeError> {
+        let view = self.view.borrow();
+        Ok(Ready {
+            native: local_address(&self.listener)?,
+            data_dir: self.config.node.data_dir.clone(),
+            cluster: view.image.cluster_id.to_string(),
+            topics: view.image.topics.len(),
+            declared: self.declared.clone(),
+        })
+    }
+
+    async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
+        let owners = AtomicU64::new(0);
+        loop {
+            let connection = tokio::select! {
+                connection = self.listener.accept() => connection,
+                _ = stop.recv() => break,
+            };
+            let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));
+            let (sessions, codecs) = (self.sessions.clone(), self.codecs.clone());
+            let peer = connection.peer_addr;
+            // The socket moves to the reactor of the thread that will serve it.
+            let Ok(socket) = connection.stream.into_std() else { continue };
+            let place = connection.permit;
+            self.threads.next_session().spawn_fn(move || {
+                let Ok(socket) = tokio::net::TcpStream::from_std(socket) else { return };
+                let (read_half, write_half) = socket.into_split();
+                serve(read_half, write_half, peer, &codecs, place, |codec| {
+                    Session::create(|ctx| Session::new(ctx, sessions, codec, owner, peer))
+                });
+            });
+        }
+        self.shut_down().await
+    }
+
+    async fn shut_down(self) -> Result<(), NodeError> {
+        let Self { directory, epoch, controller, broker, threads, listener, .. } = self;
+        drop(listener);
+        let mut problems = broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]);
+        // The replies to what was just written are on their way through codecs and sockets.
+        tokio::time::sleep(LAST_REPLIES).await;
+        match controller.send(CloseController).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => problems.push(problem),
+            Err(error) => problems.push(error.to_string()),
+        }
+        if problems.is_empty()
+            && let Err(error) = directory.mark_clean_stop(epoch)
+        {
+            problems.push(error.to_string());
+        }
+        threads.stop();
+        if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
+    }
+}
+
+fn net_limits(config: &NodeConfig) -> NetLimits {
+    let limits = &config.limits;
+    NetLimits {
+        max_frame_bytes: limits.max_frame_bytes as usize,
+        max_frame_bytes_before_hello: limits.max_frame_bytes_before_hello as usize,
+        max_connections: limits.max_connections,
+        max_connections_per_address: limits.max_connections_per_address,
+        connection_bytes_in_flight: limits.connection_bytes_in_flight,
+        node_bytes_in_flight: limits.node_bytes_in_flight,
+        idle_timeout: Duration::from_millis(limits.idle_timeout_ms),
+        partial_frame_timeout: Duration::from_millis(limits.partial_frame_timeout_ms),
+        write_queue_bytes: limits.write_queue_bytes,
+        write_timeout: Duration::from_millis(limits.write_timeout_ms),
+    }
+}
+
+fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
+    listener.local_addr().map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
+}
+
+fn start_controller(
+    thread: &ArbiterHandle,
+    log: MetadataLog,
+    image: ClusterImage,
+    config: &NodeConfig,
+    clock: &Arc<dyn Clock>,
+) -> Addr<Controller> {
+    let policy = ControllerPolicy {
+        max_topics: config.limits.max_topics,
+        max_partitions: config.limits.max_partitions,
+        max_partitions_per_topic: config.limits.max_partitions_per_topic,
+        default_partitions: config.topics.default_partitions,
+        default_replication_factor: config.topics.default_replication_factor,
+        topic_defaults: config.topic_defaults.clone(),
+    };
+    let clock = Arc::clone(clock);
+    Controller::start_in_arbiter(thread, move |_| Controller::new(log, image, policy, clock))
+}
+
+/// Registers the broker, and waits until its replicas are open.
+async fn register(
+    config: &NodeConfig,
+    directory: &DataDir,
+    listener: &Listener,
+    controller: &Addr<Controller>,
+    broker: &Addr<Broker>,
+) -> Result<BrokerEpoch, NodeError> {
+    let stopped = |_| NodeError::Ended;
+    let (host, port) = advertised(config, local_address(listener)?);
+    let meta = directory.meta();
+    let registration = BrokerRegistration {
+        node: config.node.id,
+        epoch: meta.broker_epoch.unwrap_or_default(),
+        incarnation: IncarnationId::random(),
+        directory: meta.directory,
+        host,
+        port,
+        rack: config.node.rack.clone(),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let committed =
+        controller.send(RegisterBroker(registration)).await.map_err(stopped)?.map_err(NodeError::Register)?;
+    directory.store_broker_epoch(committed.answer)?;
+    post(controller, Subscribe(broker.clone().recipient()));
+    broker.send(AwaitMetadata { index: committed.index }).await.map_err(stopped)?;
+    Ok(committed.answer)
+}
+
+/// Where clients are told to connect: `advertise` as it is, else the address that is listened on.
+fn advertised(config: &NodeConfig, local: SocketAddr) -> (String, u16) {
+    let native = &config.listener.native;
+    let given = native.advertise.as_deref().and_then(|given| given.rsplit_once(':'));
+    if let Some((host, port)) = given
+        && let Ok(port) = port.parse()
+    {
+        return (host.trim_matches(['[', ']']).to_owned(), port);
+    }
+    if local.ip().is_unspecified() {
+        // Listening everywhere says nothing about how this machine is reached: the host name is the best guess.
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        tracing::warn!(advertised = %name, "clients are sent to this host name: set listener.native.advertise if they cannot resolve it");
+        return (name, local.port());
+    }
+    (local.ip().to_string(), local.port())
+}
+
+/// Creates the topics of the topics file that are missing. Existing ones are left as they are.
+async fn declare_topics(
+    config: &NodeConfig,
+    controller: &Addr<Controller>,
+    broker: &Addr<Broker>,
+) -> Result<Vec<String>, NodeError> {
+    let Some(file) = &config.topics.file else { return Ok(Vec::new()) };
+    let declared = topics_file::read(Path::new(file))?;
+    let wanted = |topic: &topics_file::DeclaredTopic| NewTopic {
+        name: topic.name.as_str().to_owned(),
+        partitions: topic.partitions,
+        replication_factor: topic.replication_factor,
+        config: topic.config.clone(),
+    };
+    let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
+    let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
+    broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
+    let mut said = Vec::new();
+    for (topic, outcome) in declared.iter().zip(created.answer) {
+        match outcome {
+            Ok(_) => said.push(format!("created topic '{}'", topic.name)),
+            Err(error) if error.code == ErrorCode::TopicExists => {}
+            Err(cause) => {
+                let name = topic.name.as_str().to_owned();
+                return Err(NodeError::DeclaredTopic { name, file: file.clone(), cause });
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once.
+///
+/// # Errors
+/// [`NodeError`] when it could not start, or did not stop cleanly.
+pub fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let io = |what: &str, cause| NodeError::Io { what: what.to_owned(), cause };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| io("cannot start the runtime", cause))?;
+    // From here on a signal waits for the node to be up: it must not tear a start apart.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(|cause| io("cannot listen for signals", cause))?
+    };
+    let node = RunningNode::start(config)?;
+    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
+    for line in declared {
+        println!("{line}");
+    }
+    println!("ready: native protocol at {native}, data in {}, cluster {cluster}, {topics} topics", data_dir.display());
+    runtime.block_on(async move {
+        let (stop, stopping) = oneshot::channel();
+        let watch = async move {
+            signals.next().await;
+            tracing::info!("stopping: what was accepted is being written; a second signal ends the process at once");
+            let _ = stop.send(());
+            signals.next().await;
+            std::process::exit(130);
+        };
+        let stopped = node.run_until(async {
+            let _ = stopping.await;
+        });
+        tokio::select! {
+            result = stopped => result,
+            () = watch => Err(NodeError::Ended),
+        }
+    })
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
