@@ -139,7 +139,7 @@ impl RunningNode {
             .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
         match ready.recv() {
             Ok(ready) => Ok(Self { ready, stop, ended }),
-            Err(_) => Err(ended.blocking_recv().ok().and_then(Result::err).unwrap_or(NodeError::Ended)),
+            Err(_) => Err(wait_for_end(ended).err().unwrap_or(NodeError::Ended)),
         }
     }
 
@@ -171,8 +171,14 @@ impl RunningNode {
     pub fn stop(self) -> Result<(), NodeError> {
         // As above.
         let _ = self.stop.try_send(());
-        self.ended.blocking_recv().unwrap_or(Err(NodeError::Ended))
+        wait_for_end(self.ended)
     }
+}
+
+/// Blocks until the node has ended. On a thread of its own, because the caller may be inside a runtime, where tokio
+/// refuses to block.
+fn wait_for_end(ended: oneshot::Receiver<Result<(), NodeError>>) -> Result<(), NodeError> {
+    std::thread::spawn(move || ended.blocking_recv()).join().ok().and_then(Result::ok).unwrap_or(Err(NodeError::Ended))
 }
 
 async fn live(
