@@ -6,9 +6,10 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::ApiError;
 use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{LeaderEpoch, MonoTime, Offset, TopicConfig};
@@ -22,13 +23,45 @@ pub struct RequestTag {
     pub item: u32,
 }
 
-/// Whom to answer, and under which tag.
-#[derive(Clone)]
+/// Whom to answer, and under which tag. Answers once: with [`ReplyTo::answer`], or, when it is dropped without that, with
+/// an error. A request that a stopping actor leaves in its mailbox is answered that way, so that nobody waits for ever.
 pub struct ReplyTo {
-    /// The session. Shared, because a `Recipient` is a boxed address.
-    pub session: Arc<Recipient<PartitionAnswer>>,
-    /// Its tag.
-    pub tag: RequestTag,
+    session: Option<Arc<Recipient<PartitionAnswer>>>,
+    tag: RequestTag,
+}
+
+impl ReplyTo {
+    /// Answers go to `session`, which is shared because a `Recipient` is a boxed address.
+    #[must_use]
+    pub fn new(session: Arc<Recipient<PartitionAnswer>>, tag: RequestTag) -> Self {
+        Self { session: Some(session), tag }
+    }
+
+    /// The tag of the answer.
+    #[must_use]
+    pub fn tag(&self) -> RequestTag {
+        self.tag
+    }
+
+    /// Answers.
+    pub fn answer(mut self, result: Result<Answer, ApiError>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<Answer, ApiError>) {
+        if let Some(session) = self.session.take() {
+            post_to(&session, PartitionAnswer { tag: self.tag, result });
+        }
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        if self.session.is_some() {
+            let text = "the partition's leader went away with the request: refresh the metadata and try again";
+            self.send(Err(ApiError::new(ErrorCode::NotLeader, text)));
+        }
+    }
 }
 
 impl std::fmt::Debug for ReplyTo {
