@@ -7,6 +7,7 @@
 mod support;
 
 mod bad_input;
+mod crash;
 mod durability;
 mod limits;
 mod produce_consume;
