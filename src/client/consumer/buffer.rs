@@ -49,7 +49,8 @@ pub(super) struct Reading {
 /// What was fetched, in the order in which it came.
 #[derive(Debug)]
 pub(super) enum Item {
-    Batch { slot: usize, batch: RecordBatch },
+    /// `from` is the first offset wanted of it: below the batch's start after a gap, behind it when the batch holds more.
+    Batch { slot: usize, from: Offset, batch: RecordBatch },
     Failed { slot: usize, error: ClientError },
 }
 
@@ -100,7 +101,7 @@ impl Buffer {
     /// Takes the oldest item.
     pub fn pop(&mut self) -> Option<Item> {
         let item = self.queue.pop_front()?;
-        if let Item::Batch { slot, batch } = &item {
+        if let Item::Batch { slot, batch, .. } = &item {
             let reading = &mut self.readings[*slot];
             reading.buffered_bytes = reading.buffered_bytes.saturating_sub(batch.total_bytes());
         }
@@ -150,11 +151,12 @@ impl Buffer {
             match next_batch(&mut bytes) {
                 Ok(batch) if batch.header.end_offset_exclusive() <= reading.fetch_from => {}
                 Ok(batch) => {
+                    let from = reading.fetch_from;
                     reading.fetch_from = batch.header.end_offset_exclusive();
                     // Control batches hold no records for anybody: only their offsets count.
                     if !batch.header.attributes.is_control() {
                         reading.buffered_bytes += batch.total_bytes();
-                        self.queue.push_back(Item::Batch { slot, batch });
+                        self.queue.push_back(Item::Batch { slot, from, batch });
                     }
                 }
                 Err(BadBatch { reason, end }) => match end.filter(|end| *end > reading.fetch_from) {

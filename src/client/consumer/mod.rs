@@ -288,8 +288,10 @@ impl Consumer {
         match item {
             None => Ok(false),
             Some(Item::Failed { error, .. }) => Err(error),
-            Some(Item::Batch { slot, batch }) => {
+            Some(Item::Batch { slot, from, batch }) => {
                 self.shared.wake.notify_one();
+                // Where fetching went on, which lies before the position when that was beyond the end.
+                self.places[slot].position = from;
                 self.open(slot, &batch)?;
                 Ok(true)
             }
