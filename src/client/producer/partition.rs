@@ -425,3 +425,155 @@ pub(super) fn sequence_plus(sequence: i32, records: u32) -> i32 {
     let next = (i64::from(sequence) + i64::from(records)) % (i64::from(i32::MAX) + 1);
     i32::try_from(next).expect("the remainder is below 2^31")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ApiError;
+    use crate::types::record_batch::Compression;
+    use crate::types::{Offset, TimestampMs};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    struct Story {
+        partition: Partition,
+        now: Instant,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let mut partition = Partition::new(0, 0);
+            assert!(partition.has_identity(Some((ProducerId(1), ProducerEpoch(0)))));
+            Self { partition, now: Instant::now() }
+        }
+
+        /// Seals a batch of `records` records.
+        fn add(&mut self, records: u32) {
+            let mut builder = BatchBuilder::new(Compression::None, 0);
+            (0..records).for_each(|_| builder.append(TimestampMs(0), None, Some(b"v"), &[]));
+            let completion = Completion::new("rides".into(), 0);
+            let mut batch = Batch::new(builder, completion, self.now, self.now + HOUR);
+            batch.records = records;
+            self.partition.open = Some(batch);
+            self.partition.seal();
+        }
+
+        fn send(&mut self) -> Batch {
+            assert!(self.partition.may_send(self.now + HOUR, 5));
+            let mut batch = self.partition.take_next(true).expect("a batch waits");
+            let bytes = batch.encode().expect("encodes");
+            let header = BatchHeader::parse(&bytes).expect("a header");
+            assert_eq!(header.verify_checksum(&bytes), Ok(()));
+            assert_eq!(batch.stamp, Some((header.producer_id, header.producer_epoch, header.base_sequence)));
+            batch
+        }
+
+        fn land(&mut self, batch: Batch, outcome: Result<Placed, ClientError>) -> Vec<bool> {
+            self.partition.on_landed(batch, outcome, self.now).into_iter().map(|(_, outcome)| outcome.is_ok()).collect()
+        }
+    }
+
+    fn sequence(batch: &Batch) -> (i64, i32) {
+        batch.stamp.map(|(id, _, sequence)| (id.0, sequence)).expect("numbered")
+    }
+
+    fn ok() -> Result<Placed, ClientError> {
+        Ok(Placed { base_offset: Some(Offset(0)), append_time: None })
+    }
+
+    fn refused(code: ErrorCode) -> Result<Placed, ClientError> {
+        Err(ClientError::Refused { what: "test".into(), error: ApiError::new(code, "as scripted") })
+    }
+
+    fn lost() -> Result<Placed, ClientError> {
+        Err(ClientError::Disconnected { address: "a".into(), cause: "cut".into() })
+    }
+
+    #[test]
+    fn batches_are_numbered_by_records_and_the_numbers_wrap() {
+        let mut story = Story::new();
+        [3, 2, 1].into_iter().for_each(|records| story.add(records));
+        let sent = [story.send(), story.send(), story.send()];
+        assert_eq!(sent.each_ref().map(sequence), [(1, 0), (1, 3), (1, 5)]);
+        assert_eq!(sequence_plus(i32::MAX, 1), 0);
+        assert_eq!(sequence_plus(i32::MAX - 1, 3), 1);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_sent_until_all_that_fly_have_landed_and_then_in_order() {
+        let mut story = Story::new();
+        (0..4).for_each(|_| story.add(1));
+        let (first, second, third) = (story.send(), story.send(), story.send());
+        assert!(story.land(second, lost()).is_empty());
+        assert!(!story.partition.may_send(story.now + HOUR, 5), "two still fly");
+        assert!(story.land(third, refused(ErrorCode::OutOfOrderSequence)).is_empty(), "the broker misses the second");
+        assert_eq!(story.land(first, ok()), [true]);
+        let again = [story.send(), story.send(), story.send()];
+        assert_eq!(again.each_ref().map(sequence), [(1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_backoff() {
+        let mut story = Story::new();
+        story.add(1);
+        let batch = story.send();
+        story.land(batch, refused(ErrorCode::Overloaded));
+        assert!(!story.partition.may_send(story.now, 5));
+        assert!(story.partition.may_send(story.now + Duration::from_secs(1), 5));
+    }
+
+    #[test]
+    fn a_number_that_was_never_used_is_given_to_the_next_batch_and_earlier_ones_keep_theirs() {
+        let mut story = Story::new();
+        (0..3).for_each(|_| story.add(2));
+        let (first, second, third) = (story.send(), story.send(), story.send());
+        story.land(first, lost());
+        assert_eq!(story.land(second, refused(ErrorCode::InvalidBatch)), [false]);
+        story.land(third, refused(ErrorCode::OutOfOrderSequence));
+        let (first, third) = (story.send(), story.send());
+        assert_eq!((sequence(&first), sequence(&third)), ((1, 0), (1, 2)));
+    }
+
+    #[test]
+    fn a_producer_that_was_forgotten_goes_on_under_another_id_and_doubles_nothing() {
+        let mut story = Story::new();
+        (0..3).for_each(|_| story.add(1));
+        let (first, second) = (story.send(), story.send());
+        // The second may be in the log; the first certainly is not.
+        story.land(second, lost());
+        let draining = story.land(first, refused(ErrorCode::UnknownProducer));
+        assert!(draining.is_empty(), "others had failed: the first is tried once more");
+        let first = story.send();
+        assert_eq!(story.land(first, refused(ErrorCode::UnknownProducer)), [false], "only the second is given up");
+        assert!(!story.partition.has_identity(Some((ProducerId(1), ProducerEpoch(0)))), "never the old id again");
+        assert!(story.partition.has_identity(Some((ProducerId(2), ProducerEpoch(0)))));
+        assert_eq!([story.send(), story.send()].each_ref().map(sequence), [(2, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn a_batch_given_up_with_an_unknown_outcome_ends_the_id() {
+        let mut story = Story::new();
+        story.add(1);
+        let batch = story.send();
+        story.land(batch, lost());
+        let late = story.now + 2 * HOUR;
+        let error = ClientError::Closed { what: "test" };
+        assert_eq!(story.partition.expire(late, |_| error.clone()).len(), 1);
+        assert!(!story.partition.has_identity(None));
+    }
+
+    #[test]
+    fn a_partial_batch_lingers_and_behind_another_it_is_held_a_little_longer() {
+        let mut story = Story::new();
+        story.add(1);
+        let flying = story.send();
+        let builder = BatchBuilder::new(Compression::None, 0);
+        let open = Batch::new(builder, Completion::new("rides".into(), 0), story.now, story.now + HOUR);
+        story.partition.open = Some(open);
+        let due = |partition: &Partition, linger| partition.open_due_at(linger).map(|moment| moment - story.now);
+        assert_eq!(due(&story.partition, Duration::ZERO), Some(BUSY_HOLD));
+        assert_eq!(due(&story.partition, HOUR), Some(HOUR));
+        story.partition.on_landed(flying, ok(), story.now);
+        assert_eq!(due(&story.partition, Duration::ZERO), Some(Duration::ZERO));
+    }
+}
