@@ -18,7 +18,7 @@ use super::log::{Log, LogConfig, Tail};
 use super::partition_state::{CleanStop, PartitionIdentity, PartitionState};
 use super::producer_snapshots::{Replay, SNAPSHOT_SUFFIX, replay_snapshot};
 use super::recovery::{Recovered, Recovery, rebuild_indexes};
-use super::scan::{Check, Scanner, Step};
+use super::scan::Step;
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, base_of, segment_path};
 use super::view::{Shared, View};
 use crate::types::Offset;
@@ -263,8 +263,7 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(&BatchHe
     };
     for segment in segments {
         let file = shared.log_file(&segment)?;
-        let start = if from > segment.base { shared.position_before(&segment, from)? } else { 0 };
-        let mut scanner = Scanner::new(&*file, segment.size, start, None, Check::Headers);
+        let mut scanner = shared.place_before(&segment, from).scanner(&*file, &segment)?;
         loop {
             match scanner.step()? {
                 Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(&header),

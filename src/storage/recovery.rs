@@ -191,7 +191,7 @@ impl<'a> Recovery<'a> {
         let mut segment = self.resume_before(&handles, base, position)?;
         let before = listing.logs.get(at + 1).map_or(Offset::MAX, |(next, _)| *next);
         let mut scanner = Scanner::new(&*handles.log, size, position, Some(self.due), Check::Checksums);
-        scanner.epoch = self.epoch;
+        scanner.epoch = Some(self.epoch);
         let mut cut_at = None;
         loop {
             match scanner.step()? {
@@ -216,7 +216,7 @@ impl<'a> Recovery<'a> {
                 }
             }
         }
-        self.epoch = scanner.epoch;
+        self.epoch = scanner.epoch.unwrap_or(self.epoch);
         self.report.scanned_bytes += segment.size.saturating_sub(position);
         segment.end = self.due;
         if let Some(position) = cut_at {
@@ -276,7 +276,7 @@ impl<'a> Recovery<'a> {
         for (base, size) in logs {
             let file = self.disk.open(&segment_path(self.dir, *base, LOG_SUFFIX), OpenMode::Read)?;
             let mut scanner = Scanner::new(&*file, *size, 0, Some(*base), Check::Checksums);
-            scanner.epoch = self.epoch;
+            scanner.epoch = Some(self.epoch);
             if matches!(scanner.step()?, Step::Batch { .. }) {
                 return Ok(true);
             }

@@ -96,8 +96,9 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
     pub position: u64,
     /// The offset that is due next; `None` takes what comes.
     pub expected: Option<Offset>,
-    /// Epochs below this are bad.
-    pub epoch: LeaderEpoch,
+    /// Epochs below this are bad, if it is set. Readers do not set it: the epoch is not under the checksum, and one that
+    /// was damaged upwards must not hide what follows.
+    pub epoch: Option<LeaderEpoch>,
     check: Check,
     window: Vec<u8>,
     window_start: u64,
@@ -106,7 +107,7 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
 impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     pub(super) fn new(source: &'a S, limit: u64, position: u64, expected: Option<Offset>, check: Check) -> Self {
         let (window, window_start) = (Vec::new(), 0);
-        Self { source, limit, position, expected, epoch: LeaderEpoch(0), check, window, window_start }
+        Self { source, limit, position, expected, epoch: None, check, window, window_start }
     }
 
     /// Looks at the current position.
@@ -121,7 +122,7 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         };
         self.position += header.total_bytes() as u64;
         self.expected = Some(header.end_offset_exclusive());
-        self.epoch = header.leader_epoch;
+        self.epoch = self.epoch.map(|_| header.leader_epoch);
         Ok(Step::Batch { header, position })
     }
 
@@ -137,10 +138,14 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         Ok(RecordBatch { header: *header, body: Bytes::copy_from_slice(bytes.get(HEADER_BYTES..).unwrap_or_default()) })
     }
 
-    /// The next place behind a bad one where a whole batch with a right checksum stands, with an offset that is due or
+    /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
     /// later and all its records before `before`. The scanner moves there.
     pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
         let from = self.position;
+        // A batch that merely comes too late is good itself.
+        if let Some(found) = self.whole_batch_at(from, before)? {
+            return Ok(Some(found));
+        }
         // When only the body is damaged the length still tells where the next batch starts. It goes first, because a
         // record's value may hold bytes that look like a batch.
         if let Ok(header) = BatchHeader::parse(self.bytes(from, HEADER_BYTES)?) {
@@ -235,10 +240,10 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
             Some(expected) if expected != header.base_offset => {
                 Err(Badness::Offset { expected, found: header.base_offset })
             }
-            _ if header.leader_epoch < self.epoch => {
-                Err(Badness::Epoch { last: self.epoch, found: header.leader_epoch })
-            }
-            _ => Ok(()),
+            _ => match self.epoch {
+                Some(last) if header.leader_epoch < last => Err(Badness::Epoch { last, found: header.leader_epoch }),
+                _ => Ok(()),
+            },
         }
     }
 
