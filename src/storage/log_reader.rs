@@ -243,8 +243,8 @@ impl LogReader {
                 }
                 Step::Batch { .. } => {}
                 Step::Bad { .. } | Step::End => {
-                    let damaged_from = scanner.expected.unwrap_or(segment.base);
                     let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+                    let damaged_from = scanner.bad_place.1.unwrap_or(segment.base);
                     if let Some(damaged) =
                         self.note_damage(segment, damaged_from, next).filter(|_| next.is_none_or(|next| next > from))
                     {

@@ -6,6 +6,7 @@ pub mod disk;
 mod error;
 pub mod file_cache;
 mod index;
+mod inspect;
 mod leader_epochs;
 mod log;
 mod log_reader;
@@ -25,6 +26,7 @@ mod view;
 mod log_tests;
 
 pub use error::LogError;
+pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
 pub use leader_epochs::LeaderEpochs;
 pub use log::{Appended, CREATING_PREFIX, Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};

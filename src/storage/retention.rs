@@ -205,10 +205,13 @@ impl Log {
                     return Ok(cut(header.base_offset.min(end), position));
                 }
                 Step::Batch { .. } => {}
-                Step::Bad { position, .. } => match scanner.resync(segment.end)? {
+                Step::Bad { .. } => match scanner.resync(segment.end)? {
                     // The damaged range stays, and with it what is good behind it.
                     Some((header, _)) if header.base_offset <= end => {}
-                    _ => return Ok(cut(reached, position)),
+                    _ => {
+                        let (position, due) = scanner.bad_place;
+                        return Ok(cut(due.unwrap_or(reached).min(end), position));
+                    }
                 },
                 Step::End => return Ok(cut(reached, segment.size)),
             }

@@ -99,6 +99,10 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
     /// Epochs below this are bad, if it is set. Readers do not set it: the epoch is not under the checksum, and one that
     /// was damaged upwards must not hide what follows.
     pub epoch: Option<LeaderEpoch>,
+    /// Where the damage begins that the last [`Scanner::resync`] passed, and the offset that was due there.
+    pub bad_place: (u64, Option<Offset>),
+    /// The last batch that was passed by its header alone.
+    unverified: Option<(BatchHeader, u64)>,
     check: Check,
     window: Vec<u8>,
     window_start: u64,
@@ -107,7 +111,8 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
 impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     pub(super) fn new(source: &'a S, limit: u64, position: u64, expected: Option<Offset>, check: Check) -> Self {
         let (window, window_start) = (Vec::new(), 0);
-        Self { source, limit, position, expected, epoch: None, check, window, window_start }
+        let (bad_place, unverified) = ((position, expected), None);
+        Self { source, limit, position, expected, epoch: None, bad_place, unverified, check, window, window_start }
     }
 
     /// Looks at the current position.
@@ -122,12 +127,14 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         };
         self.position += header.total_bytes() as u64;
         self.expected = Some(header.end_offset_exclusive());
+        self.unverified = (self.check == Check::Headers).then_some((header, position));
         self.epoch = self.epoch.map(|_| header.leader_epoch);
         Ok(Step::Batch { header, position })
     }
 
     /// Goes on from another place.
-    pub(super) fn jump(&mut self, position: u64, expected: Option<Offset>) {
+    fn jump(&mut self, position: u64, expected: Option<Offset>) {
+        self.unverified = None;
         self.position = position;
         self.expected = expected;
     }
@@ -141,6 +148,8 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
     /// later and all its records before `before`. The scanner moves there.
     pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
+        self.step_back_if_led_astray()?;
+        self.bad_place = (self.position, self.expected);
         let from = self.position;
         // A batch that merely comes too late is good itself.
         if let Some(found) = self.whole_batch_at(from, before)? {
@@ -166,6 +175,16 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
             }
         }
         Ok(None)
+    }
+
+    /// When the batch before the bad place is damaged itself, its length is what led here: the damage begins there.
+    fn step_back_if_led_astray(&mut self) -> io::Result<()> {
+        if let Some((header, position)) = self.unverified.take()
+            && header.verify_checksum(self.bytes(position, header.total_bytes())?).is_err()
+        {
+            (self.position, self.expected) = (position, Some(header.base_offset));
+        }
+        Ok(())
     }
 
     /// The first position in the window from `position` on whose bytes could be a header.
