@@ -51,6 +51,7 @@ fn run_script(machine: &mut Machine, script: &[Step]) -> Result<(), Stop> {
 
 /// Brings the machine up again, whatever it takes, and then shows that its logs work.
 fn recover(machine: &mut Machine, outage: Outage, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let killed = outage == Outage::Kill;
     let mut outage = outage;
     let mut cuts = rng.u8(0..3);
     let recovered = loop {
@@ -71,7 +72,7 @@ fn recover(machine: &mut Machine, outage: Outage, rng: &mut fastrand::Rng) -> Re
     recovered.map_err(wrong)?;
     // What was found counts as durable, and a second look finds the same.
     machine.never_crash();
-    if rng.bool() {
+    if killed || rng.bool() {
         machine.go_down(Outage::TotalLoss);
         machine.start().map_err(wrong).map_err(|text| format!("opened a second time: {text}"))?;
     }
