@@ -6,6 +6,7 @@
 //!   <root>/lock                      held by the process that uses the directory
 //!   <root>/__cluster_metadata/       the controller's log
 //!   <root>/<topic>-<topic id>-<partition>/            a partition
+//!   <root>/<topic>-<topic id>-<partition>.creating/   one that is being created
 //!   <root>/<topic>-<topic id>-<partition>.deleted/    one that is being removed
 //!   <root>/quarantine/               what nobody recognised: kept, never removed
 //! ```
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic_file::{self, AtomicFileError, Magic};
 use super::disk::{self, Disk, SyncPoint};
+use super::log::CREATING_SUFFIX;
 use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, TopicPartition};
 
 /// The version of the layout. It is raised when an older release could no longer read the directory.
@@ -126,7 +128,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Opens a node's data directory, or creates it; without an expected cluster a new one belongs to a new cluster.
-    /// Removals that a crash interrupted are finished. Call [`lock_directory`] first where other processes may be.
+    /// Removals that a crash interrupted are finished, creations undone. Call [`lock_directory`] first where other processes may be.
     ///
     /// # Errors
     /// [`DataDirError`]: it is another cluster's or node's, of a newer release, damaged, or not a data directory.
@@ -152,7 +154,7 @@ impl DataDir {
         disk.sync_dir(&root, SyncPoint::AtomicFileRename)?;
         atomic_file::remove_temporaries(&*disk, &root)?;
         let data_dir = Self { disk, root, meta: Mutex::new(meta) };
-        data_dir.finish_deletions()?;
+        data_dir.remove_leftovers()?;
         Ok(data_dir)
     }
 
@@ -286,10 +288,12 @@ impl DataDir {
         self.disk.remove_dir_all(&doomed)
     }
 
-    fn finish_deletions(&self) -> io::Result<()> {
+    /// Removes what a crash left of partitions whose deletion had begun, or whose creation was never completed.
+    fn remove_leftovers(&self) -> io::Result<()> {
         for entry in self.disk.read_dir(&self.root)? {
-            let partition = entry.name.strip_suffix(DELETED_SUFFIX).and_then(parse_partition_dir_name);
-            if entry.is_dir && partition.is_some() {
+            let name = entry.name.as_str();
+            let partition = name.strip_suffix(DELETED_SUFFIX).or_else(|| name.strip_suffix(CREATING_SUFFIX));
+            if entry.is_dir && partition.and_then(parse_partition_dir_name).is_some() {
                 self.disk.remove_dir_all(&self.root.join(entry.name))?;
             }
         }

@@ -64,6 +64,8 @@ impl LeaderEpochs {
     /// Notes that a batch of `epoch` starts at `offset`.
     pub(super) fn note(&mut self, epoch: LeaderEpoch, offset: Offset) {
         if self.latest().is_none_or(|latest| epoch > latest) {
+            // An epoch whose records were all deleted at the front: it ends where it was moved to, and has none left.
+            self.entries.truncate(self.entries.partition_point(|(_, start)| *start < offset));
             self.entries.push((epoch, offset));
             self.unsaved = true;
         }
@@ -118,6 +120,14 @@ mod tests {
 
     fn listed(epochs: &LeaderEpochs) -> Vec<(u32, u64)> {
         epochs.entries().iter().map(|(epoch, start)| (epoch.0, start.0)).collect()
+    }
+
+    #[test]
+    fn an_epoch_that_is_left_without_records_makes_way_for_the_next() {
+        let mut epochs = epochs(&[(1, 0), (2, 50)]);
+        epochs.advance_start(Offset(70));
+        epochs.note(LeaderEpoch(3), Offset(70));
+        assert_eq!(listed(&epochs), [(3, 70)]);
     }
 
     #[test]

@@ -23,8 +23,9 @@ use super::view::{Shared, View};
 use crate::types::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordBatch};
 use crate::types::{Offset, TimestampMs, TopicConfig};
 
-/// Starts the name of a partition directory that is being created. One found at start is what a crash left.
-pub const CREATING_PREFIX: &str = ".creating-";
+/// Ends the name of a partition directory that is being created. One found at start is what a crash left. A suffix, because
+/// a topic's name may start with anything: `.creating-x` is a legal one.
+pub const CREATING_SUFFIX: &str = ".creating";
 
 /// The most slices in one vectored write (Linux's `UIO_MAXIOV`): a header and a body for each batch.
 const MAX_SLICES: usize = 1024;
@@ -436,7 +437,7 @@ fn creating_path(dir: &Path) -> Result<(PathBuf, PathBuf), LogError> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a partition's directory needs a name").into());
     };
-    Ok((parent.to_owned(), child(parent, &format!("{CREATING_PREFIX}{}", name.to_string_lossy()))))
+    Ok((parent.to_owned(), child(parent, &format!("{}{CREATING_SUFFIX}", name.to_string_lossy()))))
 }
 
 impl Scratch {

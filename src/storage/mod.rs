@@ -28,7 +28,7 @@ mod log_tests;
 pub use error::LogError;
 pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
 pub use leader_epochs::LeaderEpochs;
-pub use log::{Appended, CREATING_PREFIX, Log, LogConfig};
+pub use log::{Appended, CREATING_SUFFIX, Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
 pub use open::{Cut, OpenReport};
 pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, RecoveryPoint};

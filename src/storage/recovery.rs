@@ -116,23 +116,27 @@ impl<'a> Recovery<'a> {
 
     /// The recovery point, or an earlier place when the files do not reach it.
     fn choose_start(&mut self, listing: &Listing) -> RecoveryPoint {
-        let recovery = self.state.recovery;
+        let (state, recovery) = (self.state, self.state.recovery);
         let at_start_of = |base| RecoveryPoint { offset: base, segment: base, position: 0 };
+        // Nothing is left of what lies before the recovery point, unless the log starts there.
+        let nothing =
+            at_start_of(state.log_start.max(if recovery.position == 0 { recovery.offset } else { Offset::ZERO }));
         let Some((first, _)) = listing.logs.first() else {
-            self.report.doubtful |= recovery.offset > self.state.log_start;
-            return at_start_of(self.state.log_start.max(if recovery.position == 0 {
-                recovery.offset
-            } else {
-                Offset::ZERO
-            }));
+            self.report.doubtful |= recovery.offset > state.log_start;
+            return nothing;
         };
         let holds = |(base, size): &&(Offset, u64)| *base == recovery.segment && *size >= recovery.position;
         if listing.logs.iter().any(|log| holds(&log)) {
             return recovery;
         }
-        if recovery.segment < *first {
+        if recovery.segment < *first && *first <= state.log_start {
             // The segment was deleted since; what is left starts at or before the log's start.
             return at_start_of(*first);
+        }
+        if recovery.segment < *first {
+            // The file that the recovery point lies in never became durable, though a later one did.
+            self.report.doubtful |= recovery.offset > state.log_start;
+            return nothing;
         }
         let before = listing.logs.iter().rev().find(|(base, _)| *base <= recovery.segment);
         match before {

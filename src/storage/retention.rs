@@ -140,8 +140,9 @@ impl Log {
         }
         if to > self.log_start() {
             let state = PartitionState { log_start: to, ..self.state_now(self.state.high_watermark) };
-            self.epochs.advance_start(to);
             self.save_state(state)?;
+            // After the new start is written down: with the epochs first, a crash in between leaves records without one.
+            self.epochs.advance_start(to);
         }
         let mut deleted = Vec::new();
         let mut view = self.shared.write();

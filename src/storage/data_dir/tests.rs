@@ -158,6 +158,7 @@ fn a_partition_is_named_after_its_topic_and_the_name_is_read_back() {
         format!("a-{hex}-+3"),
         format!("a-{hex}-4294967296"),
         format!("a-{hex}-3.deleted"),
+        format!("a-{hex}-3.creating"),
         format!("a-{}-3", hex.replace('7', "A")),
         format!("a-{{{hex}}}-3"),
         format!("{}-{hex}-3", "x".repeat(101)),

@@ -70,6 +70,10 @@ impl Faults {
         self.crash_at = Some(self.operations + operations.max(1));
     }
 
+    pub(super) fn cancel_crash(&mut self) {
+        self.crash_at = None;
+    }
+
     pub(super) fn restart(&mut self) {
         self.crash_at = None;
         self.crashed = false;

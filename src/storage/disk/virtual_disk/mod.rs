@@ -105,6 +105,11 @@ impl VirtualDisk {
         self.lock().faults.crash_after(n);
     }
 
+    /// Takes back [`Self::crash_after_operations`], if it has not happened yet.
+    pub fn cancel_crash(&self) {
+        self.lock().faults.cancel_crash();
+    }
+
     /// How many mutating operations there were: writes, size changes, syncs, and changes of names.
     #[must_use]
     pub fn operations(&self) -> u64 {
