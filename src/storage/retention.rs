@@ -12,9 +12,10 @@
 
 use std::io;
 
+use super::append::is_aged;
 use super::disk::SyncPoint;
 use super::error::LogError;
-use super::log::{Log, Tail, is_aged};
+use super::log::{Log, Tail};
 use super::partition_state::{PartitionState, RecoveryPoint};
 use super::recovery::rebuild_indexes;
 use super::scan::{Check, Scanner, Step};
