@@ -329,6 +329,14 @@ mod tests {
         assert_eq!(fuzz_segment_scan(&bytes), 5);
     }
 
+    #[test]
+    fn content_that_looks_like_headers_everywhere_does_not_keep_a_scan_busy_for_ever() {
+        let mut header = batch(0, 0, 1, 1, 10).header;
+        header.batch_length = 600_000;
+        let bytes = header.to_bytes().repeat((1 << 20) / 61);
+        assert_eq!(fuzz_segment_scan(&bytes), 0);
+    }
+
     proptest! {
         #[test]
         fn a_scan_of_arbitrary_bytes_ends(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, child, read_full_at, write_all_at};
@@ -214,7 +215,7 @@ impl<'a> Recovery<'a> {
                         segment.size = size;
                         break;
                     } else {
-                        cut_at = Some(position);
+                        cut_at = Some((position, scanner.gave_up));
                         break;
                     }
                 }
@@ -223,9 +224,9 @@ impl<'a> Recovery<'a> {
         self.epoch = scanner.epoch.unwrap_or(self.epoch);
         self.report.scanned_bytes += segment.size.saturating_sub(position);
         segment.end = self.due;
-        if let Some(position) = cut_at {
+        if let Some((position, something_may_follow)) = cut_at {
             segment.size = position;
-            self.cut(&handles, base, position, size)?;
+            self.cut(&handles, base, position..size, something_may_follow || !self.same_boot)?;
         }
         segment.index_largest_time();
         segment.offsets.flush(&*handles.index)?;
@@ -288,11 +289,12 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
-    /// Cuts a segment's file off at `position`. After a power loss the bytes are kept aside unless they are all zeros.
-    fn cut(&mut self, handles: &Handles, base: Offset, position: u64, size: u64) -> Result<(), LogError> {
+    /// Cuts a range off the end of a segment's file. When it may be of use it is kept aside, unless it is all zeros.
+    fn cut(&mut self, handles: &Handles, base: Offset, range: Range<u64>, may_be_of_use: bool) -> Result<(), LogError> {
+        let (position, size) = (range.start, range.end);
         let all_zeros = copy_range(&*handles.log, position, size, None)?;
         let mut saved_as = Vec::new();
-        if !self.same_boot && !all_zeros {
+        if may_be_of_use && !all_zeros {
             let name = self.free_name(&format!("{:020}.cut-{position}", base.0))?;
             let copy = self.disk.open(&child(self.dir, &name), OpenMode::Create)?;
             copy_range(&*handles.log, position, size, Some(&*copy))?;

@@ -26,6 +26,10 @@ const HEADER_WINDOW_BYTES: usize = 32 << 10;
 /// Read at once when whole batches are checked.
 const VERIFY_WINDOW_BYTES: usize = 1 << 20;
 
+/// A search for the next whole batch gives up after it has checksummed this much in vain. Content that was made to look
+/// like headers everywhere would keep it busy for hours otherwise; this takes about a second.
+const RESYNC_BUDGET_BYTES: u64 = 2 << 30;
+
 /// Where the bytes come from.
 pub(super) trait ScanSource {
     /// Reads until `buffer` is full or the source ends, and returns how many bytes came.
@@ -83,7 +87,8 @@ pub(super) enum Step {
 }
 
 enum Candidate {
-    At(u64),
+    /// A position, and the size that the header claims.
+    At(u64, u64),
     LookOnAt(u64),
     NoMore,
 }
@@ -101,6 +106,8 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
     pub epoch: Option<LeaderEpoch>,
     /// Where the damage begins that the last [`Scanner::resync`] passed, and the offset that was due there.
     pub bad_place: (u64, Option<Offset>),
+    /// Whether the last [`Scanner::resync`] gave up: something good may follow all the same.
+    pub gave_up: bool,
     /// The last batch that was passed by its header alone.
     unverified: Option<(BatchHeader, u64)>,
     check: Check,
@@ -112,7 +119,8 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     pub(super) fn new(source: &'a S, limit: u64, position: u64, expected: Option<Offset>, check: Check) -> Self {
         let (window, window_start) = (Vec::new(), 0);
         let (bad_place, unverified) = ((position, expected), None);
-        Self { source, limit, position, expected, epoch: None, bad_place, unverified, check, window, window_start }
+        let (epoch, gave_up) = (None, false);
+        Self { source, limit, position, expected, epoch, bad_place, gave_up, unverified, check, window, window_start }
     }
 
     /// Looks at the current position.
@@ -163,13 +171,20 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
                 return Ok(Some(found));
             }
         }
-        let mut position = from + 1;
+        let (mut position, mut budget) = (from + 1, RESYNC_BUDGET_BYTES);
+        self.gave_up = false;
         while position + HEADER_BYTES as u64 <= self.limit {
             match self.next_candidate(position, before)? {
-                Candidate::At(candidate) => match self.whole_batch_at(candidate, before)? {
-                    Some(found) => return Ok(Some(found)),
-                    None => position = candidate + 1,
-                },
+                Candidate::At(candidate, bytes) => {
+                    if let Some(found) = self.whole_batch_at(candidate, before)? {
+                        return Ok(Some(found));
+                    }
+                    if bytes > budget {
+                        self.gave_up = true;
+                        break;
+                    }
+                    (position, budget) = (candidate + 1, budget - bytes);
+                }
                 Candidate::LookOnAt(next) => position = next,
                 Candidate::NoMore => break,
             }
@@ -205,7 +220,11 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         };
         let window = self.window.get(start..).unwrap_or_default();
         Ok(match window.windows(HEADER_BYTES).position(looks_like_a_header) {
-            Some(at) => Candidate::At(position + at as u64),
+            Some(at) => {
+                let claimed =
+                    window.get(at + 8..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                Candidate::At(position + at as u64, u64::from(claimed))
+            }
             // A header that starts in the window's last bytes ends in the next window.
             None => Candidate::LookOnAt(self.window_end() - HEADER_BYTES as u64 + 1),
         })
