@@ -142,12 +142,15 @@ impl Log {
             let (found, expected) = (found.to_string(), identity.to_string());
             return Err(LogError::WrongPartition { path: dir.to_owned(), found, expected });
         }
-        // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after a
-        // power loss, nor files be removed on the word of one that does. Costs nothing when all is durable.
-        disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
         let boot_id = disk.boot_id()?;
         let mut listing = Listing::read(&*disk, dir)?;
         let (state, state_is_lost) = read_state(&*disk, dir, &listing)?;
+        if state.boot_id == boot_id || state_is_lost {
+            // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after
+            // a power loss, nor files be removed on the word of one that does. What has survived a boot is durable; a
+            // directory's sync takes milliseconds even when there is nothing to write.
+            disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
+        }
         listing.remove_leftovers(&*disk, dir, state.log_start)?;
         let epochs = load_epochs(&*disk, dir)?;
 
