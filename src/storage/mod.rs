@@ -33,6 +33,7 @@ mod log_reader;
 mod open;
 mod partition_state;
 mod producer_snapshots;
+mod rebuild;
 mod recovery;
 mod retention;
 mod scan;

@@ -17,7 +17,7 @@ use super::disk::SyncPoint;
 use super::error::LogError;
 use super::log::{Log, Tail};
 use super::partition_state::{PartitionState, RecoveryPoint};
-use super::recovery::rebuild_indexes;
+use super::rebuild::rebuild_indexes;
 use super::scan::{Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
 use super::view::{SegmentRef, Shared};
