@@ -56,6 +56,8 @@ mod backoff;
 mod cluster;
 mod connection;
 mod leaders;
+#[cfg(test)]
+mod tests;
 
 pub use crate::protocol::messages::Acks;
 pub use crate::types::record_batch::{Compression, Header};
