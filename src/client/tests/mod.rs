@@ -1,6 +1,6 @@
 //! The client against a scripted broker: a node's answers, and everything that can go wrong with them.
 
-mod broker;
+pub(crate) mod broker;
 mod connection;
 mod consumer;
 mod producer;
