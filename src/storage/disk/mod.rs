@@ -8,6 +8,16 @@
 //! Every sync in the code names itself with a [`SyncPoint`], so that a test can leave out each one in turn and show that
 //! something acknowledged is lost without it.
 
+mod error;
+mod real;
+#[cfg(test)]
+mod specification;
+pub mod virtual_disk;
+
+pub use error::{DiskError, raw_os_error, with_context};
+pub use real::RealDisk;
+pub use virtual_disk::VirtualDisk;
+
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -39,6 +49,8 @@ pub enum SyncPoint {
     AtomicFileContent,
     /// The directory, after that rename.
     AtomicFileRename,
+    /// The parent, after the data directory was created.
+    DataDirCreated,
     /// The parent, after a partition's directory got its final name.
     PartitionCreated,
     /// The parent, after a partition's directory was given up.
@@ -104,4 +116,55 @@ pub trait Disk: Send + Sync + Debug {
 #[must_use]
 pub fn child(directory: &Path, name: &str) -> PathBuf {
     directory.join(name)
+}
+
+/// Creates a directory, and those above it that are missing, each with its name durable before the next.
+///
+/// # Errors
+/// The disk's.
+pub fn create_dir_durably(disk: &dyn Disk, path: &Path, point: SyncPoint) -> io::Result<()> {
+    let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let Some(parent) = parent else { return Ok(()) };
+    if disk.exists(path)? {
+        // Created by a process that was killed before the sync, or by someone else: that its name is durable is not known.
+        return match disk.sync_dir(parent, point) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
+    create_dir_durably(disk, parent, point)?;
+    disk.create_dir_all(path)?;
+    disk.sync_dir(parent, point)
+}
+
+/// Writes all of `bytes` at `position`, however many writes that takes.
+///
+/// # Errors
+/// The first failed write; part of the bytes may be in the file then.
+pub fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = file.write_vectored_at(&[IoSlice::new(bytes)], position)?;
+        if taken == 0 {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no byte of a write"));
+        }
+        bytes = &bytes[taken..];
+        position += taken as u64;
+    }
+    Ok(())
+}
+
+/// Reads at `position` until `buffer` is full or the file ends, and returns how many bytes came.
+///
+/// # Errors
+/// The first failed read.
+pub fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let count = file.read_at(&mut buffer[filled..], position + filled as u64)?;
+        if count == 0 {
+            break;
+        }
+        filled += count;
+    }
+    Ok(filled)
 }

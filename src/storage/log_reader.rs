@@ -1,0 +1,352 @@
+//! Reading a log, from any thread, while it is written.
+//!
+//! ```text
+//!   offset ──► segment (in memory) ──► position (a remembered place, or the index) ──► one read ──► whole batches
+//! ```
+//!
+//! Every batch's checksum is verified before it is served. What is found damaged is remembered and never served; what
+//! lies around it is. A read that was overtaken by a deletion or a truncation starts over and then says
+//! [`LogError::OffsetOutOfRange`] instead of showing the file system's error.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::disk::{DiskFile, read_full_at};
+use super::error::LogError;
+use super::index::{Lookup, OffsetEntry, floor_in_file};
+use super::scan::{Check, MAX_PLAUSIBLE_BATCH_BYTES, Scanner, Step};
+use super::view::{SegmentRef, Shared};
+use crate::types::Offset;
+use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
+
+/// Read besides what was asked for when only an earlier batch's position is known, so that one read is enough.
+const LEAD_BYTES: u64 = 64 << 10;
+
+/// Batches as they lie on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSlice {
+    /// Whole batches, back to back. The first one holds the offset asked for, perhaps not as its first record.
+    pub bytes: Bytes,
+    /// The offset to read on from.
+    pub next: Offset,
+}
+
+/// Reads a log. Cheap to clone, for any thread.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A segment to read from, and up to where.
+struct Place {
+    segment: SegmentRef,
+    lookup: Lookup<OffsetEntry>,
+    upper: Offset,
+    generation: u64,
+}
+
+/// Where to start looking, and what is known of the batch there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    position: u64,
+    /// Its first offset.
+    first: Option<Offset>,
+    /// Its last offset.
+    last: Option<Offset>,
+}
+
+impl Start {
+    fn of_segment(base: Offset) -> Self {
+        Self { position: 0, first: Some(base), last: None }
+    }
+
+    /// A scanner of the segment's headers that starts here; at the segment's start if the batch here is not the one that
+    /// the index speaks of.
+    pub(super) fn scanner<'a>(
+        self,
+        file: &'a (dyn DiskFile + 'a),
+        segment: &SegmentRef,
+    ) -> io::Result<Scanner<'a, dyn DiskFile + 'a>> {
+        let at = |position, first| Scanner::new(file, segment.size, position, first, Check::Headers);
+        let mut first_step = at(self.position, self.first);
+        match first_step.step()? {
+            Step::Batch { header, .. } if self.fits(&header) => Ok(at(self.position, Some(header.base_offset))),
+            _ => Ok(at(0, Some(segment.base))),
+        }
+    }
+
+    fn fits(&self, header: &BatchHeader) -> bool {
+        self.first.is_none_or(|first| first == header.base_offset)
+            && self.last.is_none_or(|last| last == header.last_offset())
+    }
+}
+
+/// Where a batch starts in a buffer, or that a closer look is needed.
+enum Found {
+    At(usize, BatchHeader),
+    LookCloser,
+}
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The first offset that may be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.shared.read().log_start
+    }
+
+    /// The end of what was written, exclusive.
+    #[must_use]
+    pub fn written_end(&self) -> Offset {
+        self.shared.read().written_end
+    }
+
+    /// The ranges (start, end exclusive) known to be damaged, in order.
+    #[must_use]
+    pub fn damaged_ranges(&self) -> Vec<(Offset, Offset)> {
+        self.shared.read().damaged.clone()
+    }
+
+    /// Whole batches from the one that holds `from` on: at least one, however large, then as many as fit in
+    /// `max_bytes`, none that reaches past `upper_exclusive` or into the next segment. Empty when `from` has reached the
+    /// end, or when its batch reaches past `upper_exclusive`.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`], [`LogError::Damaged`], or the disk's.
+    pub fn read(&self, from: Offset, upper_exclusive: Offset, max_bytes: usize) -> Result<LogSlice, LogError> {
+        loop {
+            let Some(place) = self.locate(from, upper_exclusive)? else {
+                return Ok(LogSlice { bytes: Bytes::new(), next: from });
+            };
+            let slice = self.read_place(&place, from, max_bytes);
+            // Each turn takes another deletion or truncation, of which there are far fewer than reads.
+            if self.shared.read().generation == place.generation {
+                return slice;
+            }
+        }
+    }
+
+    fn locate(&self, from: Offset, upper: Offset) -> Result<Option<Place>, LogError> {
+        let view = self.shared.read();
+        if from < view.log_start || from > view.written_end {
+            return Err(view.out_of_range(from));
+        }
+        let upper = upper.min(view.written_end);
+        if from >= upper {
+            return Ok(None);
+        }
+        if let Some((start, end)) = view.damage_at(from) {
+            return Err(LogError::Damaged { from: start, next_valid: (end < view.written_end).then_some(end) });
+        }
+        let Some(at) = view.position_of_segment(from) else {
+            return Err(view.out_of_range(from));
+        };
+        let (segment, lookup) = (view.segment_ref(at), view.offset_floor(at, from));
+        Ok(Some(Place { segment, lookup, upper, generation: view.generation }))
+    }
+
+    fn read_place(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<LogSlice, LogError> {
+        let segment = &place.segment;
+        let file = self.shared.log_file(segment)?;
+        let remembered = self.shared.recall_place(place.generation, segment.base, from);
+        let (start, lead) = match remembered.filter(|position| *position < segment.size) {
+            Some(position) => (Start { position, first: Some(from), last: None }, 0),
+            None => (self.shared.follow_index(segment, place.lookup, from), LEAD_BYTES),
+        };
+        let wanted = (max_bytes as u64).max(HEADER_BYTES as u64).saturating_add(lead);
+        let buffer = read_buffer(&*file, start.position, wanted.min(segment.size - start.position))?;
+        let (position, header) = match find_batch(&buffer, start, from) {
+            Found::At(_, header) if header.end_offset_exclusive() > place.upper => {
+                return Ok(LogSlice { bytes: Bytes::new(), next: from });
+            }
+            Found::At(at, header) => {
+                match self.whole_batches(place, buffer.slice(at..), start.position + at as u64, max_bytes) {
+                    Some(slice) => return Ok(slice),
+                    None => (start.position + at as u64, header),
+                }
+            }
+            // Further on than the buffer reaches, or the index is wrong, or there is damage.
+            Found::LookCloser => self.seek(segment, &*file, start, from)?,
+        };
+        if header.end_offset_exclusive() > place.upper {
+            return Ok(LogSlice { bytes: Bytes::new(), next: from });
+        }
+        let wanted = max_bytes.max(header.total_bytes()) as u64;
+        let plausible = (header.total_bytes() as u64) <= MAX_PLAUSIBLE_BATCH_BYTES.min(segment.size - position);
+        let slice = if plausible {
+            let buffer = read_buffer(&*file, position, wanted.min(segment.size - position))?;
+            self.whole_batches(place, buffer, position, max_bytes)
+        } else {
+            None
+        };
+        match slice {
+            Some(slice) => Ok(slice),
+            None => Err(self.damage_from(segment, &*file, position, &header)?),
+        }
+    }
+
+    /// The good batches at the start of `buffer`; `None` when the first one is not whole or not good.
+    fn whole_batches(&self, place: &Place, mut buffer: Bytes, position: u64, max_bytes: usize) -> Option<LogSlice> {
+        let mut end = 0;
+        let mut next = BatchHeader::parse(&buffer).ok()?.base_offset;
+        while let Ok(header) = BatchHeader::parse(&buffer[end..]) {
+            let after = end + header.total_bytes();
+            let fits = after <= buffer.len() && (end == 0 || after <= max_bytes);
+            if !fits || header.base_offset != next || header.end_offset_exclusive() > place.upper {
+                break;
+            }
+            if header.verify_checksum(&buffer[end..after]).is_err() {
+                break;
+            }
+            (end, next) = (after, header.end_offset_exclusive());
+        }
+        if end == 0 {
+            return None;
+        }
+        buffer.truncate(end);
+        self.shared.remember_place(place.generation, place.segment.base, next, position + end as u64);
+        Some(LogSlice { bytes: buffer, next })
+    }
+
+    /// Finds the batch that holds `from` header by header, past damaged places. When the batch at `start` is not the one
+    /// that the index speaks of, the search goes through the whole segment.
+    pub(super) fn seek(
+        &self,
+        segment: &SegmentRef,
+        file: &dyn DiskFile,
+        start: Start,
+        from: Offset,
+    ) -> Result<(u64, BatchHeader), LogError> {
+        let mut start = start;
+        let mut scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
+        loop {
+            let step = scanner.step()?;
+            let astray = match &step {
+                Step::Batch { header, position } => *position == start.position && !start.fits(header),
+                Step::Bad { position, .. } => *position == start.position,
+                Step::End => false,
+            };
+            if astray && start.position > 0 && start.last.is_some() {
+                self.shared.distrust_index(segment);
+                start = Start::of_segment(segment.base);
+                scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
+                continue;
+            }
+            match step {
+                Step::Batch { header, position } if header.end_offset_exclusive() > from => {
+                    return Ok((position, header));
+                }
+                Step::Batch { .. } => {}
+                Step::Bad { .. } | Step::End => {
+                    let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+                    let damaged_from = scanner.bad_place.1.unwrap_or(segment.base);
+                    if let Some(damaged) =
+                        self.note_damage(segment, damaged_from, next).filter(|_| next.is_none_or(|next| next > from))
+                    {
+                        return Err(damaged);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that the batch at `position` is damaged.
+    fn damage_from(
+        &self,
+        segment: &SegmentRef,
+        file: &dyn DiskFile,
+        position: u64,
+        header: &BatchHeader,
+    ) -> Result<LogError, LogError> {
+        let mut scanner = Scanner::new(file, segment.size, position, Some(header.base_offset.next()), Check::Checksums);
+        let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+        let damaged = self.note_damage(segment, header.base_offset, next);
+        Ok(damaged.unwrap_or(LogError::Damaged { from: header.base_offset, next_valid: next }))
+    }
+
+    /// Remembers a damaged range of the segment, up to `next` or to its end, and returns the error that tells of it.
+    fn note_damage(&self, segment: &SegmentRef, from: Offset, next: Option<Offset>) -> Option<LogError> {
+        let end = next.unwrap_or(segment.end);
+        let mut view = self.shared.write();
+        // After a truncation the bytes that were read mean nothing.
+        if view.generation == segment.generation && view.damage_at(from).is_none_or(|(_, known_end)| known_end < end) {
+            tracing::error!(dir = %self.shared.dir.display(), %from, to = %end, "damaged records found, they are not served");
+            view.add_damage(from, end);
+        }
+        let next_valid = (end < view.written_end).then_some(end);
+        (from < end || next.is_none()).then_some(LogError::Damaged { from, next_valid })
+    }
+}
+
+impl Shared {
+    /// Where the index says to look for `offset`: at its batch or an earlier one.
+    pub(super) fn follow_index(&self, segment: &SegmentRef, lookup: Lookup<OffsetEntry>, offset: Offset) -> Start {
+        let entry = match lookup {
+            Lookup::Known(entry) => entry,
+            Lookup::InFile(entries) => {
+                let found = self
+                    .index_file(segment)
+                    .and_then(|file| floor_in_file::<OffsetEntry>(&*file, segment.base, entries, offset));
+                // Without its index a segment is read from its start: slow, and right.
+                found.unwrap_or_else(|error| {
+                    tracing::warn!(dir = %self.dir.display(), base = %segment.base, %error, "an index cannot be read");
+                    None
+                })
+            }
+        };
+        match entry {
+            Some(entry) if entry.position >= segment.size => {
+                self.distrust_index(segment);
+                Start::of_segment(segment.base)
+            }
+            Some(entry) => Start { position: entry.position, first: None, last: Some(entry.last_offset) },
+            None => Start::of_segment(segment.base),
+        }
+    }
+
+    /// Has the writer rebuild the index when it next tidies up.
+    pub(super) fn distrust_index(&self, segment: &SegmentRef) {
+        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base) {
+            known.index_is_wrong = true;
+        }
+    }
+
+    /// A place at or before the batch that holds `offset`, as far as the index can be trusted.
+    pub(super) fn place_before(&self, segment: &SegmentRef, offset: Offset) -> Start {
+        let lookup = {
+            let view = self.read();
+            let at = view.segments.iter().position(|known| known.base == segment.base);
+            at.map_or(Lookup::Known(None), |at| view.offset_floor(at, offset))
+        };
+        self.follow_index(segment, lookup, offset)
+    }
+}
+
+fn read_buffer(file: &dyn DiskFile, position: u64, length: u64) -> io::Result<Bytes> {
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let filled = read_full_at(file, &mut buffer, position)?;
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+/// The batch that holds `from`, if it is in `buffer` and all headers before it are in order.
+fn find_batch(buffer: &[u8], start: Start, from: Offset) -> Found {
+    let (mut at, mut due) = (0, start.first);
+    while let Some(Ok(header)) = buffer.get(at..).map(BatchHeader::parse) {
+        let in_order = due.is_none_or(|due| due == header.base_offset) && header.base_offset <= from;
+        if !in_order || header.last_offset_delta < 0 || (at == 0 && !start.fits(&header)) {
+            return Found::LookCloser;
+        }
+        if header.end_offset_exclusive() > from {
+            return Found::At(at, header);
+        }
+        at += header.total_bytes();
+        due = Some(header.end_offset_exclusive());
+    }
+    Found::LookCloser
+}

@@ -1,0 +1,91 @@
+//! Snapshots of the producer state beside the log, so that opening need not read the whole log for it.
+//!
+//! A snapshot at offset N, in the file `<N, 20 digits>.snapshot`, holds what the batches before N have led to. Its content
+//! is the producer state's own affair; here it is bytes. The newest two are kept: the second one is for the case that
+//! the log is truncated below the first, or that the first cannot be read.
+
+use std::path::Path;
+
+use super::atomic_file::{Magic, read_checked, write_atomically};
+use super::disk::Disk;
+use super::error::LogError;
+use super::log::Log;
+use super::segment::segment_path;
+use crate::types::Offset;
+use crate::types::record_batch::BatchHeader;
+
+/// Ends the name of a snapshot file.
+pub const SNAPSHOT_SUFFIX: &str = ".snapshot";
+
+const MAGIC: Magic = *b"CBsn";
+const VERSION: u16 = 1;
+const KEPT: usize = 2;
+
+/// Is told, while a log is opened, what its producers have done: a snapshot if there is a usable one, then the header of
+/// each batch after it, in order. `()` does not listen.
+pub trait Replay {
+    /// The producer state at `at`. Returns whether it can be used; if not, an older one is offered, or all of the log.
+    fn snapshot(&mut self, at: Offset, payload: &[u8]) -> bool;
+    /// A batch that follows.
+    fn batch(&mut self, header: &BatchHeader);
+    /// Whether batches are of interest at all. If not, none is read for this.
+    fn wants_batches(&self) -> bool {
+        true
+    }
+}
+
+impl Replay for () {
+    fn snapshot(&mut self, _at: Offset, _payload: &[u8]) -> bool {
+        true
+    }
+    fn batch(&mut self, _header: &BatchHeader) {}
+    fn wants_batches(&self) -> bool {
+        false
+    }
+}
+
+impl Log {
+    /// Writes the producer state as of `at` (everything before it is included) and removes older snapshots but one.
+    ///
+    /// # Errors
+    /// The disk's; older snapshots are still there then.
+    pub fn write_producer_snapshot(&mut self, at: Offset, payload: &[u8]) -> Result<(), LogError> {
+        let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
+        write_atomically(disk, &segment_path(dir, at, SNAPSHOT_SUFFIX), MAGIC, VERSION, payload)?;
+        if let Err(place) = self.snapshots.binary_search(&at) {
+            self.snapshots.insert(place, at);
+        }
+        while self.snapshots.len() > KEPT {
+            disk.remove_file(&segment_path(dir, self.snapshots[0], SNAPSHOT_SUFFIX))?;
+            self.snapshots.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshots that speak of more than the log up to `end`.
+    pub(super) fn drop_snapshots_after(&mut self, end: Offset) -> std::io::Result<()> {
+        while let Some(at) = self.snapshots.last().copied().filter(|at| *at > end) {
+            self.shared.disk.remove_file(&segment_path(&self.shared.dir, at, SNAPSHOT_SUFFIX))?;
+            self.snapshots.pop();
+        }
+        Ok(())
+    }
+}
+
+/// Offers the snapshots, newest first, and returns the offset from which batches are to be replayed.
+pub(super) fn replay_snapshot(
+    disk: &dyn Disk,
+    dir: &Path,
+    snapshots: &[Offset],
+    log_start: Offset,
+    replay: &mut dyn Replay,
+) -> Result<Offset, LogError> {
+    for at in snapshots.iter().rev() {
+        match read_checked(disk, &segment_path(dir, *at, SNAPSHOT_SUFFIX), MAGIC, VERSION) {
+            Ok(Some((_, payload))) if replay.snapshot(*at, &payload) => return Ok(*at),
+            Ok(_) => tracing::warn!(?dir, offset = %at, "a producer snapshot cannot be used, trying an older one"),
+            Err(error) => tracing::warn!(%error, "a producer snapshot cannot be read, trying an older one"),
+        }
+    }
+    Ok(log_start)
+}

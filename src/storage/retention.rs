@@ -1,0 +1,382 @@
+//! Giving up records: old ones at the front (retention, deletion), wrong ones at the end (truncation).
+//!
+//! ```text
+//!    advance_log_start            truncate_to
+//!   ◄───────────────┤            ├───────────►
+//!    ┌──────────┬──────────┬──────────┬──────┐
+//!    └──────────┴──────────┴──────────┴──────┘
+//! ```
+//!
+//! At the front the new log start is written down before a file goes, so that a crash between the two leaves files to
+//! remove at the next open, never a hole. At the end the recovery point is lowered first, for the same reason.
+
+use std::io;
+
+use super::append::is_aged;
+use super::disk::SyncPoint;
+use super::error::LogError;
+use super::log::{Log, Tail};
+use super::partition_state::{PartitionState, RecoveryPoint};
+use super::recovery::rebuild_indexes;
+use super::scan::{Check, Scanner, Step};
+use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
+use super::view::{SegmentRef, Shared};
+use crate::types::{Offset, TimestampMs};
+
+/// A segment whose files are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletedSegment {
+    /// Its first offset.
+    pub base: Offset,
+    /// Its end, exclusive.
+    pub end: Offset,
+    /// The size of its records in bytes.
+    pub bytes: u64,
+}
+
+/// What a round of retention did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionOutcome {
+    /// What was deleted, oldest first.
+    pub deleted: Vec<DeletedSegment>,
+    /// The log's start after it.
+    pub log_start: Offset,
+    /// Whether the active segment was closed for its age.
+    pub rolled: bool,
+}
+
+impl Log {
+    /// Deletes what the retention settings no longer keep: whole segments, oldest first, never one with a record at or
+    /// above `high_watermark`. An aged active segment is closed first, so that it can expire too.
+    ///
+    /// A segment whose records carry no timestamps never expires by age.
+    ///
+    /// # Errors
+    /// The disk's, or [`LogError::Failed`].
+    pub fn apply_retention(&mut self, now: TimestampMs, high_watermark: Offset) -> Result<RetentionOutcome, LogError> {
+        self.check_alive()?;
+        self.rebuild_wrong_indexes()?;
+        let mut start = self.log_start();
+        for at in 0..self.segment_count() {
+            let segment = self.shared.read().segment_ref(at);
+            if segment.end > high_watermark || !self.is_expired(&segment, now)? {
+                break;
+            }
+            start = start.max(segment.end);
+        }
+        start = start.max(self.start_for_size(high_watermark));
+        let rolled = self.is_active_due(now, start);
+        if rolled {
+            self.roll().map_err(|error| self.fail(error))?;
+        }
+        let deleted = self.advance_log_start(start)?;
+        Ok(RetentionOutcome { deleted, log_start: self.log_start(), rolled })
+    }
+
+    /// Rebuilds the indexes of sealed segments that led readers astray.
+    fn rebuild_wrong_indexes(&mut self) -> Result<(), LogError> {
+        let wrong: Vec<_> = {
+            let view = self.shared.read();
+            let sealed = view.segments.iter().filter(|segment| segment.index_is_wrong && segment.handles.is_none());
+            sealed.map(|segment| (segment.base, segment.size, segment.end)).collect()
+        };
+        for (base, size, end) in wrong {
+            let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
+            let rebuilt = rebuild_indexes(disk, dir, base, size, end, self.config.index_interval_bytes)?;
+            self.shared.forget_files(base);
+            let mut view = self.shared.write();
+            if let Some(segment) = view.segments.iter_mut().find(|segment| segment.base == base) {
+                *segment = Segment { opened_at: segment.opened_at, ..rebuilt };
+            }
+        }
+        Ok(())
+    }
+
+    fn is_expired(&self, segment: &SegmentRef, now: TimestampMs) -> Result<bool, LogError> {
+        let Some(retention_ms) = self.config.retention_ms else {
+            return Ok(false);
+        };
+        let largest = self.shared.largest_timestamp(segment)?;
+        Ok(largest.is_some_and(|(largest, _)| {
+            u64::try_from(now.0.saturating_sub(largest.0)).is_ok_and(|age| age > retention_ms)
+        }))
+    }
+
+    /// The log start that brings the size down to what is kept. The active segment stays whatever its size.
+    fn start_for_size(&self, high_watermark: Offset) -> Offset {
+        let mut start = self.log_start();
+        let Some(kept) = self.config.retention_bytes else {
+            return start;
+        };
+        let mut excess = self.size_bytes().saturating_sub(kept);
+        let view = self.shared.read();
+        let sealed = view.segments.len() - usize::from(!view.segments.is_empty());
+        for segment in view.segments.iter().take(sealed) {
+            if segment.size > excess || segment.end > high_watermark {
+                break;
+            }
+            excess -= segment.size;
+            start = start.max(segment.end);
+        }
+        start
+    }
+
+    fn is_active_due(&self, now: TimestampMs, start: Offset) -> bool {
+        let view = self.shared.read();
+        let active = view.segments.back().filter(|_| !matches!(self.tail, Tail::Sealed));
+        active.is_some_and(|active| {
+            active.size > 0 && (active.end <= start || is_aged(active, now, self.config.segment_ms))
+        })
+    }
+
+    /// Moves the log's start up to `to` and deletes the segments that lie before it as a whole, the active one excepted.
+    /// The caller keeps `to` at or below the high watermark. Moving it back does nothing.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`] beyond the written end; the disk's when the new start cannot be written down.
+    pub fn advance_log_start(&mut self, to: Offset) -> Result<Vec<DeletedSegment>, LogError> {
+        self.check_alive()?;
+        if to > self.written_end() {
+            return Err(self.shared.read().out_of_range(to));
+        }
+        if to > self.log_start() {
+            let state = PartitionState { log_start: to, ..self.state_now(self.state.high_watermark) };
+            self.save_state(state)?;
+            // After the new start is written down: with the epochs first, a crash in between leaves records without one.
+            self.epochs.advance_start(to);
+        }
+        let mut deleted = Vec::new();
+        let mut view = self.shared.write();
+        view.log_start = view.log_start.max(to);
+        while let Some(oldest) = view.segments.front()
+            && oldest.end <= view.log_start
+            && (view.segments.len() > 1 || matches!(self.tail, Tail::Sealed))
+        {
+            deleted.push(DeletedSegment { base: oldest.base, end: oldest.end, bytes: oldest.size });
+            view.segments.pop_front();
+            view.generation += 1;
+        }
+        let log_start = view.log_start;
+        view.damaged.retain(|(_, end)| *end > log_start);
+        drop(view);
+        for segment in &deleted {
+            if let Err(error) = self.shared.remove_files(segment.base) {
+                // The next open finds it below the log's start and removes it then.
+                tracing::warn!(partition = %self.identity, base = %segment.base, %error, "cannot delete a segment's files");
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Cuts the log off at `end`, or at the start of the batch that `end` falls into. When this returns, what was cut
+    /// off is gone for good. An `end` at or past the written end does nothing.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`] below the log's start, where truncation cannot help: start anew. A failure of the
+    /// disk is final.
+    pub fn truncate_to(&mut self, end: Offset) -> Result<(), LogError> {
+        self.check_alive()?;
+        if end >= self.written_end() {
+            return Ok(());
+        }
+        if end < self.log_start() {
+            return Err(self.shared.read().out_of_range(end));
+        }
+        let cut = self.place_of(end)?;
+        self.mark_written()
+            .and_then(|()| self.lower_recovery_point(cut))
+            .and_then(|()| self.cut_at(cut))
+            .map_err(|error| self.fail(error))
+    }
+
+    /// Where the batch starts that holds `end`.
+    fn place_of(&self, end: Offset) -> Result<RecoveryPoint, LogError> {
+        let view = self.shared.read();
+        let Some(at) = view.position_of_segment(end) else {
+            return Err(view.out_of_range(end));
+        };
+        let segment = view.segment_ref(at);
+        drop(view);
+        let file = self.shared.log_file(&segment)?;
+        let cut = |offset, position| RecoveryPoint { offset, segment: segment.base, position };
+        let mut scanner = self.shared.place_before(&segment, end).scanner(&*file, &segment)?;
+        loop {
+            let reached = scanner.expected.unwrap_or(segment.base).min(end);
+            match scanner.step()? {
+                Step::Batch { header, position } if header.end_offset_exclusive() > end => {
+                    return Ok(cut(header.base_offset.min(end), position));
+                }
+                Step::Batch { .. } => {}
+                Step::Bad { .. } => match scanner.resync(segment.end)? {
+                    // The damaged range stays, and with it what is good behind it.
+                    Some((header, _)) if header.base_offset <= end => {}
+                    _ => {
+                        let (position, due) = scanner.bad_place;
+                        return Ok(cut(due.unwrap_or(reached).min(end), position));
+                    }
+                },
+                Step::End => return Ok(cut(reached, segment.size)),
+            }
+        }
+    }
+
+    /// A crash while files are cut must find a recovery point that lies before the cut.
+    fn lower_recovery_point(&mut self, cut: RecoveryPoint) -> io::Result<()> {
+        if self.synced.offset > cut.offset {
+            self.synced = cut;
+        }
+        let recovery = if self.state.recovery.offset > cut.offset { cut } else { self.state.recovery };
+        let state = PartitionState {
+            recovery,
+            high_watermark: self.state.high_watermark.min(cut.offset),
+            ..self.state.clone()
+        };
+        if state != self.state {
+            state.write(&*self.shared.disk, &self.shared.dir)?;
+            self.state = state;
+        }
+        Ok(())
+    }
+
+    fn cut_at(&mut self, cut: RecoveryPoint) -> io::Result<()> {
+        self.drop_snapshots_after(cut.offset)?;
+        // From the end, so that a kill in between leaves a log without a hole.
+        loop {
+            let newest = self.shared.read().segments.back().map(|newest| newest.base);
+            let Some(base) = newest.filter(|base| *base > cut.segment) else {
+                break;
+            };
+            let mut view = self.shared.write();
+            view.segments.pop_back();
+            view.generation += 1;
+            view.written_end = base;
+            drop(view);
+            self.tail = Tail::Closed;
+            self.shared.remove_files(base)?;
+        }
+        let handles = self.writable_newest()?;
+        {
+            let mut view = self.shared.write();
+            view.generation += 1;
+            view.written_end = cut.offset;
+            view.damaged.retain(|(start, _)| *start < cut.offset);
+            if let Some((_, end)) = view.damaged.last_mut() {
+                *end = (*end).min(cut.offset);
+            }
+            self.truncated_at_generation = view.generation;
+            if let Some(newest) = view.segments.back_mut() {
+                (newest.size, newest.end) = (cut.position, cut.offset);
+            }
+        }
+        handles.log.set_len(cut.position)?;
+        self.cut_indexes(&handles, cut)?;
+        handles.log.sync_data(SyncPoint::Truncation)?;
+        self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
+        self.epochs.truncate_to(cut.offset);
+        self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
+        // What the sync above covered of this segment is durable; sealed segments before it may still have to be synced.
+        if self.sealed_unsynced.is_empty() && !self.sync_in_flight {
+            self.synced = cut;
+        }
+        Ok(())
+    }
+
+    /// The newest segment's files, opened for writing: it is the active one again.
+    fn writable_newest(&mut self) -> io::Result<Handles> {
+        if matches!(self.tail, Tail::Sealed) {
+            self.tail = Tail::Closed;
+        }
+        self.open_tail()
+    }
+
+    fn cut_indexes(&mut self, handles: &Handles, cut: RecoveryPoint) -> io::Result<()> {
+        let mut view = self.shared.write();
+        let Some(newest) = view.segments.back_mut() else {
+            return Ok(());
+        };
+        let mut cut_segment =
+            Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
+        std::mem::swap(&mut cut_segment.offsets, &mut newest.offsets);
+        std::mem::swap(&mut cut_segment.times, &mut newest.times);
+        // Readers must not follow entries that are about to go: until the cut is done they see an empty index.
+        newest.handles = cut_segment.handles.clone();
+        drop(view);
+        cut_segment.offsets.truncate_where(&*handles.index, |entry| entry.last_offset < cut.offset)?;
+        cut_segment.times.truncate_where(&*handles.time_index, |entry| entry.last_offset < cut.offset)?;
+        cut_segment.resume(handles, cut.position, cut.offset, self.config.index_interval_bytes)?;
+        if let Some(newest) = self.shared.write().segments.back_mut() {
+            *newest = cut_segment;
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// Brings what is counted along the way (size, largest timestamp, bytes since the last index entry) up to
+    /// `position`, from the last index entry on, by the headers of the batches.
+    pub(super) fn resume(
+        &mut self,
+        handles: &Handles,
+        position: u64,
+        end: Offset,
+        index_interval_bytes: u64,
+    ) -> io::Result<()> {
+        let last_time = self.times.last(|| Ok(handles.time_index.clone()))?;
+        let last_place = self.offsets.last(|| Ok(handles.index.clone()))?;
+        self.largest = last_time.map(|entry| (entry.timestamp, entry.last_offset));
+        self.last_indexed_time = last_time.map_or(TimestampMs::NONE, |entry| entry.timestamp);
+        self.bytes_since_index = 0;
+        let start = last_place.map_or(0, |entry| entry.position).min(position);
+        self.size = start;
+        let mut scanner = Scanner::new(&*handles.log, position, start, None, Check::Headers);
+        loop {
+            match scanner.step()? {
+                Step::Batch { header, position } => {
+                    self.size = position;
+                    self.observe(&header, index_interval_bytes);
+                }
+                // Known damage on the way: what can be read behind it still counts.
+                Step::Bad { .. } => match scanner.resync(end)? {
+                    Some(_) => {}
+                    None => break,
+                },
+                Step::End => break,
+            }
+        }
+        (self.size, self.end) = (position, end);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Removes a segment's files, the records last: an index without a log is removed at the next open.
+    pub(super) fn remove_files(&self, base: Offset) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        let suffixes = [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX];
+        let removed = suffixes.into_iter().try_for_each(|suffix| gone(self.disk.remove_file(&self.path(base, suffix))));
+        self.forget_files(base);
+        removed
+    }
+
+    /// The segment's largest timestamp and the last offset of the batch that has it.
+    pub(super) fn largest_timestamp(&self, segment: &SegmentRef) -> io::Result<Option<(TimestampMs, Offset)>> {
+        if segment.largest.is_some() || segment.size == 0 {
+            return Ok(segment.largest);
+        }
+        let file = self.time_index_file(segment)?;
+        let Some(last) = (file.len()? / 12).checked_sub(1) else {
+            return Ok(None);
+        };
+        let entry: super::time_index::TimeEntry = super::index::entry_at(&*file, segment.base, last)?;
+        let largest = Some((entry.timestamp, entry.last_offset));
+        if let Some(known) =
+            self.write().segments.iter_mut().find(|known| known.base == segment.base && known.size == segment.size)
+        {
+            known.largest = largest;
+        }
+        Ok(largest)
+    }
+}

@@ -1,0 +1,288 @@
+//! Reading a segment from front to back: batch by batch, or past a bad place to the next whole batch.
+//!
+//! ```text
+//!   ┌───────┬───────┬──────────▒▒▒▒▒▒▒▒▒▒▒▒▒┬───────┐
+//!   │ batch │ batch │   bad    ▒▒▒▒▒▒▒▒▒▒▒▒▒│ batch │   end of the file
+//!   └───────┴───────┴──────────▒▒▒▒▒▒▒▒▒▒▒▒▒┴───────┘
+//!      step    step    step: Bad            resync ──► step
+//! ```
+//!
+//! A scan never panics, always ends, and holds at most one batch in memory, whatever the bytes are.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::disk::{DiskFile, read_full_at};
+use crate::types::record_batch::header::MAGIC;
+use crate::types::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordBatch};
+use crate::types::{LeaderEpoch, Offset};
+
+/// No batch is larger: twice the largest `max_batch_bytes` that can be set. A length field above it is damage.
+pub(super) const MAX_PLAUSIBLE_BATCH_BYTES: u64 = 128 << 20;
+
+/// Read at once when only headers are looked at.
+const HEADER_WINDOW_BYTES: usize = 32 << 10;
+/// Read at once when whole batches are checked.
+const VERIFY_WINDOW_BYTES: usize = 1 << 20;
+
+/// Where the bytes come from.
+pub(super) trait ScanSource {
+    /// Reads until `buffer` is full or the source ends, and returns how many bytes came.
+    fn read_full(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+}
+
+impl ScanSource for dyn DiskFile + '_ {
+    fn read_full(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        read_full_at(self, buffer, position)
+    }
+}
+
+impl ScanSource for [u8] {
+    fn read_full(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let rest = usize::try_from(position).ok().and_then(|from| self.get(from..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+/// How closely a batch is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The header's form and its place in the order of offsets.
+    Headers,
+    /// The checksum too.
+    Checksums,
+}
+
+/// Why no batch can be read at a position.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Badness {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error("a batch starts at offset {found} where {expected} is due")]
+    Offset { expected: Offset, found: Offset },
+    #[error("a batch carries leader epoch {found} after {last}")]
+    Epoch { last: LeaderEpoch, found: LeaderEpoch },
+    #[error("a batch's last offset delta is {delta}")]
+    Delta { delta: i32 },
+    #[error("a batch claims {bytes} bytes")]
+    TooLarge { bytes: u64 },
+}
+
+/// What stands at the scanner's position.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A batch, good as far as was checked. The scanner stands behind it.
+    Batch { header: BatchHeader, position: u64 },
+    /// No batch. The scanner stays here: see [`Scanner::resync`].
+    Bad { position: u64, why: Badness },
+    /// The end.
+    End,
+}
+
+enum Candidate {
+    At(u64),
+    LookOnAt(u64),
+    NoMore,
+}
+
+/// Walks over the batches of a segment.
+pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
+    source: &'a S,
+    /// Where the scan ends: bytes beyond are not looked at.
+    limit: u64,
+    pub position: u64,
+    /// The offset that is due next; `None` takes what comes.
+    pub expected: Option<Offset>,
+    /// Epochs below this are bad, if it is set. Readers do not set it: the epoch is not under the checksum, and one that
+    /// was damaged upwards must not hide what follows.
+    pub epoch: Option<LeaderEpoch>,
+    /// Where the damage begins that the last [`Scanner::resync`] passed, and the offset that was due there.
+    pub bad_place: (u64, Option<Offset>),
+    /// The last batch that was passed by its header alone.
+    unverified: Option<(BatchHeader, u64)>,
+    check: Check,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
+    pub(super) fn new(source: &'a S, limit: u64, position: u64, expected: Option<Offset>, check: Check) -> Self {
+        let (window, window_start) = (Vec::new(), 0);
+        let (bad_place, unverified) = ((position, expected), None);
+        Self { source, limit, position, expected, epoch: None, bad_place, unverified, check, window, window_start }
+    }
+
+    /// Looks at the current position.
+    pub(super) fn step(&mut self) -> io::Result<Step> {
+        let position = self.position;
+        if position >= self.limit {
+            return Ok(Step::End);
+        }
+        let header = match self.examine(position)? {
+            Ok(header) => header,
+            Err(why) => return Ok(Step::Bad { position, why }),
+        };
+        self.position += header.total_bytes() as u64;
+        self.expected = Some(header.end_offset_exclusive());
+        self.unverified = (self.check == Check::Headers).then_some((header, position));
+        self.epoch = self.epoch.map(|_| header.leader_epoch);
+        Ok(Step::Batch { header, position })
+    }
+
+    /// Goes on from another place.
+    fn jump(&mut self, position: u64, expected: Option<Offset>) {
+        self.unverified = None;
+        self.position = position;
+        self.expected = expected;
+    }
+
+    /// The bytes of the batch that a step just returned.
+    pub(super) fn batch(&mut self, header: &BatchHeader, position: u64) -> io::Result<RecordBatch> {
+        let bytes = self.bytes(position, header.total_bytes())?;
+        Ok(RecordBatch { header: *header, body: Bytes::copy_from_slice(bytes.get(HEADER_BYTES..).unwrap_or_default()) })
+    }
+
+    /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
+    /// later and all its records before `before`. The scanner moves there.
+    pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
+        self.step_back_if_led_astray()?;
+        self.bad_place = (self.position, self.expected);
+        let from = self.position;
+        // A batch that merely comes too late is good itself.
+        if let Some(found) = self.whole_batch_at(from, before)? {
+            return Ok(Some(found));
+        }
+        // When only the body is damaged the length still tells where the next batch starts. It goes first, because a
+        // record's value may hold bytes that look like a batch.
+        if let Ok(header) = BatchHeader::parse(self.bytes(from, HEADER_BYTES)?) {
+            let next = from + header.total_bytes() as u64;
+            if let Some(found) = self.whole_batch_at(next, before)? {
+                return Ok(Some(found));
+            }
+        }
+        let mut position = from + 1;
+        while position + HEADER_BYTES as u64 <= self.limit {
+            match self.next_candidate(position, before)? {
+                Candidate::At(candidate) => match self.whole_batch_at(candidate, before)? {
+                    Some(found) => return Ok(Some(found)),
+                    None => position = candidate + 1,
+                },
+                Candidate::LookOnAt(next) => position = next,
+                Candidate::NoMore => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// When the batch before the bad place is damaged itself, its length is what led here: the damage begins there.
+    fn step_back_if_led_astray(&mut self) -> io::Result<()> {
+        if let Some((header, position)) = self.unverified.take()
+            && header.verify_checksum(self.bytes(position, header.total_bytes())?).is_err()
+        {
+            (self.position, self.expected) = (position, Some(header.base_offset));
+        }
+        Ok(())
+    }
+
+    /// The first position in the window from `position` on whose bytes could be a header.
+    fn next_candidate(&mut self, position: u64, before: Offset) -> io::Result<Candidate> {
+        let due = self.expected.unwrap_or(Offset::ZERO);
+        if self.bytes(position, HEADER_BYTES)?.len() < HEADER_BYTES {
+            return Ok(Candidate::NoMore);
+        }
+        let room = self.limit - position;
+        let start = usize::try_from(position - self.window_start).unwrap_or(usize::MAX);
+        let looks_like_a_header = |head: &[u8]| {
+            head[16] == MAGIC
+                && BatchHeader::parse(head).is_ok_and(|header| {
+                    header.total_bytes() as u64 <= room.min(MAX_PLAUSIBLE_BATCH_BYTES)
+                        && header.base_offset >= due
+                        && header.last_offset() < before
+                })
+        };
+        let window = self.window.get(start..).unwrap_or_default();
+        Ok(match window.windows(HEADER_BYTES).position(looks_like_a_header) {
+            Some(at) => Candidate::At(position + at as u64),
+            // A header that starts in the window's last bytes ends in the next window.
+            None => Candidate::LookOnAt(self.window_end() - HEADER_BYTES as u64 + 1),
+        })
+    }
+
+    fn whole_batch_at(&mut self, position: u64, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
+        let (due, check) = (self.expected, self.check);
+        (self.expected, self.check) = (None, Check::Checksums);
+        let examined = self.examine(position);
+        (self.expected, self.check) = (due, check);
+        let usable =
+            |header: &BatchHeader| header.base_offset >= due.unwrap_or(Offset::ZERO) && header.last_offset() < before;
+        match examined? {
+            Ok(header) if usable(&header) => {
+                self.jump(position, Some(header.base_offset));
+                Ok(Some((header, position)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn examine(&mut self, position: u64) -> io::Result<Result<BatchHeader, Badness>> {
+        let rest = self.limit.saturating_sub(position);
+        let header = match BatchHeader::parse(self.bytes(position, HEADER_BYTES)?) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if let Err(why) = self.check_place(&header, rest) {
+            return Ok(Err(why));
+        }
+        if self.check == Check::Checksums {
+            let bytes = self.bytes(position, header.total_bytes())?;
+            return Ok(header.verify_checksum(bytes).map(|()| header).map_err(Badness::Batch));
+        }
+        Ok(Ok(header))
+    }
+
+    fn check_place(&self, header: &BatchHeader, rest: u64) -> Result<(), Badness> {
+        let bytes = header.total_bytes() as u64;
+        if bytes > MAX_PLAUSIBLE_BATCH_BYTES {
+            return Err(Badness::TooLarge { bytes });
+        }
+        if bytes > rest {
+            let have = usize::try_from(rest).unwrap_or(usize::MAX);
+            return Err(BatchError::Truncated { have, need: header.total_bytes() }.into());
+        }
+        if header.last_offset_delta < 0 || header.base_offset.0 + header.last_offset_delta as u64 >= Offset::MAX.0 {
+            return Err(Badness::Delta { delta: header.last_offset_delta });
+        }
+        match self.expected {
+            Some(expected) if expected != header.base_offset => {
+                Err(Badness::Offset { expected, found: header.base_offset })
+            }
+            _ => match self.epoch {
+                Some(last) if header.leader_epoch < last => Err(Badness::Epoch { last, found: header.leader_epoch }),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn window_end(&self) -> u64 {
+        self.window_start + self.window.len() as u64
+    }
+
+    /// `length` bytes at `position`, fewer where the segment ends.
+    fn bytes(&mut self, position: u64, length: usize) -> io::Result<&[u8]> {
+        let rest = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
+        let length = length.min(rest);
+        if position < self.window_start || position + length as u64 > self.window_end() {
+            let window = if self.check == Check::Checksums { VERIFY_WINDOW_BYTES } else { HEADER_WINDOW_BYTES };
+            self.window.resize(length.max(window).min(rest), 0);
+            let filled = self.source.read_full(&mut self.window, position)?;
+            self.window.truncate(filled);
+            self.window_start = position;
+        }
+        let start = usize::try_from(position - self.window_start).unwrap_or(usize::MAX);
+        let end = start.saturating_add(length).min(self.window.len());
+        Ok(self.window.get(start..end).unwrap_or_default())
+    }
+}
