@@ -128,7 +128,8 @@ impl Connection {
             client_id: config.client_id.clone(),
             software: concat!("callboard-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        connection.hello = connection.begin(&request, Vec::new())?.wait(config.connect_timeout).await?.0;
+        // The caller's timeout covers this, too, and words the error.
+        connection.hello = connection.begin(&request, Vec::new())?.wait(config.connect_timeout * 2).await?.0;
         Ok(connection)
     }
 

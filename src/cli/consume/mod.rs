@@ -217,6 +217,8 @@ async fn follow(
         };
         let kept = batch.iter().filter(|record| !ends.as_ref().is_some_and(|ends| ends.excludes(record)));
         left -= write(kept, &mut sink, counters)?;
+        // While records are always ready nothing above waits, and the other consumers want their turn.
+        tokio::task::coop::consume_budget().await;
     }
     sink.flush()
 }

@@ -160,8 +160,9 @@ impl Sender {
     fn learn_stale_topics(&self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) {
         let max_age = self.shared.client.config().metadata_max_age;
         for (at, topic) in state.topics.iter_mut().enumerate() {
-            let is_due = topic.is_stale || now.duration_since(topic.learned) > max_age;
-            if !is_due || topic.is_learning || topic.is_gone {
+            // One that is gone is asked for again when a batch that was on its way comes back, or a record is sent.
+            let is_due = topic.is_stale || (!topic.is_gone && now.duration_since(topic.learned) > max_age);
+            if !is_due || topic.is_learning {
                 continue;
             }
             if topic.not_before.is_some_and(|moment| moment > now) {

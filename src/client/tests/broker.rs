@@ -25,6 +25,8 @@ pub enum Fault {
     None,
     /// Answers each partition with this error, and does nothing.
     Refuse(ErrorCode),
+    /// The same, with the answer held until [`FakeBroker::release`].
+    RefuseHeld(ErrorCode),
     /// Does it, and closes the connection instead of answering.
     DoAndHangUp,
     /// Does nothing and closes the connection.
@@ -327,7 +329,9 @@ impl FakeBroker {
             _ => {}
         }
         let outcomes = match fault {
-            Fault::Refuse(code) => request.partitions.iter().map(|_| Err(ApiError::new(code, "as scripted"))).collect(),
+            Fault::Refuse(code) | Fault::RefuseHeld(code) => {
+                request.partitions.iter().map(|_| Err(ApiError::new(code, "as scripted"))).collect()
+            }
             _ => self.append(&request, frame.attachments),
         };
         if fault == Fault::DoAndHangUp {
@@ -339,7 +343,7 @@ impl FakeBroker {
             return;
         }
         let answering = async move {
-            if fault == Fault::HoldAnswer {
+            if matches!(fault, Fault::HoldAnswer | Fault::RefuseHeld(_)) {
                 self.released.cancelled().await;
             }
             self.state().in_flight -= 1;
@@ -381,7 +385,7 @@ impl FakeBroker {
         loop {
             let grown = self.grown.notified();
             let (partitions, bytes) = match fault {
-                Fault::Refuse(code) => {
+                Fault::Refuse(code) | Fault::RefuseHeld(code) => {
                     let refusals = request.partitions.iter().map(|_| Err(ApiError::new(code, "as scripted")).into());
                     (refusals.collect(), vec![Bytes::new(); request.partitions.len()])
                 }

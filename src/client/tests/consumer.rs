@@ -159,6 +159,14 @@ async fn an_offset_out_of_range_goes_where_the_policy_says() {
     assert_eq!(soon(strict.recv()).await, Err(expected), "it stays stopped, and never hangs");
     soon(strict.seek("rides", 0, StartAt::Offset(Offset(11)))).await.expect("found");
     assert_eq!(next(&mut strict).await, (11, "b".into()));
+}
+
+#[tokio::test]
+async fn an_offset_out_of_range_goes_to_the_end_when_the_policy_says_so() {
+    let (broker, client) = start(1).await;
+    broker.state().topics.get_mut("rides").unwrap().1[0].start = Offset(10);
+    broker.put(0, batch(0, &["a", "b"]));
+    let at = StartAt::Offset(Offset(3));
     let mut latest = assigned(&client, quick().out_of_range(OutOfRange::Latest), at).await;
     eventually("it asked at the end", || broker.state().fetches.iter().any(|f| f.partitions[0].offset == Offset(12)))
         .await;
@@ -197,9 +205,15 @@ async fn damage_that_the_broker_knows_of_is_skipped_to_its_end() {
     broker.on_fetch([Fault::Refuse(ErrorCode::DamagedLog)]);
     let mut skipping = assigned(&client, quick().on_damaged(Damaged::Skip), StartAt::Earliest).await;
     assert_eq!(next(&mut skipping).await, (2, "c".into()));
+}
+
+#[tokio::test]
+async fn damage_that_the_broker_knows_of_is_an_error_with_its_words() {
+    let (broker, client) = start(1).await;
     broker.on_fetch([Fault::Refuse(ErrorCode::DamagedLog)]);
     let mut strict = assigned(&client, quick(), StartAt::Earliest).await;
-    assert!(matches!(soon(strict.recv()).await, Err(ClientError::Damaged { .. })));
+    let error = soon(strict.recv()).await.expect_err("damaged");
+    assert!(matches!(error, ClientError::Damaged { .. }) && error.to_string().contains("as scripted"), "{error}");
 }
 
 #[tokio::test]

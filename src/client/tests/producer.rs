@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::broker::{FakeBroker, Fault};
-use super::{config, eventually, soon, start};
+use super::{eventually, soon, start};
 use crate::client::{Acks, Client, ClientError, Compression, Delivery, OutgoingRecord, Producer, ProducerConfig};
 use crate::protocol::ErrorCode;
 use crate::types::{LeaderEpoch, Offset, ProducerId, TimestampMs};
@@ -201,21 +201,25 @@ async fn without_idempotence_the_same_retry_is_a_duplicate() {
 async fn order_holds_when_the_first_of_several_batches_in_flight_is_refused() {
     for code in [ErrorCode::NotLeader, ErrorCode::Overloaded, ErrorCode::NotEnoughReplicas] {
         let (broker, client) = start(1).await;
-        broker.on_produce([Fault::Refuse(code)]);
         let producer = producer(&client, ProducerConfig::default().linger(HOUR).delivery_timeout(2 * HOUR)).await;
+        offset(send_alone(&producer, "a").await).await;
+        // The later ones are refused before the first is, because the broker misses it.
+        broker.on_produce([Fault::RefuseHeld(code)]);
         let mut deliveries = Vec::new();
-        for value in ["a", "b", "c", "d", "e"] {
+        for (index, value) in ["b", "c", "d", "e"].into_iter().enumerate() {
             deliveries.push(send_alone(&producer, value).await);
+            if index == 0 {
+                eventually("it is on its way", || broker.state().produce_requests == 2).await;
+            }
         }
+        eventually("a later one came", || broker.state().produce_requests > 2).await;
+        broker.release();
         for (index, delivery) in deliveries.into_iter().enumerate() {
-            assert_eq!(offset(delivery).await, Some(index as u64), "{code:?}");
+            assert_eq!(offset(delivery).await, Some(index as u64 + 1), "{code:?}");
         }
         assert_eq!(texts(&broker.values(0)), ["a", "b", "c", "d", "e"], "{code:?}");
-        assert!(
-            broker.state().seen.iter().all(|seen| seen.producer.0 == ProducerId(1)),
-            "the same producer id throughout"
-        );
-        assert!(producer.stats().retries > 0);
+        assert!(broker.state().seen.iter().all(|seen| seen.producer.0 == ProducerId(1)), "one producer id throughout");
+        assert!(producer.stats().retries > 1);
     }
 }
 
@@ -251,17 +255,20 @@ async fn order_holds_and_nothing_is_doubled_through_a_storm_of_faults() {
 #[tokio::test]
 async fn a_refusal_that_no_retry_helps_fails_its_records_and_leaves_no_gap() {
     let (broker, client) = start(1).await;
-    broker.on_produce([Fault::Refuse(ErrorCode::BatchTooLarge)]);
+    broker.on_produce([Fault::None, Fault::RefuseHeld(ErrorCode::BatchTooLarge)]);
     let producer = producer(&client, ProducerConfig::default().linger(HOUR).delivery_timeout(2 * HOUR)).await;
+    offset(send_alone(&producer, "before").await).await;
     let refused = send_alone(&producer, "too large").await;
+    eventually("it is on its way", || broker.state().produce_requests == 2).await;
     let behind = send_alone(&producer, "fine").await;
+    eventually("the next one is behind it", || broker.state().produce_requests == 3).await;
+    broker.release();
     match soon(refused).await {
         Err(ClientError::Refused { error, .. }) => assert_eq!(error.code, ErrorCode::BatchTooLarge),
         other => panic!("{other:?}"),
     }
-    assert_eq!(offset(behind).await, Some(0));
-    let seen = sequences(&broker);
-    assert_eq!(seen.last(), Some(&(1, 0)), "the number that was never used is used: {seen:?}");
+    assert_eq!(offset(behind).await, Some(1));
+    assert_eq!(sequences(&broker), [(1, 0), (1, 1), (1, 2), (1, 1)], "the number that was never used is used");
 }
 
 #[tokio::test]
@@ -407,7 +414,6 @@ fn deliveries_resolve_when_their_runtime_is_gone() {
     drop(runtime);
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert!(other.block_on(soon(delivery)).is_err());
-    let _ = config;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
