@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atomic_file::{AtomicFileError, TEMPORARY_SUFFIX};
-use super::disk::{Disk, child};
+use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
 use super::leader_epochs::LeaderEpochs;
@@ -142,6 +142,9 @@ impl Log {
             let (found, expected) = (found.to_string(), identity.to_string());
             return Err(LogError::WrongPartition { path: dir.to_owned(), found, expected });
         }
+        // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after a
+        // power loss, nor files be removed on the word of one that does. Costs nothing when all is durable.
+        disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
         let boot_id = disk.boot_id()?;
         let mut listing = Listing::read(&*disk, dir)?;
         let (state, state_is_lost) = read_state(&*disk, dir, &listing)?;

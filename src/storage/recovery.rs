@@ -227,6 +227,11 @@ impl<'a> Recovery<'a> {
             segment.size = position;
             self.cut(&handles, base, position, size)?;
         }
+        if self.same_boot {
+            // Perhaps the process ended because a sync failed. Then the page cache shows what is not on disk, and calls it
+            // clean: syncing alone would report success and save nothing. Written again it is dirty again.
+            rewrite(&*handles.log, position, segment.size)?;
+        }
         segment.index_largest_time();
         segment.offsets.flush(&*handles.index)?;
         segment.times.flush(&*handles.time_index)?;
@@ -350,6 +355,22 @@ impl<'a> Recovery<'a> {
         self.due = self.state.log_start;
         Ok(())
     }
+}
+
+/// Writes what `from..to` of a file reads as over itself.
+fn rewrite(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX))];
+    let mut at = from;
+    while at < to {
+        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+        let filled = read_full_at(file, &mut buffer[..length], at)?;
+        if filled == 0 {
+            break;
+        }
+        write_all_at(file, &buffer[..filled], at)?;
+        at += filled as u64;
+    }
+    Ok(())
 }
 
 /// Reads `from..to` of a file, writes it to `copy` if there is one, and returns whether all bytes are zero.

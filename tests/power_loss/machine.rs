@@ -17,7 +17,7 @@ use callboard::types::{
 };
 use uuid::Uuid;
 
-use crate::expected::{Expected, Found, Presence};
+use crate::expected::{Expected, Found, Presence, Producers};
 use crate::workload::Step;
 
 const CONFIG: LogConfig = LogConfig {
@@ -32,7 +32,7 @@ const CONFIG: LogConfig = LogConfig {
 /// Why a run ends early.
 #[derive(Debug)]
 pub enum Stop {
-    /// The machine has stopped, as it was told to.
+    /// The machine has stopped, as it was told to, or the disk has failed, as it was told to.
     Crashed,
     /// A promise was broken.
     Wrong(String),
@@ -79,6 +79,8 @@ pub struct Machine {
     all_written_survives: bool,
     /// The operation, counted from the first, at which the machine stops.
     crash_at: Option<u64>,
+    /// Whether the disk may fail: an error is no broken promise then.
+    pub disk_may_fail: bool,
     records: u64,
 }
 
@@ -96,6 +98,7 @@ impl Machine {
             clean_stop: CleanStop::No,
             all_written_survives: true,
             crash_at: None,
+            disk_may_fail: false,
             records: 0,
         }
     }
@@ -121,6 +124,7 @@ impl Machine {
     fn stop_of(&self, doing: &str, error: &impl Display) -> Stop {
         match self.disk.exists(Path::new("/")) {
             Err(crash) if is_crash(&crash) => Stop::Crashed,
+            _ if self.disk_may_fail => Stop::Crashed,
             _ => Stop::Wrong(format!("{doing}: {error}")),
         }
     }
@@ -212,13 +216,15 @@ impl Machine {
         let doing = format!("opening partition {index}");
         let cluster_id = self.identity.map(|meta| meta.cluster).expect("the data directory is open");
         let identity = identity(cluster_id, index, self.partitions[&index].incarnation);
-        let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut ());
+        let mut producers = Producers::default();
+        let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut producers);
         let (log, report) = opened.map_err(|error| self.stop_of(&doing, &error))?;
         let reads = self.disk.read_count(".log") - reads_before;
-        if clean && reads > 0 {
+        // A snapshot that cannot be read is made up for from the records.
+        if clean && reads > 0 && !self.disk_may_fail {
             return Err(Stop::Wrong(format!("{doing}: {reads} reads of record data after a clean stop: {report:?}")));
         }
-        let found = look(&log).map_err(|error| self.stop_of(&doing, &error))?;
+        let found = look(&log, producers).map_err(|error| self.stop_of(&doing, &error))?;
         let all_written_survives = self.all_written_survives || clean;
         let expected = self.expected(index);
         expected
@@ -299,8 +305,11 @@ impl Machine {
             }
             Step::Checkpoint(_) => {
                 let (end, high_watermark) = (log.written_end(), Offset(self.expected(index).durable_end));
-                log.write_producer_snapshot(end, b"producers").map_err(|error| self.stop_of("snapshot", &error))?;
-                log.save_checkpoint(high_watermark).map_err(|error| self.stop_of("checkpoint", &error))
+                let producers = self.expected(index).producer_snapshot(end.0);
+                log.write_producer_snapshot(end, &producers).map_err(|error| self.stop_of("snapshot", &error))?;
+                log.save_checkpoint(high_watermark).map_err(|error| self.stop_of("checkpoint", &error))?;
+                self.expected(index).high_watermark = high_watermark.0;
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -422,8 +431,10 @@ impl Machine {
         self.clean_stop = CleanStop::Perhaps(self.broker_epoch);
         for (index, log) in node.logs {
             let written = log.written_end();
-            log.close_cleanly(written, b"producers").map_err(|error| self.stop_of("closing", &error))?;
-            self.expected(index).durable_end = written.0;
+            let producers = self.expected(index).producer_snapshot(written.0);
+            log.close_cleanly(written, &producers).map_err(|error| self.stop_of("closing", &error))?;
+            let expected = self.expected(index);
+            (expected.durable_end, expected.high_watermark) = (written.0, written.0);
         }
         let marked = node.data_dir.mark_clean_stop(BrokerEpoch(self.broker_epoch));
         marked.map_err(|error| self.stop_of("marking a clean stop", &error))?;
@@ -455,7 +466,7 @@ fn identity(cluster_id: ClusterId, index: usize, incarnation: u128) -> Partition
 }
 
 /// Reads all that a log has.
-fn look(log: &Log) -> Result<Found, String> {
+fn look(log: &Log, producers: Producers) -> Result<Found, String> {
     let reader = log.reader();
     let (log_start, end) = (log.log_start(), log.written_end());
     let mut batches = Vec::new();
@@ -474,5 +485,14 @@ fn look(log: &Log) -> Result<Found, String> {
     }
     let epochs = log.leader_epochs().entries().iter().map(|(epoch, start)| (epoch.0, start.0)).collect();
     let damaged = reader.damaged_ranges().into_iter().map(|(start, end)| (start.0, end.0)).collect();
-    Ok(Found { log_start: log_start.0, end: end.0, durable_end: log.durable_end().0, batches, epochs, damaged })
+    Ok(Found {
+        log_start: log_start.0,
+        end: end.0,
+        durable_end: log.durable_end().0,
+        batches,
+        epochs,
+        damaged,
+        high_watermark: log.saved_high_watermark().0,
+        producers,
+    })
 }

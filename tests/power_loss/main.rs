@@ -15,6 +15,7 @@ mod workload;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use callboard::storage::disk::SyncPoint;
+use callboard::storage::disk::virtual_disk::FaultyOperation;
 use machine::{Machine, Outage, Stop};
 use workload::{SCRIPTS, Step, random_step};
 
@@ -51,6 +52,7 @@ fn run_script(machine: &mut Machine, script: &[Step]) -> Result<(), Stop> {
 
 /// Brings the machine up again, whatever it takes, and then shows that its logs work.
 fn recover(machine: &mut Machine, outage: Outage, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let killed = outage == Outage::Kill;
     let mut outage = outage;
     let mut cuts = rng.u8(0..3);
     let recovered = loop {
@@ -71,7 +73,7 @@ fn recover(machine: &mut Machine, outage: Outage, rng: &mut fastrand::Rng) -> Re
     recovered.map_err(wrong)?;
     // What was found counts as durable, and a second look finds the same.
     machine.never_crash();
-    if rng.bool() {
+    if killed || rng.bool() {
         machine.go_down(Outage::TotalLoss);
         machine.start().map_err(wrong).map_err(|text| format!("opened a second time: {text}"))?;
     }
@@ -110,6 +112,38 @@ fn cut_everywhere(name: &str, script: &[Step], skipped: Option<SyncPoint>, losse
         }
     }
     Ok(operations)
+}
+
+/// What a disk can do besides stopping.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Nth(FaultyOperation),
+    /// The disk is full after this many times 200 bytes.
+    Full,
+}
+
+/// Runs a script while the disk fails at its `nth` operation of a kind, restarts, and looks at what is found. Returns
+/// whether the disk did fail.
+fn fail_once(name: &str, script: &[Step], fault: Fault, nth: u64, outage: Outage) -> Result<bool, String> {
+    let mut failed = false;
+    let case = format!("'{name}' with {fault:?} {nth}, {outage:?}");
+    told(&case, || {
+        let mut machine = Machine::new(nth, None);
+        machine.disk_may_fail = true;
+        match fault {
+            Fault::Nth(operation) => machine.disk.fail_nth(operation, nth, ""),
+            Fault::Full => machine.disk.set_capacity(Some(nth * 200)),
+        }
+        match run_script(&mut machine, script) {
+            Ok(()) => return Ok(()),
+            Err(Stop::Crashed) => failed = true,
+            Err(Stop::Wrong(wrong)) => return Err(wrong),
+        }
+        machine.disk_may_fail = false;
+        machine.disk.set_capacity(None);
+        recover(&mut machine, outage, &mut fastrand::Rng::with_seed(nth))
+    })?;
+    Ok(failed)
 }
 
 /// A long life: random work, cut at random places, recovered and worked on again.
@@ -158,6 +192,28 @@ fn short_scripts_survive_a_cut_at_every_operation() {
         let operations = cut_everywhere(name, script, None, 6).unwrap_or_else(|wrong| panic!("{wrong}"));
         assert!(operations > 20, "'{name}' has only {operations} operations to be cut at");
     }
+}
+
+#[test]
+fn a_disk_that_fails_or_is_full_at_any_operation_costs_nothing_that_was_acknowledged() {
+    let faults = [
+        Fault::Nth(FaultyOperation::Sync),
+        Fault::Nth(FaultyOperation::Write),
+        Fault::Nth(FaultyOperation::Read),
+        Fault::Full,
+    ];
+    let mut failures = 0;
+    for (name, script) in SCRIPTS {
+        for fault in faults {
+            for outage in [Outage::Kill, Outage::TotalLoss, Outage::PowerLoss] {
+                for nth in 1..60 {
+                    let failed = fail_once(name, script, fault, nth, outage).unwrap_or_else(|wrong| panic!("{wrong}"));
+                    failures += u32::from(failed);
+                }
+            }
+        }
+    }
+    assert!(failures > 1_000, "the disk failed only {failures} times");
 }
 
 #[test]
