@@ -10,9 +10,10 @@
 //! What is kept: records of one partition are appended in the order of the calls to `send`, through retries, too (with
 //! idempotence, or with `max_in_flight = 1`); an idempotent record is appended at most once; every [`Delivery`] resolves.
 //!
-//! Reading order: [`partitioner`], `delivery`, `partition`, `accumulator`, `sender`.
+//! Reading order: [`partitioner`], `delivery`, `batch`, `partition`, `accumulator`, `sender`.
 
 mod accumulator;
+mod batch;
 mod delivery;
 mod partition;
 pub mod partitioner;

@@ -1,5 +1,7 @@
 //! The client against a scripted broker: a node's answers, and everything that can go wrong with them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod broker;
 mod connection;
 mod consumer;
