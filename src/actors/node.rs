@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
@@ -111,11 +112,12 @@ pub struct Ready {
 pub struct RunningNode {
     ready: Ready,
     stop: mpsc::Sender<()>,
-    ended: oneshot::Receiver<Result<(), NodeError>>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<Result<(), NodeError>>,
 }
 
 impl RunningNode {
-    /// Starts a node and returns once it serves.
+    /// Starts a node and returns once it serves. Blocks meanwhile.
     ///
     /// # Errors
     /// [`NodeError`] says what stands against it.
@@ -123,23 +125,28 @@ impl RunningNode {
         Self::start_on(Arc::new(RealDisk), config)
     }
 
-    fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    /// Like [`RunningNode::start`], on another disk than the operating system's.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::channel();
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
-        let thread = move || {
+        let run = move || {
             let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
-            let _ = ended_sender.send(result);
+            let _ = ended_sender.send(());
+            result
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("node".to_owned())
-            .spawn(thread)
+            .spawn(run)
             .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
         match ready.recv() {
-            Ok(ready) => Ok(Self { ready, stop, ended }),
-            Err(_) => Err(ended.blocking_recv().ok().and_then(Result::err).unwrap_or(NodeError::Ended)),
+            Ok(ready) => Ok(Self { ready, stop, ended, thread }),
+            Err(_) => Err(result_of(thread).err().unwrap_or(NodeError::Ended)),
         }
     }
 
@@ -154,25 +161,30 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] when it did not stop cleanly.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { stop, mut ended, .. } = self;
+        let Self { stop, mut ended, thread, .. } = self;
         tokio::select! {
-            end = &mut ended => return end.unwrap_or(Err(NodeError::Ended)),
+            _ = &mut ended => return result_of(thread).and(Err(NodeError::Ended)),
             () = signal => {}
         }
         // The node may have ended meanwhile; its result says so.
         let _ = stop.send(()).await;
-        ended.await.unwrap_or(Err(NodeError::Ended))
+        let _ = ended.await;
+        result_of(thread)
     }
 
-    /// Stops the node and waits until it has.
+    /// Stops the node. Blocks until it has stopped.
     ///
     /// # Errors
     /// [`NodeError`] when it did not stop cleanly.
     pub fn stop(self) -> Result<(), NodeError> {
         // As above.
         let _ = self.stop.try_send(());
-        self.ended.blocking_recv().unwrap_or(Err(NodeError::Ended))
+        result_of(self.thread)
     }
+}
+
+fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {
+    thread.join().unwrap_or(Err(NodeError::Ended))
 }
 
 async fn live(

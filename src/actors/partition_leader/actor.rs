@@ -13,7 +13,7 @@ use crate::actors::log_writer::{
     Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
     SaveCheckpoint, StoreProducerSnapshot,
 };
-use crate::actors::send::{post, post_to};
+use crate::actors::send::post;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::{Command, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
@@ -120,15 +120,15 @@ impl PartitionLeader {
                 self.cache.push(&stamped);
                 post(&self.writer, Append(stamped));
             }
-            Command::Produced { reply, result } => answer(&reply, result.map(Answer::Produced)),
+            Command::Produced { reply, result } => reply.answer(result.map(Answer::Produced)),
             Command::Fetched { reply, result } => {
                 let empty = |state| Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None });
-                answer(&reply, result.map(empty));
+                reply.answer(result.map(empty));
             }
             Command::Read { reply, range, state } => match self.cache.read(range) {
                 Some(read) => {
                     let (chunks, next_offset) = (read.chunks, Some(read.next_offset));
-                    answer(&reply, Ok(Answer::Fetched(FetchedRecords { state, chunks, next_offset })));
+                    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks, next_offset })));
                 }
                 None => {
                     let (budget, reader) = (self.settings.reads.clone(), self.reader.clone());
@@ -179,10 +179,6 @@ impl PartitionLeader {
     }
 }
 
-fn answer(reply: &ReplyTo, result: Result<Answer, ApiError>) {
-    post_to(&reply.session, PartitionAnswer { tag: reply.tag, result });
-}
-
 fn flush_settings(config: &TopicConfig) -> FlushSettings {
     FlushSettings { policy: config.flush, interval: Duration::from_millis(config.flush_interval_ms) }
 }
@@ -221,7 +217,7 @@ impl Handler<Fetch> for PartitionLeader {
 impl Handler<CancelFetch> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, CancelFetch { owner, request }: CancelFetch, _: &mut Self::Context) {
-        self.engine.on_cancel_fetch(owner, |reply| reply.tag.request == request);
+        self.engine.on_cancel_fetch(owner, |reply| reply.tag().request == request);
     }
 }
 
@@ -236,7 +232,7 @@ impl Handler<ListOffset> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, ListOffset { at, reply }: ListOffset, _: &mut Self::Context) {
         if let Some(listed) = self.engine.on_list_offsets(at) {
-            answer(&reply, Ok(Answer::Listed(listed)));
+            reply.answer(Ok(Answer::Listed(listed)));
             return;
         }
         let upper = self.engine.cursors().high_watermark();
@@ -249,7 +245,7 @@ impl Handler<DescribeLog> for PartitionLeader {
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
         let (size_bytes, segments) = (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
         let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
-        answer(&reply, Ok(Answer::Described(described)));
+        reply.answer(Ok(Answer::Described(described)));
     }
 }
 

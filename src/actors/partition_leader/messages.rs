@@ -6,8 +6,9 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::ApiError;
+use crate::protocol::{ApiError, ErrorCode};
 use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
@@ -22,13 +23,42 @@ pub struct RequestTag {
     pub item: u32,
 }
 
-/// Whom to answer, and under which tag.
-#[derive(Clone)]
+/// Whom to answer, and under which tag. One that is dropped without an answer, because its actor or thread has ended,
+/// answers that: no caller waits for ever.
 pub struct ReplyTo {
-    /// The session. Shared, because a `Recipient` is a boxed address.
-    pub session: Arc<Recipient<PartitionAnswer>>,
-    /// Its tag.
-    pub tag: RequestTag,
+    session: Arc<Recipient<PartitionAnswer>>,
+    tag: RequestTag,
+    answered: bool,
+}
+
+impl ReplyTo {
+    /// An answer is owed to `session` under `tag`.
+    #[must_use]
+    pub fn new(session: Arc<Recipient<PartitionAnswer>>, tag: RequestTag) -> Self {
+        Self { session, tag, answered: false }
+    }
+
+    /// The tag of the request.
+    #[must_use]
+    pub fn tag(&self) -> RequestTag {
+        self.tag
+    }
+
+    /// Answers.
+    pub fn answer(mut self, result: Result<Answer, ApiError>) {
+        self.answered = true;
+        post_to(&self.session, PartitionAnswer { tag: self.tag, result });
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        if !self.answered {
+            let text = "the partition's leader went away before it answered: refresh the metadata and try again";
+            let result = Err(ApiError::new(ErrorCode::NotLeader, text));
+            post_to(&self.session, PartitionAnswer { tag: self.tag, result });
+        }
+    }
 }
 
 impl std::fmt::Debug for ReplyTo {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::messages::{Answer, FetchedRecords, PartitionAnswer, ReplyTo};
+use super::messages::{Answer, FetchedRecords, ReplyTo};
 use crate::actors::errors::storage_error;
-use crate::actors::send::post_to;
 use crate::actors::threads::DiskPool;
 use crate::engine::leader::ReadRange;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
-use crate::storage::{LogError, LogReader, LogSlice};
+use crate::storage::{LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
 
 /// The most that a compressed batch may inflate to when a timestamp is looked up in it.
@@ -70,7 +69,7 @@ pub(super) fn read(
             let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
             Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
         });
-        answer(&reply, result);
+        reply.answer(result.map_err(|error| storage_error(&error)));
     });
 }
 
@@ -92,11 +91,6 @@ pub(super) fn list(
             let (offset, timestamp) = (found.map(|(offset, _)| offset), found.map(|(_, time)| time));
             Answer::Listed(ListedOffset { offset, timestamp, leader_epoch })
         });
-        answer(&reply, listed);
+        reply.answer(listed.map_err(|error| storage_error(&error)));
     });
-}
-
-fn answer(reply: &ReplyTo, result: Result<Answer, LogError>) {
-    let result = result.map_err(|error| storage_error(&error));
-    post_to(&reply.session, PartitionAnswer { tag: reply.tag, result });
 }
