@@ -68,10 +68,14 @@ impl Source {
         if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
     }
 
-    /// The lines before a module of tests at the end, numbered from 1.
+    /// The lines outside a module of tests, numbered from 1.
     fn lines_without_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
-        self.text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line))
+        let start = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
+        let end = self.text[start..].find("\n}\n").map_or(self.text.len(), |end| start + end + 3);
+        let first = self.text[..start].lines().count() + 1;
+        let last = self.text[..end].lines().count();
+        let numbered = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        numbered.filter(move |(number, _)| !(first..=last).contains(number))
     }
 
     /// Those lines with comments taken out: from `//` on, unless it stands inside a text.
@@ -97,11 +101,12 @@ fn paths_of<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = usize> + '
     text.match_indices(name).map(|(at, _)| at).filter(move |at| !preceded(*at))
 }
 
-/// The names that follow `prefix` directly, or first in each branch of the braces that follow it.
+/// The names that follow `prefix` directly, or first in each branch of the braces that follow it, with the number of line ends
+/// before the prefix.
 fn names_after(text: &str, prefix: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for at in paths_of(text, prefix) {
-        let line = text[..at].matches('\n').count() + 1;
+        let line = text[..at].matches('\n').count();
         let rest = &text[at + prefix.len()..];
         let name = |text: &str| text.trim_start().chars().take_while(|c| is_word(*c)).collect::<String>();
         match rest.strip_prefix('{') {
@@ -141,7 +146,13 @@ fn wrong_imports(source: &Source) -> Vec<String> {
         ];
     };
     let mut code = String::new();
-    source.code().for_each(|(_, line)| code.extend([line, "\n"]));
+    let mut written = 0;
+    for (number, line) in source.code() {
+        // Lines that are left out stay as empty ones, so that a place in the code tells its line.
+        code.push_str(&"\n".repeat(number - written));
+        code.push_str(line);
+        written = number;
+    }
     // From here `super::` as often as the file is deep is the crate's root.
     let to_root = "super::".repeat(source.depth());
     let mut wrong = Vec::new();
@@ -156,7 +167,7 @@ fn wrong_imports(source: &Source) -> Vec<String> {
     let without = DOES_WITHOUT.iter().find(|(name, _)| *name == module).map_or(&[][..], |(_, without)| without);
     for library in without {
         for at in paths_of(&code, &format!("{library}::")) {
-            let line = code[..at].matches('\n').count() + 1;
+            let line = code[..at].matches('\n').count();
             wrong.push(source.at(line, format_args!("{module} does without {library}")));
         }
     }
@@ -378,6 +389,10 @@ fn each_rule_notices_what_it_forbids() {
     assert_eq!(imports("src/client/mod.rs", "fn a() { actix::spawn(b) }").len(), 1);
     assert_eq!(imports("src/bin/a.rs", "use callboard::client::Client;").len(), 1);
     assert_eq!(imports("src/newcomer.rs", "").len(), 1);
+    assert_eq!(
+        imports("src/net/a.rs", "#[cfg(test)]\nmod tests {\n use crate::cli;\n}\nuse crate::cli;")[..],
+        ["src/net/a.rs:5: net must not import cli"]
+    );
     assert_eq!(
         imports("src/client/mod.rs", "//! callboard::testing\nuse crate::protocol::Api;\nuse tokio::net;"),
         [""; 0]
