@@ -35,10 +35,10 @@ use sender::Sender;
 /// Dropping the last handle sends nothing more: what is not acknowledged by then fails with [`ClientError::Closed`]. Call
 /// [`Producer::close`] or [`Producer::flush`] first.
 ///
-/// ```ignore
+/// ```
 /// # use callboard::client::{Client, ClientConfig, OutgoingRecord, ProducerConfig};
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let node = callboard::testing::Node::start().await?;
+/// # let node = callboard::testing::Node::start()?;
 /// # let client = Client::connect(ClientConfig::new(node.address())).await?;
 /// # client.admin().create_topic("rides", 3).await?;
 /// let producer = client.producer(ProducerConfig::default()).await?;
