@@ -261,6 +261,33 @@ fn what_recovery_cuts_off_is_in_the_log_or_beside_it_whenever_the_power_fails() 
 }
 
 #[test]
+fn indexes_that_were_rebuilt_are_there_after_a_power_loss() {
+    let mut machine = Machine::new(1, None);
+    machine.start().expect("a start");
+    for step in [Step::Create(0), Step::Append { partition: 0, batches: 9, value_bytes: 700 }, Step::CleanRestart] {
+        machine.run(step).expect("a step");
+    }
+    machine.go_down(Outage::TotalLoss);
+    let dir = machine::partition_path(0);
+    let is_index = |name: &str| name.ends_with("index");
+    let indexes = || {
+        let entries = machine.disk.read_dir(&dir).expect("a directory").into_iter();
+        let names = entries.filter(|entry| is_index(&entry.name)).map(|entry| entry.name);
+        names.map(|name| (machine.content(&dir.join(&name)).expect("a file"), name)).collect::<Vec<_>>()
+    };
+    for (_, name) in indexes() {
+        machine.disk.remove_file(&dir.join(name)).expect("a file to remove");
+    }
+    machine.disk.sync_dir(&dir, SyncPoint::PartitionDeleted).expect("a sync");
+    let report = machine.open_untested(&dir).expect("an open log");
+    assert!(report.clean && report.rebuilt_indexes > 2, "{report:?}");
+    let rebuilt = indexes();
+    assert!(rebuilt.iter().filter(|(bytes, _)| !bytes.is_empty()).count() > 2, "{rebuilt:?}");
+    machine.disk.power_loss_keeping_nothing();
+    assert_eq!(indexes(), rebuilt);
+}
+
+#[test]
 fn without_any_one_of_the_syncs_a_promise_is_broken() {
     every_promise_is_kept(None, 1, 20).unwrap_or_else(|wrong| panic!("with all syncs: {wrong}"));
     // The mutants may make the code panic on what they leave behind; that is a find, not news for the console.
