@@ -9,7 +9,7 @@ use callboard::storage::data_dir::{DataDir, DirectoryMeta, partition_dir_name};
 use callboard::storage::disk::virtual_disk::is_crash;
 use callboard::storage::disk::{Disk, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, PartitionIdentity};
+use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
     BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
@@ -254,7 +254,7 @@ impl Machine {
         Ok(())
     }
 
-    fn content(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+    pub fn content(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         let file = self.disk.open(path, OpenMode::Read)?;
         let mut bytes = vec![0; usize::try_from(file.len()?).expect("a small file")];
         read_full_at(&*file, &mut bytes, 0)?;
@@ -469,10 +469,23 @@ impl Machine {
         self.restart(Outage::TotalLoss)
     }
 
+    /// Opens a log without expecting anything.
+    pub fn open_untested(&self, dir: &Path) -> Result<OpenReport, LogError> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let identity = PartitionIdentity::read(&*disk, dir)?;
+        let files = Arc::new(FileCache::new(Arc::clone(&disk), 2));
+        Ok(Log::open(disk, files, dir, &identity, CONFIG, &mut ())?.1)
+    }
+
     /// Which partitions are open.
     pub fn open_partitions(&self) -> Vec<usize> {
         self.node.as_ref().map(|node| node.logs.keys().copied().collect()).unwrap_or_default()
     }
+}
+
+/// Where the first incarnation of a partition lies.
+pub fn partition_path(index: usize) -> PathBuf {
+    Path::new("/srv/data").join(dir_name(index, 1))
 }
 
 fn topic_partition(index: usize, incarnation: u128) -> TopicPartition {
