@@ -57,7 +57,7 @@ mod cluster;
 mod connection;
 mod leaders;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::protocol::messages::Acks;
 pub use crate::types::record_batch::{Compression, Header};

@@ -383,7 +383,8 @@ impl Ending {
         match (self.fatal, self.first_failure) {
             (Some(fatal), _) => Err(fatal),
             (None, Some(first)) => {
-                Err(CliError::Failed(format!("{} records were not delivered; the first one: {first}", grouped(failed))))
+                let were = if failed == 1 { "record was" } else { "records were" };
+                Err(CliError::Failed(format!("{} {were} not delivered; the first one: {first}", grouped(failed))))
             }
             (None, None) => Ok(()),
         }

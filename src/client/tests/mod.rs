@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod broker;
+pub(crate) mod broker;
 mod connection;
 mod consumer;
 mod producer;
