@@ -19,12 +19,18 @@ const BATCH_BYTES: usize = 1 << 20;
 
 fn main() {
     let runs = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(5);
-    println!("{:>4} {:>8} {:>14} {:>14} {:>14} {:>7}", "run", "flush", "limit MB/s", "produce MB/s", "consume MB/s", "ratio");
+    println!(
+        "{:>4} {:>8} {:>14} {:>14} {:>14} {:>7}",
+        "run", "flush", "limit MB/s", "produce MB/s", "consume MB/s", "ratio"
+    );
     for run in 1..=runs {
         for flush in ["os", "always"] {
             let limit = limit(flush == "always");
             let (produce, consume) = callboard(flush);
-            println!("{run:>4} {flush:>8} {limit:>14.0} {produce:>14.0} {consume:>14.0} {:>6.0}%", 100.0 * produce / limit);
+            println!(
+                "{run:>4} {flush:>8} {limit:>14.0} {produce:>14.0} {consume:>14.0} {:>6.0}%",
+                100.0 * produce / limit
+            );
         }
     }
 }
@@ -91,7 +97,12 @@ fn callboard(flush: &str) -> (f64, f64) {
         let started = Instant::now();
         for number in 0..records {
             value[..8].copy_from_slice(&number.to_be_bytes());
-            drop(producer.send(OutgoingRecord::to("bench").value(bytes::Bytes::copy_from_slice(&value))).await.expect("room"));
+            drop(
+                producer
+                    .send(OutgoingRecord::to("bench").value(bytes::Bytes::copy_from_slice(&value)))
+                    .await
+                    .expect("room"),
+            );
         }
         producer.flush().await.expect("all acknowledged");
         let produced = megabytes_per_second(TOTAL_BYTES, started);

@@ -71,7 +71,9 @@ pub enum NodeError {
         cause: ApiError,
     },
     /// A node that is not both controller and broker.
-    #[error("node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served")]
+    #[error(
+        "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served"
+    )]
     Roles,
     /// The controller refused or failed.
     #[error("the controller could not register this broker: {0}")]
@@ -131,7 +133,7 @@ impl RunningNode {
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
         config.validate()?;
-        let (ready_sender, ready) = std::sync::mpsc::channel();
+        let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
@@ -190,7 +192,7 @@ fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError>
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
-    ready: &std::sync::mpsc::Sender<Ready>,
+    ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
     let node = Node::boot(disk, config).await?;
@@ -274,7 +276,20 @@ impl Node {
             limits,
         };
         let _lock = lock;
-        Ok(Self { config, directory, _lock, epoch, controller, broker, view, threads, listener, sessions, codecs, declared })
+        Ok(Self {
+            config,
+            directory,
+            _lock,
+            epoch,
+            controller,
+            broker,
+            view,
+            threads,
+            listener,
+            sessions,
+            codecs,
+            declared,
+        })
     }
 
     fn announce(&self) -> Result<Ready, NodeError> {
@@ -350,7 +365,9 @@ fn net_limits(config: &NodeConfig) -> NetLimits {
 }
 
 fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
-    listener.local_addr().map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
+    listener
+        .local_addr()
+        .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
 }
 
 fn start_controller(

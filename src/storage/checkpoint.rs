@@ -52,9 +52,7 @@ impl Log {
         for file in self.sealed_unsynced.drain(..) {
             file.sync_data(SyncPoint::LogData)?;
         }
-        if self.new_names {
-            self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::SegmentCreated)?;
-        }
+        // The names of new segments become durable with the producer snapshot's, which comes next.
         Ok(())
     }
 

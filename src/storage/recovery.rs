@@ -102,8 +102,8 @@ impl<'a> Recovery<'a> {
             }
         }
         self.end_below_start()?;
-        // File names too: a segment that was created just before the crash counts only once its name is durable.
-        self.disk.sync_dir(self.dir, SyncPoint::RecoveredTail)?;
+        // The names need no sync of their own: what a killed process left was synced when the directory was opened, and
+        // what is new or was moved aside here becomes durable when the result is written down.
         self.found.end = self.due;
         self.found.damaged.retain(|(damaged_from, _)| *damaged_from < self.due);
         self.found.place = match self.found.segments.back() {

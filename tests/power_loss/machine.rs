@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use callboard::storage::data_dir::{DataDir, DirectoryMeta, partition_dir_name};
 use callboard::storage::disk::virtual_disk::is_crash;
-use callboard::storage::disk::{Disk, SyncPoint, VirtualDisk};
+use callboard::storage::disk::{Disk, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, PartitionIdentity};
+use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
     BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
@@ -79,6 +79,8 @@ pub struct Machine {
     all_written_survives: bool,
     /// The operation, counted from the first, at which the machine stops.
     crash_at: Option<u64>,
+    /// What recovery cut off a log and said it kept, with the bytes it kept.
+    kept_aside: BTreeMap<PathBuf, Vec<u8>>,
     /// Whether the disk may fail: an error is no broken promise then.
     pub disk_may_fail: bool,
     records: u64,
@@ -98,6 +100,7 @@ impl Machine {
             clean_stop: CleanStop::No,
             all_written_survives: true,
             crash_at: None,
+            kept_aside: BTreeMap::new(),
             disk_may_fail: false,
             records: 0,
         }
@@ -231,7 +234,31 @@ impl Machine {
             .check(&found, all_written_survives)
             .map_err(|wrong| Stop::Wrong(format!("partition {index}: {wrong}; {report:?}")))?;
         expected.adopt(&found);
+        self.check_kept_aside(dir)?;
+        for name in report.cut.into_iter().flat_map(|cut| cut.saved_as) {
+            let path = dir.join(name);
+            let bytes = self.content(&path).map_err(|error| self.stop_of("reading what was kept aside", &error))?;
+            self.kept_aside.insert(path, bytes);
+        }
         Ok(log)
+    }
+
+    /// What recovery cut off may be of use to a person: once it said so, it stays.
+    fn check_kept_aside(&self, dir: &Path) -> Result<(), Stop> {
+        for (path, bytes) in self.kept_aside.iter().filter(|(path, _)| path.starts_with(dir)) {
+            let found = self.content(path).map_err(|error| self.stop_of("what was kept aside", &error))?;
+            if found != *bytes {
+                return Err(Stop::Wrong(format!("{} was kept aside and is not the same any more", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn content(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let file = self.disk.open(path, OpenMode::Read)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).expect("a small file")];
+        read_full_at(&*file, &mut bytes, 0)?;
+        Ok(bytes)
     }
 
     fn expected(&mut self, index: usize) -> &mut Expected {
@@ -442,10 +469,23 @@ impl Machine {
         self.restart(Outage::TotalLoss)
     }
 
+    /// Opens a log without expecting anything.
+    pub fn open_untested(&self, dir: &Path) -> Result<OpenReport, LogError> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let identity = PartitionIdentity::read(&*disk, dir)?;
+        let files = Arc::new(FileCache::new(Arc::clone(&disk), 2));
+        Ok(Log::open(disk, files, dir, &identity, CONFIG, &mut ())?.1)
+    }
+
     /// Which partitions are open.
     pub fn open_partitions(&self) -> Vec<usize> {
         self.node.as_ref().map(|node| node.logs.keys().copied().collect()).unwrap_or_default()
     }
+}
+
+/// Where the first incarnation of a partition lies.
+pub fn partition_path(index: usize) -> PathBuf {
+    Path::new("/srv/data").join(dir_name(index, 1))
 }
 
 fn topic_partition(index: usize, incarnation: u128) -> TopicPartition {

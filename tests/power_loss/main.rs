@@ -14,8 +14,8 @@ mod workload;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use callboard::storage::disk::SyncPoint;
 use callboard::storage::disk::virtual_disk::FaultyOperation;
+use callboard::storage::disk::{Disk, SyncPoint};
 use machine::{Machine, Outage, Stop};
 use workload::{SCRIPTS, Step, random_step};
 
@@ -223,6 +223,68 @@ fn random_stories_with_power_losses_and_kills_keep_every_promise() {
         Err(_) => (0..RANDOM_STORIES).try_for_each(|seed| random_story(seed, None)),
     }
     .unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
+fn what_recovery_cuts_off_is_in_the_log_or_beside_it_whenever_the_power_fails() {
+    let mut machine = Machine::new(1, None);
+    for step in [Step::Create(0), Step::Append { partition: 0, batches: 5, value_bytes: 100 }, Step::Sync(0)] {
+        if let Step::Create(_) = step {
+            machine.start().expect("a start");
+        }
+        machine.run(step).expect("a step");
+    }
+    machine.go_down(Outage::TotalLoss);
+    let disk = &machine.disk;
+    let dir = machine::partition_path(0);
+    let log = dir.join("00000000000000000000.log");
+    disk.flip_bit(&log, 700, 3).expect("a log file");
+    let damaged = disk.snapshot();
+    let whole = machine.content(&log).expect("a log file");
+    for step in 1.. {
+        disk.roll_back(&damaged);
+        disk.crash_after_operations(step);
+        let opened = machine.open_untested(&dir);
+        disk.power_loss_keeping_nothing();
+        let names = disk.read_dir(&dir).expect("a directory");
+        let cut = names.iter().find(|entry| entry.name.contains(".cut-"));
+        let kept = cut.map(|cut| machine.content(&dir.join(&cut.name)).expect("a file")).unwrap_or_default();
+        let log = machine.content(&log).expect("a log file");
+        assert!(log == whole || (!kept.is_empty() && whole.ends_with(&kept)), "operation {step}: bytes are lost");
+        if let Ok(report) = opened {
+            let cut = report.cut.as_ref().expect("a cut");
+            assert!(step > 5 && report.doubtful, "{report:?}");
+            assert_eq!(log.len() + usize::try_from(cut.bytes).expect("a few"), whole.len());
+            return;
+        }
+    }
+}
+
+#[test]
+fn indexes_that_were_rebuilt_are_there_after_a_power_loss() {
+    let mut machine = Machine::new(1, None);
+    machine.start().expect("a start");
+    for step in [Step::Create(0), Step::Append { partition: 0, batches: 9, value_bytes: 700 }, Step::CleanRestart] {
+        machine.run(step).expect("a step");
+    }
+    machine.go_down(Outage::TotalLoss);
+    let dir = machine::partition_path(0);
+    let is_index = |name: &str| name.ends_with("index");
+    let indexes = || {
+        let entries = machine.disk.read_dir(&dir).expect("a directory").into_iter();
+        let names = entries.filter(|entry| is_index(&entry.name)).map(|entry| entry.name);
+        names.map(|name| (machine.content(&dir.join(&name)).expect("a file"), name)).collect::<Vec<_>>()
+    };
+    for (_, name) in indexes() {
+        machine.disk.remove_file(&dir.join(name)).expect("a file to remove");
+    }
+    machine.disk.sync_dir(&dir, SyncPoint::PartitionDeleted).expect("a sync");
+    let report = machine.open_untested(&dir).expect("an open log");
+    assert!(report.clean && report.rebuilt_indexes > 2, "{report:?}");
+    let rebuilt = indexes();
+    assert!(rebuilt.iter().filter(|(bytes, _)| !bytes.is_empty()).count() > 2, "{rebuilt:?}");
+    machine.disk.power_loss_keeping_nothing();
+    assert_eq!(indexes(), rebuilt);
 }
 
 #[test]

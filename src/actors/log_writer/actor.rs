@@ -177,10 +177,9 @@ impl LogWriter {
                     return;
                 }
                 Work::FinishSync(done) => WorkOutcome::Synced(log.finish_sync(done)),
-                Work::Snapshot(at, payload) => WorkOutcome::Housekeeping(
-                    "storing a producer snapshot",
-                    log.write_producer_snapshot(at, &payload),
-                ),
+                Work::Snapshot(at, payload) => {
+                    WorkOutcome::Housekeeping("storing a producer snapshot", log.write_producer_snapshot(at, &payload))
+                }
                 Work::Checkpoint(high_watermark) => {
                     WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
                 }

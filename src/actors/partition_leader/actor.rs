@@ -164,7 +164,8 @@ impl PartitionLeader {
             return;
         }
         let Some(done) = self.stopping.take() else { return };
-        let cause = ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
+        let cause =
+            ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
         let mut out = Output::default();
         self.engine.on_stop(&cause, &mut out);
         for command in out.0.drain(..) {
@@ -243,7 +244,8 @@ impl Handler<ListOffset> for PartitionLeader {
 impl Handler<DescribeLog> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
-        let (size_bytes, segments) = (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
+        let (size_bytes, segments) =
+            (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
         let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
         reply.answer(Ok(Answer::Described(described)));
     }

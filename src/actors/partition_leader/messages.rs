@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::{ApiError, ErrorCode};
 use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{LeaderEpoch, MonoTime, Offset, TopicConfig};

@@ -139,7 +139,9 @@ async fn several_consumers_each_write_everything_to_a_file_of_their_own() {
     let files = directory.path().join("not/there/yet");
     let args = arguments(&["--exit-at-end", "--consumers", "3", "--output", files.to_str().expect("text")]);
     let (counters, (_sender, stop)) = (Arc::<Counters>::default(), Stop::by_hand());
-    read_in_files(&connect(&broker), &args, 3, &files, &stop, &counters).await.expect("reads");
+    let connect = connect(&broker);
+    let reading = read_in_files(&connect, &args, 3, &files, &stop, &counters);
+    tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it ends").expect("reads");
     for number in 1..=3 {
         let text = std::fs::read_to_string(files.join(format!("consumer-{number}.txt"))).expect("a file each");
         let mut lines: Vec<&str> = text.lines().collect();
@@ -156,7 +158,9 @@ async fn a_reader_that_is_gone_ends_the_command_quietly() {
     let args = arguments(&["--from", "earliest"]);
     let sink = Sink::new(Box::new(Closed), "standard output".to_owned(), formatter(&args));
     let (counters, (_sender, stop)) = (Counters::default(), Stop::by_hand());
-    let result = read(&connect(&broker), &args, "test", sink, &stop, &counters).await;
+    let connect = connect(&broker);
+    let reading = read(&connect, &args, "test", sink, &stop, &counters);
+    let result = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it ends");
     assert!(matches!(result, Err(CliError::OutputClosed)), "{result:?}");
 }
 

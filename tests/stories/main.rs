@@ -1,0 +1,11 @@
+//! What the first node promises, told over real sockets and real files. One binary, so that there is one link.
+
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "stories wait for real sockets and real files")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod limits;
+mod topics;
