@@ -1,5 +1,10 @@
 //! Fuzz bodies: plain functions over bytes that panic when a promise about bad input is broken. tests/fuzz.rs runs them
 //! through proptest with a kept corpus, fuzz/ wraps the same functions for cargo-fuzz.
+//!
+//! ```text
+//!   tests/corpus ─► tests/fuzz.rs (proptest: stable Rust, part of every test run) ─┐
+//!   tests/corpus ─► fuzz/ (cargo-fuzz: nightly, coverage-guided) ──────────────────┴─► a body: bytes in, a panic or nothing
+//! ```
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};

@@ -1,4 +1,41 @@
 //! Callboard: a distributed commit log made of actors.
+//!
+//! Producers append records to topics, topics are split into partitions, partitions are kept on disk, consumers read them in
+//! order and at their own pace. This page is the map of the crate; ARCHITECTURE.md tells the life of a record.
+//!
+//! ```text
+//!   client: Producer, Consumer, Admin ◄── cli ◄── bin
+//!      │ ▲  frames of the protocol, over TCP
+//!      ▼ │
+//!   net: Listener, Reader, Writer
+//!      │ ▲
+//!      ▼ │                                            decides:
+//!   actors: Codec ── Session ─┬─► PartitionLeader ──── engine::leader
+//!                             │     │    ▲
+//!                             │     ▼    │ started by
+//!                             │  LogWriter  Broker ◄─┐
+//!                             │     │                │ committed records
+//!                             └─────┼──────► Controller ─ engine::controller, engine::metadata
+//!                                   ▼                ▼
+//!   storage:                       Log          metadata log
+//! ```
+//!
+//! **Data flow.** A frame becomes a typed request in the codec; the session checks who asks and what was sent; the partition's
+//! leader asks its engine, which assigns offsets; the log writer turns all that waits into one write and one sync; the high
+//! watermark moves, and what waits for it is answered. Batches ([`types::record_batch`]) are passed along as the producer encoded
+//! them, from its buffer to the disk and to consumers.
+//!
+//! **Who may import whom**: `bin → cli, client, actors → {engine, net, storage} → protocol → types`. tests/layout.rs checks it.
+//!
+//! **Reading order**
+//! 1. [`types`]: the vocabulary, and the record batch.
+//! 2. [`protocol`]: what can be asked, and what can go wrong.
+//! 3. [`engine`]: what is decided; start with [`engine::leader`].
+//! 4. [`storage`]: what is kept; start with [`storage::disk`], whose virtual twin loses power on command.
+//! 5. [`net`] and [`actors`]: who talks to whom; [`actors::node`] wires it.
+//! 6. [`client`]: the other side of the wire. Start here to write a program: examples/ride_driver.rs is a whole one.
+//! 7. [`config`] and [`cli`]: how a person gets at all of this. [`testing`] runs a node inside a test.
+
 pub mod actors;
 pub mod cli;
 pub mod client;
@@ -8,5 +45,5 @@ pub mod fuzz;
 pub mod net;
 pub mod protocol;
 pub mod storage;
-pub mod types;
 pub mod testing;
+pub mod types;

@@ -1,6 +1,10 @@
 //! A node inside the process, for tests, examples and documentation: it has a data directory and a port of its own, and
 //! both are gone when it is dropped.
 //!
+//! ```text
+//!   test ─► testing::Node ─► actors::node::RunningNode ─► threads, a port, a directory
+//! ```
+//!
 //! ```
 //! let node = callboard::testing::Node::start()?;
 //! println!("clients connect to {}", node.address());

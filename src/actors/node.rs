@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
@@ -70,7 +71,9 @@ pub enum NodeError {
         cause: ApiError,
     },
     /// A node that is not both controller and broker.
-    #[error("node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served")]
+    #[error(
+        "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served"
+    )]
     Roles,
     /// The controller refused or failed.
     #[error("the controller could not register this broker: {0}")]
@@ -111,11 +114,12 @@ pub struct Ready {
 pub struct RunningNode {
     ready: Ready,
     stop: mpsc::Sender<()>,
-    ended: oneshot::Receiver<Result<(), NodeError>>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<Result<(), NodeError>>,
 }
 
 impl RunningNode {
-    /// Starts a node and returns once it serves.
+    /// Starts a node and returns once it serves. Blocks meanwhile.
     ///
     /// # Errors
     /// [`NodeError`] says what stands against it.
@@ -123,23 +127,28 @@ impl RunningNode {
         Self::start_on(Arc::new(RealDisk), config)
     }
 
-    fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    /// Like [`RunningNode::start`], on another disk than the operating system's.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
         config.validate()?;
-        let (ready_sender, ready) = std::sync::mpsc::channel();
+        let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
-        let thread = move || {
+        let run = move || {
             let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
-            let _ = ended_sender.send(result);
+            let _ = ended_sender.send(());
+            result
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("node".to_owned())
-            .spawn(thread)
+            .spawn(run)
             .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
         match ready.recv() {
-            Ok(ready) => Ok(Self { ready, stop, ended }),
-            Err(_) => Err(wait_for_end(ended).err().unwrap_or(NodeError::Ended)),
+            Ok(ready) => Ok(Self { ready, stop, ended, thread }),
+            Err(_) => Err(result_of(thread).err().unwrap_or(NodeError::Ended)),
         }
     }
 
@@ -154,37 +163,36 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] when it did not stop cleanly.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { stop, mut ended, .. } = self;
+        let Self { stop, mut ended, thread, .. } = self;
         tokio::select! {
-            end = &mut ended => return end.unwrap_or(Err(NodeError::Ended)),
+            _ = &mut ended => return result_of(thread).and(Err(NodeError::Ended)),
             () = signal => {}
         }
         // The node may have ended meanwhile; its result says so.
         let _ = stop.send(()).await;
-        ended.await.unwrap_or(Err(NodeError::Ended))
+        let _ = ended.await;
+        result_of(thread)
     }
 
-    /// Stops the node and waits until it has.
+    /// Stops the node. Blocks until it has stopped.
     ///
     /// # Errors
     /// [`NodeError`] when it did not stop cleanly.
     pub fn stop(self) -> Result<(), NodeError> {
         // As above.
         let _ = self.stop.try_send(());
-        wait_for_end(self.ended)
+        result_of(self.thread)
     }
 }
 
-/// Blocks until the node has ended. On a thread of its own, because the caller may be inside a runtime, where tokio
-/// refuses to block.
-fn wait_for_end(ended: oneshot::Receiver<Result<(), NodeError>>) -> Result<(), NodeError> {
-    std::thread::spawn(move || ended.blocking_recv()).join().ok().and_then(Result::ok).unwrap_or(Err(NodeError::Ended))
+fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {
+    thread.join().unwrap_or(Err(NodeError::Ended))
 }
 
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
-    ready: &std::sync::mpsc::Sender<Ready>,
+    ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
     let node = Node::boot(disk, config).await?;
@@ -268,7 +276,20 @@ impl Node {
             limits,
         };
         let _lock = lock;
-        Ok(Self { config, directory, _lock, epoch, controller, broker, view, threads, listener, sessions, codecs, declared })
+        Ok(Self {
+            config,
+            directory,
+            _lock,
+            epoch,
+            controller,
+            broker,
+            view,
+            threads,
+            listener,
+            sessions,
+            codecs,
+            declared,
+        })
     }
 
     fn announce(&self) -> Result<Ready, NodeError> {
@@ -344,7 +365,9 @@ fn net_limits(config: &NodeConfig) -> NetLimits {
 }
 
 fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
-    listener.local_addr().map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
+    listener
+        .local_addr()
+        .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
 }
 
 fn start_controller(

@@ -75,6 +75,9 @@ pub enum Command {
     /// See who makes up the cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Look into a partition's files, without a node
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Send records, as callboard-producer does
     Produce(Box<ProduceArgs>),
     /// Read records, as callboard-consumer does
@@ -97,6 +100,24 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Read the file, the environment and --set, and print what is in force
     Check(ConfigArgs),
+}
+
+/// `callboard log`.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Print every batch of a partition
+    Dump {
+        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        directory: PathBuf,
+        /// Print the records, too
+        #[arg(long)]
+        records: bool,
+    },
+    /// Check every batch and index of a partition; exit code 1 when something is wrong
+    Verify {
+        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        directory: PathBuf,
+    },
 }
 
 /// `callboard cluster`.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   callboard ─┬─ node, config check ─────────► config ─► actors
+//!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
@@ -16,6 +17,7 @@ pub mod args;
 pub mod cluster;
 pub mod consume;
 pub mod error;
+pub mod log;
 pub mod node;
 pub mod output;
 pub mod produce;
@@ -43,6 +45,7 @@ pub fn callboard_main() -> ExitCode {
     finish(match command {
         Command::Node(args) => node::run(&args),
         Command::Config(ConfigCommand::Check(args)) => node::check_config(&args, connect.json),
+        Command::Log(command) => log::run(&command, connect.json),
         Command::Topic(command) => block_on(topic::run(&connect, command)),
         Command::Cluster(command) => block_on(cluster::run(&connect, &command)),
         Command::Produce(args) => block_on(produce::run(&connect, *args)),

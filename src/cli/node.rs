@@ -1,10 +1,16 @@
 //! `callboard node` and `callboard config`.
 
+use std::io::{self, IsTerminal};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing_subscriber::EnvFilter;
+
 use super::args::ConfigArgs;
 use super::error::CliError;
 use super::output;
 use super::progress::print_line;
-use crate::config::{self, NodeConfig};
+use crate::actors::node::{self, NodeError};
+use crate::config::{self, LogFormat, LogSection, NodeConfig};
 
 /// Runs a node until it is stopped.
 ///
@@ -38,5 +44,51 @@ fn load(args: &ConfigArgs) -> Result<NodeConfig, CliError> {
 }
 
 fn start(config: NodeConfig) -> Result<(), CliError> {
-    Err(CliError::Failed(format!("this build has no node to start with {:?}", config.node.data_dir)))
+    start_log(&config)?;
+    abort_on_panic();
+    raise_open_files_limit();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    node::run(config).map_err(|error| match error {
+        NodeError::Config(error) => CliError::Config(error),
+        NodeError::TopicsFile(error) => CliError::TopicsFile(error),
+        NodeError::Roles => CliError::Usage(error.to_string()),
+        error => CliError::Failed(error.to_string()),
+    })
+}
+
+fn start_log(config: &NodeConfig) -> Result<(), CliError> {
+    let LogSection { level, format } = &config.log;
+    let filter = EnvFilter::try_new(level).map_err(|error| {
+        CliError::Usage(format!("log.level = {level:?}: {error}; try \"info\" or \"warn,callboard=debug\""))
+    })?;
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// An actor that panicked may have left its state half changed, and nobody would restart it: recovering from disk is the
+/// path that is tested.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Raises the soft limit of open files to the hard one: each connection is one, and so is each file of an active segment.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -28,37 +29,39 @@ pub fn is_watched() -> bool {
 /// A progress line, renewed until it is dropped.
 #[derive(Debug)]
 pub struct Progress {
-    task: Option<JoinHandle<()>>,
+    shown: Option<(ProgressBar, JoinHandle<()>)>,
 }
 
 impl Progress {
     /// Shows what `describe` makes of the time since the start, if `wanted` and stderr is a terminal.
     pub fn start(wanted: bool, describe: impl Fn(Duration) -> String + Send + 'static) -> Self {
         if !wanted || !is_watched() {
-            return Self { task: None };
+            return Self { shown: None };
         }
+        // `wide_msg` cuts the line to the terminal: one that wraps could not be written over.
+        let style = ProgressStyle::with_template("{wide_msg}").expect("a template of one known part");
+        let bar = ProgressBar::new_spinner().with_style(style);
+        let drawn = bar.clone();
         let started = Instant::now();
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(EVERY);
             loop {
                 ticks.tick().await;
-                let line = describe(started.elapsed());
                 SHOWN.store(true, Ordering::Relaxed);
-                let mut stderr = io::stderr().lock();
-                let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+                drawn.set_message(describe(started.elapsed()));
+                drawn.tick();
             }
         });
-        Self { task: Some(task) }
+        Self { shown: Some((bar, task)) }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
+        if let Some((bar, task)) = self.shown.take() {
             task.abort();
-            if SHOWN.swap(false, Ordering::Relaxed) {
-                let _ = write!(io::stderr().lock(), "\r\x1b[K");
-            }
+            bar.finish_and_clear();
+            SHOWN.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -37,6 +37,13 @@ impl Stop {
         Ok(Self { stopped })
     }
 
+    /// One that the test decides about.
+    #[cfg(test)]
+    pub fn by_hand() -> (watch::Sender<bool>, Self) {
+        let (sender, stopped) = watch::channel(false);
+        (sender, Self { stopped })
+    }
+
     /// Whether it is time to end. Costs an atomic load until then.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

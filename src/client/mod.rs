@@ -11,10 +11,10 @@
 //!
 //! Send records, and learn where each went:
 //!
-//! ```ignore
+//! ```
 //! # use callboard::client::{Client, ClientConfig, OutgoingRecord, ProducerConfig};
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let node = callboard::testing::Node::start().await?;
+//! # let node = callboard::testing::Node::start()?;
 //! let client = Client::connect(ClientConfig::new(node.address())).await?;
 //! client.admin().create_topic("rides", 3).await?;
 //!
@@ -28,10 +28,10 @@
 //!
 //! Read them:
 //!
-//! ```ignore
+//! ```
 //! # use callboard::client::{Client, ClientConfig, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let node = callboard::testing::Node::start().await?;
+//! # let node = callboard::testing::Node::start()?;
 //! let client = Client::connect(ClientConfig::new(node.address())).await?;
 //! # client.admin().create_topic("rides", 3).await?;
 //! # let producer = client.producer(ProducerConfig::default()).await?;
@@ -57,7 +57,7 @@ mod cluster;
 mod connection;
 mod leaders;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::protocol::messages::Acks;
 pub use crate::types::record_batch::{Compression, Header};

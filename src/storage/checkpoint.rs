@@ -52,9 +52,7 @@ impl Log {
         for file in self.sealed_unsynced.drain(..) {
             file.sync_data(SyncPoint::LogData)?;
         }
-        if self.new_names {
-            self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::SegmentCreated)?;
-        }
+        // The names of new segments become durable with the producer snapshot's, which comes next.
         Ok(())
     }
 
@@ -80,10 +78,12 @@ impl Log {
         }
     }
 
-    pub(super) fn save_state(&mut self, state: PartitionState) -> Result<(), LogError> {
+    pub(super) fn save_state(&mut self, mut state: PartitionState) -> Result<(), LogError> {
         // The epochs first: a recovery from the new recovery point does not see the batches before it.
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
         if state != self.state {
+            // Written under this boot: the next open under the same one cannot be sure that it is durable.
+            state.boot_id = self.shared.disk.boot_id()?;
             state.write(&*self.shared.disk, &self.shared.dir)?;
             self.state = state;
         }

@@ -267,8 +267,8 @@ impl DataDir {
             number += 1;
         }
         self.disk.rename(&self.root.join(name), &target)?;
-        // The new name before the old one goes, and the quarantine's own name with the latter.
-        self.disk.sync_dir(&quarantine, SyncPoint::PartitionDeleted)?;
+        // A rename is one change of the file system's journal, and follows the creation of the directory it leads to: synced
+        // on one side it is durable as a whole.
         self.disk.sync_dir(&self.root, SyncPoint::PartitionDeleted)?;
         Ok(target)
     }

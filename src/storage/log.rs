@@ -7,28 +7,24 @@
 //!                └──── synced ───────────────────┴─ being synced ┘
 //! ```
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, child};
+use super::append::Scratch;
+use super::disk::{Disk, DiskFile, SyncPoint, child};
 use super::error::{Failure, LogError};
 use super::file_cache::FileCache;
-use super::index::MAX_PENDING;
 use super::leader_epochs::LeaderEpochs;
 use super::log_reader::LogReader;
 use super::partition_state::{PartitionIdentity, PartitionState, RecoveryPoint};
-use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
+use super::segment::Handles;
 use super::view::{Shared, View};
-use crate::types::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordBatch};
-use crate::types::{Offset, TimestampMs, TopicConfig};
+use crate::types::{Offset, TopicConfig};
 
 /// Ends the name of a partition directory that is being created. One found at start is what a crash left. A suffix, because
 /// a topic's name may start with anything: `.creating-x` is a legal one.
 pub const CREATING_SUFFIX: &str = ".creating";
-
-/// The most slices in one vectored write (Linux's `UIO_MAXIOV`): a header and a body for each batch.
-const MAX_SLICES: usize = 1024;
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,15 +55,6 @@ impl From<&TopicConfig> for LogConfig {
             max_batch_bytes: u64::from(topic.max_batch_bytes),
         }
     }
-}
-
-/// What an append did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// The written end after it, exclusive.
-    pub end: Offset,
-    /// Whether a segment was closed on the way: a good moment for a producer snapshot and a checkpoint.
-    pub rolled: bool,
 }
 
 /// The segment that appends go to.
@@ -103,15 +90,7 @@ pub struct Log {
     /// The producer snapshots there are, by offset.
     pub(super) snapshots: Vec<Offset>,
     pub(super) failure: Option<Failure>,
-    scratch: Scratch,
-}
-
-/// Buffers of an append, kept between appends.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    headers: Vec<[u8; HEADER_BYTES]>,
-    slices: Vec<IoSlice<'static>>,
-    index_bytes: Vec<u8>,
+    pub(super) scratch: Scratch,
 }
 
 impl Log {
@@ -168,190 +147,6 @@ impl Log {
             failure: None,
             scratch: Scratch::default(),
         }
-    }
-
-    /// Appends batches that are stamped already: their offsets follow on the written end, their epochs never fall. What
-    /// was appended can be read at once; it is durable after [`Log::begin_sync`] and [`Log::finish_sync`].
-    ///
-    /// # Errors
-    /// [`LogError::NotContiguous`], [`LogError::EpochWentBack`] and [`LogError::InvalidBatch`] change nothing.
-    /// [`LogError::DiskFull`] and [`LogError::Failed`] are final: part of the batches may be on disk.
-    pub fn append(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
-        self.check_alive()?;
-        self.check_batches(batches)?;
-        let (mut rest, mut rolled) = (batches, false);
-        while let Some(first) = rest.first() {
-            if self.must_roll(now, &first.header) {
-                self.roll().map_err(|error| self.fail(error))?;
-                rolled = true;
-            }
-            let (group, after) = rest.split_at(self.fitting(rest));
-            self.write_group(now, group).map_err(|error| self.fail(error))?;
-            rest = after;
-        }
-        Ok(Appended { end: self.written_end(), rolled })
-    }
-
-    /// Whether appending `bytes` may do more than write to open files: create some, or sync. A guess for whoever has to
-    /// choose a thread, made without looking at the batches.
-    #[must_use]
-    pub fn append_may_block(&self, now: TimestampMs, bytes: usize) -> bool {
-        if self.state.clean.is_some() || !matches!(self.tail, Tail::Open(_)) {
-            return true;
-        }
-        let view = self.shared.read();
-        view.segments.back().is_none_or(|active| {
-            active.size + bytes as u64 > self.config.segment_bytes || is_aged(active, now, self.config.segment_ms)
-        })
-    }
-
-    fn check_batches(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
-        let mut expected = self.written_end();
-        let mut last = self.epochs.latest().unwrap_or_default();
-        for RecordBatch { header, body } in batches {
-            let base_offset = header.base_offset;
-            if base_offset != expected {
-                return Err(LogError::NotContiguous { expected, found: base_offset });
-            }
-            if header.leader_epoch < last {
-                return Err(LogError::EpochWentBack { last, found: header.leader_epoch });
-            }
-            if header.body_bytes() != body.len() || header.last_offset_delta < 0 {
-                let cause = BatchError::Truncated { have: HEADER_BYTES + body.len(), need: header.total_bytes() };
-                return Err(LogError::InvalidBatch { base_offset, cause });
-            }
-            expected = header.end_offset_exclusive();
-            last = header.leader_epoch;
-        }
-        Ok(())
-    }
-
-    fn must_roll(&self, now: TimestampMs, next: &BatchHeader) -> bool {
-        let view = self.shared.read();
-        let active = if matches!(self.tail, Tail::Sealed) { None } else { view.segments.back() };
-        active.is_some_and(|active| {
-            !active.has_room_for(next, self.config.segment_bytes) || is_aged(active, now, self.config.segment_ms)
-        })
-    }
-
-    /// How many of `batches`, at least one, go into the active segment before it is full.
-    fn fitting(&self, batches: &[RecordBatch]) -> usize {
-        let view = self.shared.read();
-        let (base, mut size) = match (&self.tail, view.segments.back()) {
-            (Tail::Closed | Tail::Open(_), Some(active)) => (active.base, active.size),
-            _ => (view.written_end, 0),
-        };
-        let mut probe = Segment::empty(base);
-        let fits = |batch: &&RecordBatch| {
-            probe.size = size;
-            size += batch.total_bytes() as u64;
-            probe.has_room_for(&batch.header, self.config.segment_bytes)
-        };
-        batches.iter().take_while(fits).count().max(1)
-    }
-
-    fn write_group(&mut self, now: TimestampMs, group: &[RecordBatch]) -> io::Result<()> {
-        self.mark_written()?;
-        let handles = self.open_tail()?;
-        let size = self.shared.read().segments.back().map_or(0, |active| active.size);
-        self.scratch.write_batches(&*handles.log, group, size)?;
-
-        let mut view = self.shared.write();
-        let interval = self.config.index_interval_bytes;
-        let mut must_flush = false;
-        if let Some(active) = view.segments.back_mut() {
-            active.opened_at.get_or_insert(now);
-            for batch in group {
-                active.observe(&batch.header, interval);
-                self.epochs.note(batch.header.leader_epoch, batch.header.base_offset);
-            }
-            must_flush = active.offsets.pending.len() >= MAX_PENDING || active.times.pending.len() >= MAX_PENDING;
-            view.written_end = view.segments.back().map_or(view.written_end, |active| active.end);
-        }
-        drop(view);
-        if must_flush { self.flush_indexes(&handles) } else { Ok(()) }
-    }
-
-    /// Before the first write after a clean stop: from here on a crash must lead to recovery.
-    pub(super) fn mark_written(&mut self) -> io::Result<()> {
-        if self.state.clean.is_none() {
-            return Ok(());
-        }
-        let state = PartitionState { clean: None, boot_id: self.shared.disk.boot_id()?, ..self.state.clone() };
-        state.write(&*self.shared.disk, &self.shared.dir)?;
-        self.state = state;
-        Ok(())
-    }
-
-    pub(super) fn open_tail(&mut self) -> io::Result<Handles> {
-        let handles = match &self.tail {
-            Tail::Open(handles) => return Ok(handles.clone()),
-            Tail::Closed => self.reopen_newest()?,
-            Tail::Sealed => self.create_segment()?,
-        };
-        if let Some(active) = self.shared.write().segments.back_mut() {
-            active.handles = Some(handles.clone());
-        }
-        self.tail = Tail::Open(handles.clone());
-        Ok(handles)
-    }
-
-    fn open_files(&self, base: Offset, mode: OpenMode) -> io::Result<Handles> {
-        let open = |suffix| self.shared.disk.open(&self.shared.path(base, suffix), mode);
-        Ok(Handles { log: open(LOG_SUFFIX)?, index: open(INDEX_SUFFIX)?, time_index: open(TIME_INDEX_SUFFIX)? })
-    }
-
-    fn create_segment(&mut self) -> io::Result<Handles> {
-        let base = self.written_end();
-        let handles = self.open_files(base, OpenMode::Create)?;
-        self.new_names = true;
-        self.shared.write().segments.push_back(Segment::empty(base));
-        Ok(handles)
-    }
-
-    fn reopen_newest(&mut self) -> io::Result<Handles> {
-        let Some(base) = self.shared.read().segments.back().map(|newest| newest.base) else {
-            return self.create_segment();
-        };
-        self.open_files(base, OpenMode::Write)
-    }
-
-    /// Writes the index entries that wait in memory. Not synced: an index can be rebuilt.
-    pub(super) fn flush_indexes(&mut self, handles: &Handles) -> io::Result<()> {
-        // Encoded under the lock, written without it: this is the only writer, so nothing is added meanwhile.
-        let bytes = &mut self.scratch.index_bytes;
-        let at = encode_with(&self.shared, |segment| {
-            segment.offsets.encode_pending(bytes);
-            segment.offsets.file_bytes()
-        });
-        super::disk::write_all_at(&*handles.index, bytes, at)?;
-        let at = encode_with(&self.shared, |segment| {
-            segment.times.encode_pending(bytes);
-            segment.times.file_bytes()
-        });
-        super::disk::write_all_at(&*handles.time_index, bytes, at)?;
-        if let Some(active) = self.shared.write().segments.back_mut() {
-            active.offsets.pending_written();
-            active.times.pending_written();
-        }
-        Ok(())
-    }
-
-    /// Seals the active segment. The next append creates a new one.
-    pub(super) fn roll(&mut self) -> io::Result<()> {
-        if let Tail::Open(handles) = &self.tail {
-            let handles = handles.clone();
-            if let Some(active) = self.shared.write().segments.back_mut() {
-                active.index_largest_time();
-            }
-            self.flush_indexes(&handles)?;
-            if let Some(active) = self.shared.write().segments.back_mut() {
-                active.handles = None;
-            }
-            self.sealed_unsynced.extend([handles.log, handles.index, handles.time_index]);
-        }
-        self.tail = Tail::Sealed;
-        Ok(())
     }
 
     pub(super) fn check_alive(&self) -> Result<(), LogError> {
@@ -436,61 +231,9 @@ impl View {
     }
 }
 
-/// Whether the segment's first record is older than a segment may get.
-pub(super) fn is_aged(segment: &Segment, now: TimestampMs, segment_ms: u64) -> bool {
-    let age = |opened_at: TimestampMs| u64::try_from(now.0.saturating_sub(opened_at.0)).unwrap_or(0);
-    segment.size > 0 && segment.opened_at.is_some_and(|opened_at| age(opened_at) > segment_ms)
-}
-
-fn encode_with(shared: &Shared, encode: impl FnOnce(&Segment) -> u64) -> u64 {
-    shared.read().segments.back().map_or(0, encode)
-}
-
 fn creating_path(dir: &Path) -> Result<(PathBuf, PathBuf), LogError> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a partition's directory needs a name").into());
     };
     Ok((parent.to_owned(), child(parent, &format!("{}{CREATING_SUFFIX}", name.to_string_lossy()))))
-}
-
-impl Scratch {
-    /// Writes whole batches at `position` in as few vectored writes as the operating system allows.
-    fn write_batches(&mut self, file: &dyn DiskFile, batches: &[RecordBatch], mut position: u64) -> io::Result<()> {
-        for group in batches.chunks(MAX_SLICES / 2) {
-            self.headers.clear();
-            self.headers.extend(group.iter().map(|batch| batch.header.to_bytes()));
-            let mut slices = recycled(std::mem::take(&mut self.slices));
-            for (header, batch) in self.headers.iter().zip(group) {
-                slices.push(IoSlice::new(header));
-                slices.push(IoSlice::new(&batch.body));
-            }
-            position += write_all_vectored(file, &mut slices, position)?;
-            self.slices = recycled(slices);
-        }
-        Ok(())
-    }
-}
-
-/// An empty vector with the memory of `slices`: collecting a mapped vector of the same layout reuses its allocation.
-fn recycled<'b>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'b>> {
-    slices.clear();
-    slices.into_iter().map(|_| IoSlice::new(&[])).collect()
-}
-
-fn write_all_vectored(file: &dyn DiskFile, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<u64> {
-    let mut rest = slices;
-    let mut written = 0;
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored_at(rest, position + written) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no byte of a write")),
-            Ok(taken) => {
-                written += taken as u64;
-                IoSlice::advance_slices(&mut rest, taken);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }

@@ -47,6 +47,42 @@ struct Place {
     generation: u64,
 }
 
+/// Where to start looking, and what is known of the batch there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    position: u64,
+    /// Its first offset.
+    first: Option<Offset>,
+    /// Its last offset.
+    last: Option<Offset>,
+}
+
+impl Start {
+    fn of_segment(base: Offset) -> Self {
+        Self { position: 0, first: Some(base), last: None }
+    }
+
+    /// A scanner of the segment's headers that starts here; at the segment's start if the batch here is not the one that
+    /// the index speaks of.
+    pub(super) fn scanner<'a>(
+        self,
+        file: &'a (dyn DiskFile + 'a),
+        segment: &SegmentRef,
+    ) -> io::Result<Scanner<'a, dyn DiskFile + 'a>> {
+        let at = |position, first| Scanner::new(file, segment.size, position, first, Check::Headers);
+        let mut first_step = at(self.position, self.first);
+        match first_step.step()? {
+            Step::Batch { header, .. } if self.fits(&header) => Ok(at(self.position, Some(header.base_offset))),
+            _ => Ok(at(0, Some(segment.base))),
+        }
+    }
+
+    fn fits(&self, header: &BatchHeader) -> bool {
+        self.first.is_none_or(|first| first == header.base_offset)
+            && self.last.is_none_or(|last| last == header.last_offset())
+    }
+}
+
 /// Where a batch starts in a buffer, or that a closer look is needed.
 enum Found {
     At(usize, BatchHeader),
@@ -131,19 +167,19 @@ impl LogReader {
         let file = self.shared.log_file(segment)?;
         let remembered = self.shared.recall_place(place.generation, segment.base, from);
         let (start, lead) = match remembered.filter(|position| *position < segment.size) {
-            Some(position) => (position, 0),
-            None => (self.shared.follow_index(segment, place.lookup, from)?, LEAD_BYTES),
+            Some(position) => (Start { position, first: Some(from), last: None }, 0),
+            None => (self.shared.follow_index(segment, place.lookup, from), LEAD_BYTES),
         };
         let wanted = (max_bytes as u64).max(HEADER_BYTES as u64).saturating_add(lead);
-        let buffer = read_buffer(&*file, start, wanted.min(segment.size - start))?;
-        let (position, header) = match find_batch(&buffer, from) {
+        let buffer = read_buffer(&*file, start.position, wanted.min(segment.size - start.position))?;
+        let (position, header) = match find_batch(&buffer, start, from) {
             Found::At(_, header) if header.end_offset_exclusive() > place.upper => {
                 return Ok(LogSlice { bytes: Bytes::new(), next: from });
             }
             Found::At(at, header) => {
-                match self.whole_batches(place, buffer.slice(at..), start + at as u64, max_bytes) {
+                match self.whole_batches(place, buffer.slice(at..), start.position + at as u64, max_bytes) {
                     Some(slice) => return Ok(slice),
-                    None => (start + at as u64, header),
+                    None => (start.position + at as u64, header),
                 }
             }
             // Further on than the buffer reaches, or the index is wrong, or there is damage.
@@ -189,34 +225,38 @@ impl LogReader {
         Some(LogSlice { bytes: buffer, next })
     }
 
-    /// Finds the batch that holds `from` header by header, past damaged places.
+    /// Finds the batch that holds `from` header by header, past damaged places. When the batch at `start` is not the one
+    /// that the index speaks of, the search goes through the whole segment.
     pub(super) fn seek(
         &self,
         segment: &SegmentRef,
         file: &dyn DiskFile,
-        start: u64,
+        start: Start,
         from: Offset,
     ) -> Result<(u64, BatchHeader), LogError> {
-        let first_due = |start| (start == 0).then_some(segment.base);
-        let mut scanner = Scanner::new(file, segment.size, start, first_due(start), Check::Headers);
+        let mut start = start;
+        let mut scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
         loop {
-            match scanner.step()? {
+            let step = scanner.step()?;
+            let astray = match &step {
+                Step::Batch { header, position } => *position == start.position && !start.fits(header),
+                Step::Bad { position, .. } => *position == start.position,
+                Step::End => false,
+            };
+            if astray && start.position > 0 && start.last.is_some() {
+                self.shared.distrust_index(segment);
+                start = Start::of_segment(segment.base);
+                scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
+                continue;
+            }
+            match step {
                 Step::Batch { header, position } if header.end_offset_exclusive() > from => {
-                    if header.base_offset <= from {
-                        return Ok((position, header));
-                    }
-                    // Only the first batch can start too late: the index led astray.
-                    self.shared.distrust_index(segment);
-                    scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
+                    return Ok((position, header));
                 }
                 Step::Batch { .. } => {}
-                Step::Bad { position, .. } if position == start && start != 0 && scanner.expected.is_none() => {
-                    self.shared.distrust_index(segment);
-                    scanner = Scanner::new(file, segment.size, 0, first_due(0), Check::Headers);
-                }
                 Step::Bad { .. } | Step::End => {
-                    let damaged_from = scanner.expected.unwrap_or(segment.base);
                     let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+                    let damaged_from = scanner.bad_place.1.unwrap_or(segment.base);
                     if let Some(damaged) =
                         self.note_damage(segment, damaged_from, next).filter(|_| next.is_none_or(|next| next > from))
                     {
@@ -256,13 +296,8 @@ impl LogReader {
 }
 
 impl Shared {
-    /// The position that the index gives for `offset`: of its batch or an earlier one, 0 when it knows none.
-    pub(super) fn follow_index(
-        &self,
-        segment: &SegmentRef,
-        lookup: Lookup<OffsetEntry>,
-        offset: Offset,
-    ) -> Result<u64, LogError> {
+    /// Where the index says to look for `offset`: at its batch or an earlier one.
+    pub(super) fn follow_index(&self, segment: &SegmentRef, lookup: Lookup<OffsetEntry>, offset: Offset) -> Start {
         let entry = match lookup {
             Lookup::Known(entry) => entry,
             Lookup::InFile(entries) => {
@@ -276,12 +311,14 @@ impl Shared {
                 })
             }
         };
-        let position = entry.map_or(0, |entry| entry.position);
-        if position > 0 && position >= segment.size {
-            self.distrust_index(segment);
-            return Ok(0);
+        match entry {
+            Some(entry) if entry.position >= segment.size => {
+                self.distrust_index(segment);
+                Start::of_segment(segment.base)
+            }
+            Some(entry) => Start { position: entry.position, first: None, last: Some(entry.last_offset) },
+            None => Start::of_segment(segment.base),
         }
-        Ok(position)
     }
 
     /// Has the writer rebuild the index when it next tidies up.
@@ -291,8 +328,8 @@ impl Shared {
         }
     }
 
-    /// A position at or before the batch that holds `offset`.
-    pub(super) fn position_before(&self, segment: &SegmentRef, offset: Offset) -> Result<u64, LogError> {
+    /// A place at or before the batch that holds `offset`, as far as the index can be trusted.
+    pub(super) fn place_before(&self, segment: &SegmentRef, offset: Offset) -> Start {
         let lookup = {
             let view = self.read();
             let at = view.segments.iter().position(|known| known.base == segment.base);
@@ -310,11 +347,11 @@ fn read_buffer(file: &dyn DiskFile, position: u64, length: u64) -> io::Result<By
 }
 
 /// The batch that holds `from`, if it is in `buffer` and all headers before it are in order.
-fn find_batch(buffer: &[u8], from: Offset) -> Found {
-    let (mut at, mut due) = (0, None);
+fn find_batch(buffer: &[u8], start: Start, from: Offset) -> Found {
+    let (mut at, mut due) = (0, start.first);
     while let Some(Ok(header)) = buffer.get(at..).map(BatchHeader::parse) {
         let in_order = due.is_none_or(|due| due == header.base_offset) && header.base_offset <= from;
-        if !in_order || header.last_offset_delta < 0 {
+        if !in_order || header.last_offset_delta < 0 || (at == 0 && !start.fits(&header)) {
             return Found::LookCloser;
         }
         if header.end_offset_exclusive() > from {

@@ -1,4 +1,24 @@
-//! Storage.
+//! The log of a partition on disk, and everything else that a node keeps there.
+//!
+//! ```text
+//!   append(batches) ──► Log ──► one vectored write ──► segment ──► begin_sync ► run ► finish_sync ──► durable
+//!                        │            (append)        (segment, index, time_index)      (sync)
+//!                        ├──► open: clean stop, or recovery ◄── partition_state, scan
+//!                        ├──► retention: deletion at the front, truncation at the end
+//!                        └──► LogReader: read, offset_for_timestamp        on any thread, sharing `view` with the writer
+//!
+//!   all of it ──► disk (a trait: the real one, or a virtual one that loses power), atomic_file, file_cache
+//! ```
+//!
+//! Blocking code without actors and without a clock: the caller chooses the thread and passes the time in.
+//!
+//! A partition's directory holds `partition.meta` (whose it is), `partition.state` (how far it is known to be good),
+//! `leader-epochs`, `<offset>.snapshot` (producer state), and for each segment `<base offset>.log`, `.index`, `.timeindex`
+//! in Kafka's layout. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
+//!
+//! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`.
+
+mod append;
 pub mod atomic_file;
 mod checkpoint;
 pub mod data_dir;
@@ -6,12 +26,14 @@ pub mod disk;
 mod error;
 pub mod file_cache;
 mod index;
+mod inspect;
 mod leader_epochs;
 mod log;
 mod log_reader;
 mod open;
 mod partition_state;
 mod producer_snapshots;
+mod rebuild;
 mod recovery;
 mod retention;
 mod scan;
@@ -24,9 +46,11 @@ mod view;
 #[cfg(test)]
 mod log_tests;
 
+pub use append::Appended;
 pub use error::LogError;
+pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
 pub use leader_epochs::LeaderEpochs;
-pub use log::{Appended, CREATING_SUFFIX, Log, LogConfig};
+pub use log::{CREATING_SUFFIX, Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
 pub use open::{Cut, OpenReport};
 pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, RecoveryPoint};

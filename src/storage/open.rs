@@ -10,15 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atomic_file::{AtomicFileError, TEMPORARY_SUFFIX};
-use super::disk::{Disk, child};
+use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
 use super::leader_epochs::LeaderEpochs;
 use super::log::{Log, LogConfig, Tail};
 use super::partition_state::{CleanStop, PartitionIdentity, PartitionState};
 use super::producer_snapshots::{Replay, SNAPSHOT_SUFFIX, replay_snapshot};
-use super::recovery::{Recovered, Recovery, rebuild_indexes};
-use super::scan::{Check, Scanner, Step};
+use super::rebuild::rebuild_indexes;
+use super::recovery::{Recovered, Recovery};
+use super::scan::Step;
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, base_of, segment_path};
 use super::view::{Shared, View};
 use crate::types::Offset;
@@ -145,6 +146,12 @@ impl Log {
         let boot_id = disk.boot_id()?;
         let mut listing = Listing::read(&*disk, dir)?;
         let (state, state_is_lost) = read_state(&*disk, dir, &listing)?;
+        if state.boot_id == boot_id || state_is_lost {
+            // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after
+            // a power loss, nor files be removed on the word of one that does. What has survived a boot is durable; a
+            // directory's sync takes milliseconds even when there is nothing to write.
+            disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
+        }
         listing.remove_leftovers(&*disk, dir, state.log_start)?;
         let epochs = load_epochs(&*disk, dir)?;
 
@@ -265,8 +272,7 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(&BatchHe
     };
     for segment in segments {
         let file = shared.log_file(&segment)?;
-        let start = if from > segment.base { shared.position_before(&segment, from)? } else { 0 };
-        let mut scanner = Scanner::new(&*file, segment.size, start, None, Check::Headers);
+        let mut scanner = shared.place_before(&segment, from).scanner(&*file, &segment)?;
         loop {
             match scanner.step()? {
                 Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(&header),

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, child, read_full_at, write_all_at};
@@ -21,6 +22,7 @@ use super::error::LogError;
 use super::index::{OffsetEntry, usable_entries};
 use super::open::{Cut, Listing, OpenReport};
 use super::partition_state::{PartitionState, RecoveryPoint};
+use super::rebuild::rebuild_indexes;
 use super::scan::{Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, segment_path};
 use super::time_index::TimeEntry;
@@ -100,8 +102,8 @@ impl<'a> Recovery<'a> {
             }
         }
         self.end_below_start()?;
-        // File names too: a segment that was created just before the crash counts only once its name is durable.
-        self.disk.sync_dir(self.dir, SyncPoint::RecoveredTail)?;
+        // The names need no sync of their own: what a killed process left was synced when the directory was opened, and
+        // what is new or was moved aside here becomes durable when the result is written down.
         self.found.end = self.due;
         self.found.damaged.retain(|(damaged_from, _)| *damaged_from < self.due);
         self.found.place = match self.found.segments.back() {
@@ -195,7 +197,7 @@ impl<'a> Recovery<'a> {
         let mut segment = self.resume_before(&handles, base, position)?;
         let before = listing.logs.get(at + 1).map_or(Offset::MAX, |(next, _)| *next);
         let mut scanner = Scanner::new(&*handles.log, size, position, Some(self.due), Check::Checksums);
-        scanner.epoch = self.epoch;
+        scanner.epoch = Some(self.epoch);
         let mut cut_at = None;
         loop {
             match scanner.step()? {
@@ -214,18 +216,23 @@ impl<'a> Recovery<'a> {
                         segment.size = size;
                         break;
                     } else {
-                        cut_at = Some(position);
+                        cut_at = Some((position, scanner.gave_up));
                         break;
                     }
                 }
             }
         }
-        self.epoch = scanner.epoch;
+        self.epoch = scanner.epoch.unwrap_or(self.epoch);
         self.report.scanned_bytes += segment.size.saturating_sub(position);
         segment.end = self.due;
-        if let Some(position) = cut_at {
+        if let Some((position, something_may_follow)) = cut_at {
             segment.size = position;
-            self.cut(&handles, base, position, size)?;
+            self.cut(&handles, base, position..size, something_may_follow || !self.same_boot)?;
+        }
+        if self.same_boot {
+            // Perhaps the process ended because a sync failed. Then the page cache shows what is not on disk, and calls it
+            // clean: syncing alone would report success and save nothing. Written again it is dirty again.
+            rewrite(&*handles.log, position, segment.size)?;
         }
         segment.index_largest_time();
         segment.offsets.flush(&*handles.index)?;
@@ -280,7 +287,7 @@ impl<'a> Recovery<'a> {
         for (base, size) in logs {
             let file = self.disk.open(&segment_path(self.dir, *base, LOG_SUFFIX), OpenMode::Read)?;
             let mut scanner = Scanner::new(&*file, *size, 0, Some(*base), Check::Checksums);
-            scanner.epoch = self.epoch;
+            scanner.epoch = Some(self.epoch);
             if matches!(scanner.step()?, Step::Batch { .. }) {
                 return Ok(true);
             }
@@ -288,11 +295,12 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
-    /// Cuts a segment's file off at `position`. After a power loss the bytes are kept aside unless they are all zeros.
-    fn cut(&mut self, handles: &Handles, base: Offset, position: u64, size: u64) -> Result<(), LogError> {
+    /// Cuts a range off the end of a segment's file. When it may be of use it is kept aside, unless it is all zeros.
+    fn cut(&mut self, handles: &Handles, base: Offset, range: Range<u64>, may_be_of_use: bool) -> Result<(), LogError> {
+        let (position, size) = (range.start, range.end);
         let all_zeros = copy_range(&*handles.log, position, size, None)?;
         let mut saved_as = Vec::new();
-        if !self.same_boot && !all_zeros {
+        if may_be_of_use && !all_zeros {
             let name = self.free_name(&format!("{:020}.cut-{position}", base.0))?;
             let copy = self.disk.open(&child(self.dir, &name), OpenMode::Create)?;
             copy_range(&*handles.log, position, size, Some(&*copy))?;
@@ -352,6 +360,22 @@ impl<'a> Recovery<'a> {
     }
 }
 
+/// Writes what `from..to` of a file reads as over itself.
+fn rewrite(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX))];
+    let mut at = from;
+    while at < to {
+        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+        let filled = read_full_at(file, &mut buffer[..length], at)?;
+        if filled == 0 {
+            break;
+        }
+        write_all_at(file, &buffer[..filled], at)?;
+        at += filled as u64;
+    }
+    Ok(())
+}
+
 /// Reads `from..to` of a file, writes it to `copy` if there is one, and returns whether all bytes are zero.
 fn copy_range(file: &dyn DiskFile, from: u64, to: u64, copy: Option<&dyn DiskFile>) -> io::Result<bool> {
     let mut buffer = vec![0; COPY_BYTES];
@@ -369,31 +393,4 @@ fn copy_range(file: &dyn DiskFile, from: u64, to: u64, copy: Option<&dyn DiskFil
         at += filled as u64;
     }
     Ok(all_zeros)
-}
-
-/// Builds a segment's indexes anew from the headers of its batches.
-pub(super) fn rebuild_indexes(
-    disk: &dyn Disk,
-    dir: &Path,
-    base: Offset,
-    size: u64,
-    end: Offset,
-    index_interval_bytes: u64,
-) -> Result<Segment, LogError> {
-    tracing::warn!(dir = %dir.display(), %base, "rebuilding the indexes of a segment");
-    let handles = Handles {
-        log: disk.open(&segment_path(dir, base, LOG_SUFFIX), OpenMode::Read)?,
-        index: disk.open(&segment_path(dir, base, INDEX_SUFFIX), OpenMode::Create)?,
-        time_index: disk.open(&segment_path(dir, base, TIME_INDEX_SUFFIX), OpenMode::Create)?,
-    };
-    let mut segment = Segment::empty(base);
-    segment.resume(&handles, size, end, index_interval_bytes)?;
-    segment.index_largest_time();
-    segment.offsets.flush(&*handles.index)?;
-    segment.times.flush(&*handles.time_index)?;
-    for file in [&handles.index, &handles.time_index] {
-        file.sync_data(SyncPoint::RecoveredTail)?;
-    }
-    disk.sync_dir(dir, SyncPoint::RecoveredTail)?;
-    Ok(segment)
 }

@@ -12,11 +12,12 @@
 
 use std::io;
 
+use super::append::is_aged;
 use super::disk::SyncPoint;
 use super::error::LogError;
-use super::log::{Log, Tail, is_aged};
+use super::log::{Log, Tail};
 use super::partition_state::{PartitionState, RecoveryPoint};
-use super::recovery::rebuild_indexes;
+use super::rebuild::rebuild_indexes;
 use super::scan::{Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
 use super::view::{SegmentRef, Shared};
@@ -197,30 +198,24 @@ impl Log {
         let segment = view.segment_ref(at);
         drop(view);
         let file = self.shared.log_file(&segment)?;
-        let start = self.shared.position_before(&segment, end)?;
         let cut = |offset, position| RecoveryPoint { offset, segment: segment.base, position };
-        let mut scanner =
-            Scanner::new(&*file, segment.size, start, (start == 0).then_some(segment.base), Check::Headers);
+        let mut scanner = self.shared.place_before(&segment, end).scanner(&*file, &segment)?;
         loop {
-            let reached = scanner.expected;
+            let reached = scanner.expected.unwrap_or(segment.base).min(end);
             match scanner.step()? {
-                Step::Batch { header, position } if header.base_offset > end && reached.is_none() && start != 0 => {
-                    tracing::warn!(base = %segment.base, position, "an index led astray, going through the whole segment");
-                    scanner = Scanner::new(&*file, segment.size, 0, Some(segment.base), Check::Headers);
-                }
                 Step::Batch { header, position } if header.end_offset_exclusive() > end => {
                     return Ok(cut(header.base_offset.min(end), position));
                 }
                 Step::Batch { .. } => {}
-                Step::Bad { .. } if reached.is_none() => {
-                    scanner = Scanner::new(&*file, segment.size, 0, Some(segment.base), Check::Headers);
-                }
-                Step::Bad { position, .. } => match scanner.resync(segment.end)? {
+                Step::Bad { .. } => match scanner.resync(segment.end)? {
                     // The damaged range stays, and with it what is good behind it.
                     Some((header, _)) if header.base_offset <= end => {}
-                    _ => return Ok(cut(reached.unwrap_or(end).min(end), position)),
+                    _ => {
+                        let (position, due) = scanner.bad_place;
+                        return Ok(cut(due.unwrap_or(reached).min(end), position));
+                    }
                 },
-                Step::End => return Ok(cut(reached.unwrap_or(end).min(end), segment.size)),
+                Step::End => return Ok(cut(reached, segment.size)),
             }
         }
     }

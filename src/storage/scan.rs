@@ -26,6 +26,10 @@ const HEADER_WINDOW_BYTES: usize = 32 << 10;
 /// Read at once when whole batches are checked.
 const VERIFY_WINDOW_BYTES: usize = 1 << 20;
 
+/// A search for the next whole batch gives up after it has checksummed this much in vain. Content that was made to look
+/// like headers everywhere would keep it busy for hours otherwise; this takes about a second.
+const RESYNC_BUDGET_BYTES: u64 = 2 << 30;
+
 /// Where the bytes come from.
 pub(super) trait ScanSource {
     /// Reads until `buffer` is full or the source ends, and returns how many bytes came.
@@ -83,7 +87,8 @@ pub(super) enum Step {
 }
 
 enum Candidate {
-    At(u64),
+    /// A position, and the size that the header claims.
+    At(u64, u64),
     LookOnAt(u64),
     NoMore,
 }
@@ -96,8 +101,15 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
     pub position: u64,
     /// The offset that is due next; `None` takes what comes.
     pub expected: Option<Offset>,
-    /// Epochs below this are bad.
-    pub epoch: LeaderEpoch,
+    /// Epochs below this are bad, if it is set. Readers do not set it: the epoch is not under the checksum, and one that
+    /// was damaged upwards must not hide what follows.
+    pub epoch: Option<LeaderEpoch>,
+    /// Where the damage begins that the last [`Scanner::resync`] passed, and the offset that was due there.
+    pub bad_place: (u64, Option<Offset>),
+    /// Whether the last [`Scanner::resync`] gave up: something good may follow all the same.
+    pub gave_up: bool,
+    /// The last batch that was passed by its header alone.
+    unverified: Option<(BatchHeader, u64)>,
     check: Check,
     window: Vec<u8>,
     window_start: u64,
@@ -106,7 +118,9 @@ pub(super) struct Scanner<'a, S: ScanSource + ?Sized> {
 impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     pub(super) fn new(source: &'a S, limit: u64, position: u64, expected: Option<Offset>, check: Check) -> Self {
         let (window, window_start) = (Vec::new(), 0);
-        Self { source, limit, position, expected, epoch: LeaderEpoch(0), check, window, window_start }
+        let (bad_place, unverified) = ((position, expected), None);
+        let (epoch, gave_up) = (None, false);
+        Self { source, limit, position, expected, epoch, bad_place, gave_up, unverified, check, window, window_start }
     }
 
     /// Looks at the current position.
@@ -121,12 +135,14 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         };
         self.position += header.total_bytes() as u64;
         self.expected = Some(header.end_offset_exclusive());
-        self.epoch = header.leader_epoch;
+        self.unverified = (self.check == Check::Headers).then_some((header, position));
+        self.epoch = self.epoch.map(|_| header.leader_epoch);
         Ok(Step::Batch { header, position })
     }
 
     /// Goes on from another place.
-    pub(super) fn jump(&mut self, position: u64, expected: Option<Offset>) {
+    fn jump(&mut self, position: u64, expected: Option<Offset>) {
+        self.unverified = None;
         self.position = position;
         self.expected = expected;
     }
@@ -137,10 +153,16 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         Ok(RecordBatch { header: *header, body: Bytes::copy_from_slice(bytes.get(HEADER_BYTES..).unwrap_or_default()) })
     }
 
-    /// The next place behind a bad one where a whole batch with a right checksum stands, with an offset that is due or
+    /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
     /// later and all its records before `before`. The scanner moves there.
     pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
+        self.step_back_if_led_astray()?;
+        self.bad_place = (self.position, self.expected);
         let from = self.position;
+        // A batch that merely comes too late is good itself.
+        if let Some(found) = self.whole_batch_at(from, before)? {
+            return Ok(Some(found));
+        }
         // When only the body is damaged the length still tells where the next batch starts. It goes first, because a
         // record's value may hold bytes that look like a batch.
         if let Ok(header) = BatchHeader::parse(self.bytes(from, HEADER_BYTES)?) {
@@ -149,18 +171,35 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
                 return Ok(Some(found));
             }
         }
-        let mut position = from + 1;
+        let (mut position, mut budget) = (from + 1, RESYNC_BUDGET_BYTES);
+        self.gave_up = false;
         while position + HEADER_BYTES as u64 <= self.limit {
             match self.next_candidate(position, before)? {
-                Candidate::At(candidate) => match self.whole_batch_at(candidate, before)? {
-                    Some(found) => return Ok(Some(found)),
-                    None => position = candidate + 1,
-                },
+                Candidate::At(candidate, bytes) => {
+                    if let Some(found) = self.whole_batch_at(candidate, before)? {
+                        return Ok(Some(found));
+                    }
+                    if bytes > budget {
+                        self.gave_up = true;
+                        break;
+                    }
+                    (position, budget) = (candidate + 1, budget - bytes);
+                }
                 Candidate::LookOnAt(next) => position = next,
                 Candidate::NoMore => break,
             }
         }
         Ok(None)
+    }
+
+    /// When the batch before the bad place is damaged itself, its length is what led here: the damage begins there.
+    fn step_back_if_led_astray(&mut self) -> io::Result<()> {
+        if let Some((header, position)) = self.unverified.take()
+            && header.verify_checksum(self.bytes(position, header.total_bytes())?).is_err()
+        {
+            (self.position, self.expected) = (position, Some(header.base_offset));
+        }
+        Ok(())
     }
 
     /// The first position in the window from `position` on whose bytes could be a header.
@@ -181,7 +220,11 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         };
         let window = self.window.get(start..).unwrap_or_default();
         Ok(match window.windows(HEADER_BYTES).position(looks_like_a_header) {
-            Some(at) => Candidate::At(position + at as u64),
+            Some(at) => {
+                let claimed =
+                    window.get(at + 8..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                Candidate::At(position + at as u64, u64::from(claimed))
+            }
             // A header that starts in the window's last bytes ends in the next window.
             None => Candidate::LookOnAt(self.window_end() - HEADER_BYTES as u64 + 1),
         })
@@ -235,10 +278,10 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
             Some(expected) if expected != header.base_offset => {
                 Err(Badness::Offset { expected, found: header.base_offset })
             }
-            _ if header.leader_epoch < self.epoch => {
-                Err(Badness::Epoch { last: self.epoch, found: header.leader_epoch })
-            }
-            _ => Ok(()),
+            _ => match self.epoch {
+                Some(last) if header.leader_epoch < last => Err(Badness::Epoch { last, found: header.leader_epoch }),
+                _ => Ok(()),
+            },
         }
     }
 

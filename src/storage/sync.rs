@@ -60,6 +60,14 @@ impl SyncJob {
     }
 }
 
+impl SyncDone {
+    /// Whether a segment was closed since the sync before: [`Log::finish_sync`] then writes a checkpoint, which blocks.
+    #[must_use]
+    pub fn closed_a_segment(&self) -> bool {
+        self.sealed_any
+    }
+}
+
 impl Log {
     /// What has to be synced, or `None` when everything written is durable, a sync is in flight, or the log has failed.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {

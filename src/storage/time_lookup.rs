@@ -3,8 +3,8 @@
 use super::disk::DiskFile;
 use super::error::LogError;
 use super::index::{Lookup, floor_in_file};
-use super::log_reader::LogReader;
-use super::scan::{Check, Scanner, Step};
+use super::log_reader::{LogReader, Start};
+use super::scan::{Scanner, Step};
 use super::time_index::TimeEntry;
 use super::view::SegmentRef;
 use crate::types::record_batch::{BatchHeader, decode_records};
@@ -83,7 +83,7 @@ impl LogReader {
                 let Some((timestamp, last_offset, segment)) = best else {
                     return Ok(None);
                 };
-                let start = self.shared.position_before(segment, last_offset)?;
+                let start = self.shared.place_before(segment, last_offset);
                 let wanted = |hit: &Hit| hit.1 >= timestamp && hit.0 >= log_start;
                 self.first_in_segment(
                     segment,
@@ -122,7 +122,7 @@ impl LogReader {
         segment: &SegmentRef,
         lookup: Lookup<TimeEntry>,
         timestamp: TimestampMs,
-    ) -> Result<u64, LogError> {
+    ) -> Result<Start, LogError> {
         let entry = match lookup {
             Lookup::Known(entry) => entry,
             Lookup::InFile(entries) => {
@@ -130,20 +130,20 @@ impl LogReader {
                 floor_in_file::<TimeEntry>(&*file, segment.base, entries, timestamp)?
             }
         };
-        entry.map_or(Ok(0), |entry| self.shared.position_before(segment, entry.last_offset))
+        Ok(self.shared.place_before(segment, entry.map_or(segment.base, |entry| entry.last_offset)))
     }
 
     /// The first record that is `wanted` in the batches whose header `may_hold` it.
     fn first_in_segment(
         &self,
         segment: &SegmentRef,
-        start: u64,
+        start: Start,
         inflate_limit: usize,
         may_hold: impl Fn(&BatchHeader) -> bool,
         wanted: impl Fn(&Hit) -> bool,
     ) -> Result<Option<Hit>, LogError> {
         let file = self.shared.log_file(segment)?;
-        let mut scanner = Scanner::new(&*file, segment.size, start, None, Check::Headers);
+        let mut scanner = start.scanner(&*file, segment)?;
         while let Some((header, position)) = next_batch(&mut scanner, segment.end)? {
             if !may_hold(&header) {
                 continue;
@@ -171,8 +171,7 @@ impl LogReader {
         before: Offset,
     ) -> Result<Option<(TimestampMs, Offset)>, LogError> {
         let file = self.shared.log_file(segment)?;
-        let start = self.shared.position_before(segment, from)?;
-        let mut scanner = Scanner::new(&*file, segment.size, start, None, Check::Headers);
+        let mut scanner = self.shared.place_before(segment, from).scanner(&*file, segment)?;
         let mut best: Option<(TimestampMs, Offset)> = None;
         while let Some((header, _)) = next_batch(&mut scanner, segment.end)? {
             let inside = header.end_offset_exclusive() > from && header.end_offset_exclusive() <= before;

@@ -1,6 +1,8 @@
 //! What must be found after a restart: the test's own idea of each partition.
 
-use callboard::types::record_batch::RecordBatch;
+use callboard::storage::Replay;
+use callboard::types::Offset;
+use callboard::types::record_batch::{BatchHeader, RecordBatch};
 
 /// Whether a partition must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Expected {
     pub log_start: u64,
     /// The furthest log start that a trim under way may leave.
     pub log_start_at_most: u64,
+    /// The high watermark of which the node was told that it is written down.
+    pub high_watermark: u64,
     pub leader_epoch: u32,
 }
 
@@ -40,6 +44,27 @@ pub struct Found {
     /// Leader epochs, each with its first offset.
     pub epochs: Vec<(u32, u64)>,
     pub damaged: Vec<(u64, u64)>,
+    pub high_watermark: u64,
+    pub producers: Producers,
+}
+
+/// What opening a log told about its producers: a snapshot, and the batches after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Producers {
+    pub snapshot: Option<(u64, Vec<u8>)>,
+    /// Base offset and checksum of each batch.
+    pub batches: Vec<(u64, u32)>,
+}
+
+impl Replay for Producers {
+    fn snapshot(&mut self, at: Offset, payload: &[u8]) -> bool {
+        self.snapshot = Some((at.0, payload.to_vec()));
+        true
+    }
+
+    fn batch(&mut self, header: &BatchHeader) {
+        self.batches.push((header.base_offset.0, header.crc));
+    }
 }
 
 impl Expected {
@@ -52,6 +77,7 @@ impl Expected {
             truncating_to: None,
             log_start: 0,
             log_start_at_most: 0,
+            high_watermark: 0,
             leader_epoch: 1,
         }
     }
@@ -75,7 +101,14 @@ impl Expected {
         self.batches.retain(|batch| batch.header.end_offset_exclusive().0 <= end);
         self.written_end = self.written_end.min(end);
         self.durable_end = self.durable_end.min(end);
+        self.high_watermark = self.high_watermark.min(end);
         self.truncating_to = None;
+    }
+
+    /// The producer state at `offset`: here, what tells one history of batches from another.
+    pub fn producer_snapshot(&self, offset: u64) -> Vec<u8> {
+        let before = self.batches.iter().filter(|batch| batch.header.base_offset.0 < offset);
+        before.flat_map(|batch| batch.header.crc.to_be_bytes()).collect()
     }
 
     /// Compares what was found with what must or may be there.
@@ -96,6 +129,12 @@ impl Expected {
             return Err(format!("{:?} count as damaged, though the disk damaged nothing", found.damaged));
         }
         self.check_content(found)?;
+        self.check_producers(found)?;
+        let least = self.high_watermark.min(self.truncating_to.unwrap_or(u64::MAX));
+        if !(least..=found.end).contains(&found.high_watermark) {
+            let (saved, end) = (found.high_watermark, found.end);
+            return Err(format!("the saved high watermark is {saved}, not between {least} and the end {end}"));
+        }
         let epochs = epochs_of(found);
         // An epoch without a record in the log is harmless, if it is the newest and starts at the end.
         let cached: Vec<_> = found.epochs.iter().copied().filter(|(_, start)| *start < found.end).collect();
@@ -103,6 +142,26 @@ impl Expected {
             return Err(format!("the leader epochs are {cached:?}, by the batches they are {epochs:?}"));
         }
         Ok(())
+    }
+
+    fn check_producers(&self, found: &Found) -> Result<(), String> {
+        let from = found.producers.snapshot.as_ref().map_or(found.log_start, |(at, _)| *at);
+        if let Some((at, payload)) = &found.producers.snapshot
+            && (*at > found.end || *payload != self.producer_snapshot(*at))
+        {
+            return Err(format!("the producer snapshot at {at} is of another history, the log ends at {}", found.end));
+        }
+        let after = found.batches.iter().filter(|batch| batch.header.end_offset_exclusive().0 > from);
+        let due: Vec<_> = after.map(|batch| (batch.header.base_offset.0, batch.header.crc)).collect();
+        // Batches before the log's start that are still in its first segment may be told too.
+        let (before, rest) = found.producers.batches.split_at(found.producers.batches.len().saturating_sub(due.len()));
+        let deleted = self.batches.iter().take_while(|batch| batch.header.end_offset_exclusive().0 <= found.log_start);
+        let deleted: Vec<_> = deleted.map(|batch| (batch.header.base_offset.0, batch.header.crc)).collect();
+        if rest == due && deleted.ends_with(before) {
+            Ok(())
+        } else {
+            Err(format!("replayed were {:?} from {from} on, due are {due:?}", found.producers.batches))
+        }
     }
 
     fn check_content(&self, found: &Found) -> Result<(), String> {
@@ -129,6 +188,7 @@ impl Expected {
         self.batches.retain(|batch| batch.header.end_offset_exclusive().0 <= found.end);
         (self.written_end, self.durable_end) = (found.end, found.end);
         (self.log_start, self.log_start_at_most) = (found.log_start, found.log_start);
+        self.high_watermark = found.high_watermark;
         self.truncating_to = None;
     }
 }

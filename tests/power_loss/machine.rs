@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use callboard::storage::data_dir::{DataDir, DirectoryMeta, partition_dir_name};
 use callboard::storage::disk::virtual_disk::is_crash;
-use callboard::storage::disk::{Disk, SyncPoint, VirtualDisk};
+use callboard::storage::disk::{Disk, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, PartitionIdentity};
+use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
     BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
@@ -17,7 +17,7 @@ use callboard::types::{
 };
 use uuid::Uuid;
 
-use crate::expected::{Expected, Found, Presence};
+use crate::expected::{Expected, Found, Presence, Producers};
 use crate::workload::Step;
 
 const CONFIG: LogConfig = LogConfig {
@@ -32,7 +32,7 @@ const CONFIG: LogConfig = LogConfig {
 /// Why a run ends early.
 #[derive(Debug)]
 pub enum Stop {
-    /// The machine has stopped, as it was told to.
+    /// The machine has stopped, as it was told to, or the disk has failed, as it was told to.
     Crashed,
     /// A promise was broken.
     Wrong(String),
@@ -79,6 +79,10 @@ pub struct Machine {
     all_written_survives: bool,
     /// The operation, counted from the first, at which the machine stops.
     crash_at: Option<u64>,
+    /// What recovery cut off a log and said it kept, with the bytes it kept.
+    kept_aside: BTreeMap<PathBuf, Vec<u8>>,
+    /// Whether the disk may fail: an error is no broken promise then.
+    pub disk_may_fail: bool,
     records: u64,
 }
 
@@ -96,6 +100,8 @@ impl Machine {
             clean_stop: CleanStop::No,
             all_written_survives: true,
             crash_at: None,
+            kept_aside: BTreeMap::new(),
+            disk_may_fail: false,
             records: 0,
         }
     }
@@ -121,6 +127,7 @@ impl Machine {
     fn stop_of(&self, doing: &str, error: &impl Display) -> Stop {
         match self.disk.exists(Path::new("/")) {
             Err(crash) if is_crash(&crash) => Stop::Crashed,
+            _ if self.disk_may_fail => Stop::Crashed,
             _ => Stop::Wrong(format!("{doing}: {error}")),
         }
     }
@@ -212,20 +219,46 @@ impl Machine {
         let doing = format!("opening partition {index}");
         let cluster_id = self.identity.map(|meta| meta.cluster).expect("the data directory is open");
         let identity = identity(cluster_id, index, self.partitions[&index].incarnation);
-        let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut ());
+        let mut producers = Producers::default();
+        let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut producers);
         let (log, report) = opened.map_err(|error| self.stop_of(&doing, &error))?;
         let reads = self.disk.read_count(".log") - reads_before;
-        if clean && reads > 0 {
+        // A snapshot that cannot be read is made up for from the records.
+        if clean && reads > 0 && !self.disk_may_fail {
             return Err(Stop::Wrong(format!("{doing}: {reads} reads of record data after a clean stop: {report:?}")));
         }
-        let found = look(&log).map_err(|error| self.stop_of(&doing, &error))?;
+        let found = look(&log, producers).map_err(|error| self.stop_of(&doing, &error))?;
         let all_written_survives = self.all_written_survives || clean;
         let expected = self.expected(index);
         expected
             .check(&found, all_written_survives)
             .map_err(|wrong| Stop::Wrong(format!("partition {index}: {wrong}; {report:?}")))?;
         expected.adopt(&found);
+        self.check_kept_aside(dir)?;
+        for name in report.cut.into_iter().flat_map(|cut| cut.saved_as) {
+            let path = dir.join(name);
+            let bytes = self.content(&path).map_err(|error| self.stop_of("reading what was kept aside", &error))?;
+            self.kept_aside.insert(path, bytes);
+        }
         Ok(log)
+    }
+
+    /// What recovery cut off may be of use to a person: once it said so, it stays.
+    fn check_kept_aside(&self, dir: &Path) -> Result<(), Stop> {
+        for (path, bytes) in self.kept_aside.iter().filter(|(path, _)| path.starts_with(dir)) {
+            let found = self.content(path).map_err(|error| self.stop_of("what was kept aside", &error))?;
+            if found != *bytes {
+                return Err(Stop::Wrong(format!("{} was kept aside and is not the same any more", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn content(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let file = self.disk.open(path, OpenMode::Read)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).expect("a small file")];
+        read_full_at(&*file, &mut bytes, 0)?;
+        Ok(bytes)
     }
 
     fn expected(&mut self, index: usize) -> &mut Expected {
@@ -299,8 +332,11 @@ impl Machine {
             }
             Step::Checkpoint(_) => {
                 let (end, high_watermark) = (log.written_end(), Offset(self.expected(index).durable_end));
-                log.write_producer_snapshot(end, b"producers").map_err(|error| self.stop_of("snapshot", &error))?;
-                log.save_checkpoint(high_watermark).map_err(|error| self.stop_of("checkpoint", &error))
+                let producers = self.expected(index).producer_snapshot(end.0);
+                log.write_producer_snapshot(end, &producers).map_err(|error| self.stop_of("snapshot", &error))?;
+                log.save_checkpoint(high_watermark).map_err(|error| self.stop_of("checkpoint", &error))?;
+                self.expected(index).high_watermark = high_watermark.0;
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -422,8 +458,10 @@ impl Machine {
         self.clean_stop = CleanStop::Perhaps(self.broker_epoch);
         for (index, log) in node.logs {
             let written = log.written_end();
-            log.close_cleanly(written, b"producers").map_err(|error| self.stop_of("closing", &error))?;
-            self.expected(index).durable_end = written.0;
+            let producers = self.expected(index).producer_snapshot(written.0);
+            log.close_cleanly(written, &producers).map_err(|error| self.stop_of("closing", &error))?;
+            let expected = self.expected(index);
+            (expected.durable_end, expected.high_watermark) = (written.0, written.0);
         }
         let marked = node.data_dir.mark_clean_stop(BrokerEpoch(self.broker_epoch));
         marked.map_err(|error| self.stop_of("marking a clean stop", &error))?;
@@ -431,10 +469,23 @@ impl Machine {
         self.restart(Outage::TotalLoss)
     }
 
+    /// Opens a log without expecting anything.
+    pub fn open_untested(&self, dir: &Path) -> Result<OpenReport, LogError> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let identity = PartitionIdentity::read(&*disk, dir)?;
+        let files = Arc::new(FileCache::new(Arc::clone(&disk), 2));
+        Ok(Log::open(disk, files, dir, &identity, CONFIG, &mut ())?.1)
+    }
+
     /// Which partitions are open.
     pub fn open_partitions(&self) -> Vec<usize> {
         self.node.as_ref().map(|node| node.logs.keys().copied().collect()).unwrap_or_default()
     }
+}
+
+/// Where the first incarnation of a partition lies.
+pub fn partition_path(index: usize) -> PathBuf {
+    Path::new("/srv/data").join(dir_name(index, 1))
 }
 
 fn topic_partition(index: usize, incarnation: u128) -> TopicPartition {
@@ -455,7 +506,7 @@ fn identity(cluster_id: ClusterId, index: usize, incarnation: u128) -> Partition
 }
 
 /// Reads all that a log has.
-fn look(log: &Log) -> Result<Found, String> {
+fn look(log: &Log, producers: Producers) -> Result<Found, String> {
     let reader = log.reader();
     let (log_start, end) = (log.log_start(), log.written_end());
     let mut batches = Vec::new();
@@ -474,5 +525,14 @@ fn look(log: &Log) -> Result<Found, String> {
     }
     let epochs = log.leader_epochs().entries().iter().map(|(epoch, start)| (epoch.0, start.0)).collect();
     let damaged = reader.damaged_ranges().into_iter().map(|(start, end)| (start.0, end.0)).collect();
-    Ok(Found { log_start: log_start.0, end: end.0, durable_end: log.durable_end().0, batches, epochs, damaged })
+    Ok(Found {
+        log_start: log_start.0,
+        end: end.0,
+        durable_end: log.durable_end().0,
+        batches,
+        epochs,
+        damaged,
+        high_watermark: log.saved_high_watermark().0,
+        producers,
+    })
 }

@@ -47,7 +47,7 @@ const fn large(partition: usize, batches: usize) -> Step {
 }
 
 /// Short scripts, each for one corner of the storage code, short enough to be cut at every single operation.
-pub const SCRIPTS: [(&str, &[Step]); 10] = [
+pub const SCRIPTS: [(&str, &[Step]); 11] = [
     ("the first records", &[Create(0), small(0, 2), Sync(0), small(0, 1), Sync(0)]),
     ("rolling over segments", &[Create(0), large(0, 3), Sync(0), large(0, 2), Sync(0), small(0, 1), Sync(0)]),
     (
@@ -78,6 +78,10 @@ pub const SCRIPTS: [(&str, &[Step]); 10] = [
     (
         "deleting from the front",
         &[Create(0), large(0, 5), Sync(0), Trim { partition: 0, batches_ahead: 3 }, large(0, 1), Sync(0), Retain(0)],
+    ),
+    (
+        "deleting from the front of a log that nobody wrote to since the start",
+        &[Create(0), large(0, 5), Sync(0), CleanRestart, Trim { partition: 0, batches_ahead: 3 }, Checkpoint(0)],
     ),
     (
         "checkpoints and leader changes",

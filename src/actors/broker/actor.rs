@@ -237,7 +237,9 @@ impl Broker {
         let (least, root) = (self.settings.partitions.storage.min_free_bytes, self.settings.directory.root().display());
         ApiError::new(
             ErrorCode::DiskFull,
-            format!("less than storage.min_free_bytes ({least}) is free under {root}: delete topics, lower retention or add space"),
+            format!(
+                "less than storage.min_free_bytes ({least}) is free under {root}: delete topics, lower retention or add space"
+            ),
         )
     }
 
@@ -326,7 +328,10 @@ impl Handler<ReplicaOpened> for Broker {
                 Replica::Offline(storage_error(&error))
             }
         };
-        let slot = self.replicas.get_mut(&partition.topic).and_then(|topic| topic.replicas.get_mut(partition.partition.0 as usize));
+        let slot = self
+            .replicas
+            .get_mut(&partition.topic)
+            .and_then(|topic| topic.replicas.get_mut(partition.partition.0 as usize));
         if let Some(slot) = slot {
             *slot = replica;
         }

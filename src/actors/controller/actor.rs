@@ -54,7 +54,8 @@ impl Controller {
         }
         if let Err(error) = log.append(&records, self.clock.wall()) {
             tracing::error!(%error, "the metadata log failed: no more changes of topics until this node restarts");
-            let cause = ApiError::new(ErrorCode::StorageFailed, format!("{error}: check the disk and restart the controller"));
+            let cause =
+                ApiError::new(ErrorCode::StorageFailed, format!("{error}: check the disk and restart the controller"));
             self.failed = Some(cause.clone());
             return Err(cause);
         }

@@ -39,7 +39,9 @@ pub enum MetadataLogError {
     #[error("the metadata log: {0}")]
     Records(#[from] RecordError),
     /// A record or the snapshot does not decode: other software wrote it, or it is damaged.
-    #[error("the metadata at index {index} does not decode ({reason}): upgrade this node, or restore its data directory")]
+    #[error(
+        "the metadata at index {index} does not decode ({reason}): upgrade this node, or restore its data directory"
+    )]
     Undecodable {
         /// Which record.
         index: u64,
@@ -47,7 +49,9 @@ pub enum MetadataLogError {
         reason: String,
     },
     /// Snapshot and log do not fit together.
-    #[error("the metadata log starts or ends at {found} where {expected} is needed: restore the data directory from one backup")]
+    #[error(
+        "the metadata log starts or ends at {found} where {expected} is needed: restore the data directory from one backup"
+    )]
     Gap {
         /// The index needed.
         expected: u64,
@@ -146,8 +150,10 @@ impl MetadataLog {
         }
         let mut builder = BatchBuilder::new(Compression::None, 256 * records.len());
         for record in records {
-            let value = rmp_serde::to_vec_named(record)
-                .map_err(|e| MetadataLogError::Undecodable { index: self.log.written_end().0, reason: e.to_string() })?;
+            let value = rmp_serde::to_vec_named(record).map_err(|e| MetadataLogError::Undecodable {
+                index: self.log.written_end().0,
+                reason: e.to_string(),
+            })?;
             builder.append(now, None, Some(&value), &[]);
         }
         let mut bytes = builder.build()?;

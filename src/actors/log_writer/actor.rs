@@ -40,6 +40,7 @@ pub struct LogWriterSettings {
 
 enum Work {
     Append(RecordBatch),
+    FinishSync(SyncDone),
     Snapshot(Offset, Vec<u8>),
     Retention(Offset),
     Checkpoint(Offset),
@@ -105,7 +106,12 @@ impl LogWriter {
             if self.log.is_some()
                 && let Some(done) = self.finished_sync.take()
             {
-                self.finish_sync(done);
+                if done.closed_a_segment() {
+                    self.lend(Work::FinishSync(done), ctx);
+                } else if let Some(log) = self.log.as_mut() {
+                    let synced = log.finish_sync(done);
+                    self.on_synced(synced);
+                }
             }
             let Some(log) = self.log.as_mut() else { return };
             match self.work.front() {
@@ -170,10 +176,10 @@ impl LogWriter {
                     post(&home, Ended);
                     return;
                 }
-                Work::Snapshot(at, payload) => WorkOutcome::Housekeeping(
-                    "storing a producer snapshot",
-                    log.write_producer_snapshot(at, &payload),
-                ),
+                Work::FinishSync(done) => WorkOutcome::Synced(log.finish_sync(done)),
+                Work::Snapshot(at, payload) => {
+                    WorkOutcome::Housekeeping("storing a producer snapshot", log.write_producer_snapshot(at, &payload))
+                }
                 Work::Checkpoint(high_watermark) => {
                     WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
                 }
@@ -240,9 +246,8 @@ impl LogWriter {
         });
     }
 
-    fn finish_sync(&mut self, done: SyncDone) {
-        let Some(log) = self.log.as_mut() else { return };
-        match log.finish_sync(done) {
+    fn on_synced(&mut self, synced: Result<Offset, LogError>) {
+        match synced {
             Ok(end) => post_to(&self.settings.events, LogEvent::Synced(end)),
             Err(error) => self.fail(&error),
         }
@@ -351,6 +356,7 @@ impl Handler<LogReturned> for LogWriter {
         self.log = Some(log);
         match outcome {
             WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
+            WorkOutcome::Synced(synced) => self.on_synced(synced),
             WorkOutcome::LogStart(Ok(start)) => post_to(&self.settings.events, LogEvent::LogStart(start)),
             WorkOutcome::LogStart(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
             WorkOutcome::Housekeeping(_, Ok(())) => {}

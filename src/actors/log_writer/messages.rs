@@ -119,6 +119,7 @@ pub(super) struct LogReturned {
 #[derive(Debug)]
 pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
+    Synced(Result<Offset, LogError>),
     LogStart(Result<Offset, LogError>),
     Housekeeping(&'static str, Result<(), LogError>),
 }

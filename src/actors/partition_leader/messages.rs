@@ -23,21 +23,22 @@ pub struct RequestTag {
     pub item: u32,
 }
 
-/// Whom to answer, and under which tag. Answers once: with [`ReplyTo::answer`], or, when it is dropped without that, with
-/// an error. A request that a stopping actor leaves in its mailbox is answered that way, so that nobody waits for ever.
+/// Whom to answer, and under which tag. One that is dropped without an answer, because its actor or thread has ended,
+/// answers that: no caller waits for ever.
 pub struct ReplyTo {
-    session: Option<Arc<Recipient<PartitionAnswer>>>,
+    session: Arc<Recipient<PartitionAnswer>>,
     tag: RequestTag,
+    answered: bool,
 }
 
 impl ReplyTo {
-    /// Answers go to `session`, which is shared because a `Recipient` is a boxed address.
+    /// An answer is owed to `session` under `tag`.
     #[must_use]
     pub fn new(session: Arc<Recipient<PartitionAnswer>>, tag: RequestTag) -> Self {
-        Self { session: Some(session), tag }
+        Self { session, tag, answered: false }
     }
 
-    /// The tag of the answer.
+    /// The tag of the request.
     #[must_use]
     pub fn tag(&self) -> RequestTag {
         self.tag
@@ -45,21 +46,17 @@ impl ReplyTo {
 
     /// Answers.
     pub fn answer(mut self, result: Result<Answer, ApiError>) {
-        self.send(result);
-    }
-
-    fn send(&mut self, result: Result<Answer, ApiError>) {
-        if let Some(session) = self.session.take() {
-            post_to(&session, PartitionAnswer { tag: self.tag, result });
-        }
+        self.answered = true;
+        post_to(&self.session, PartitionAnswer { tag: self.tag, result });
     }
 }
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        if self.session.is_some() {
-            let text = "the partition's leader went away with the request: refresh the metadata and try again";
-            self.send(Err(ApiError::new(ErrorCode::NotLeader, text)));
+        if !self.answered {
+            let text = "the partition's leader went away before it answered: refresh the metadata and try again";
+            let result = Err(ApiError::new(ErrorCode::NotLeader, text));
+            post_to(&self.session, PartitionAnswer { tag: self.tag, result });
         }
     }
 }

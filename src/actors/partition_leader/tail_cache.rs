@@ -167,7 +167,10 @@ mod tests {
         let batches = [batch(10, 5, 10), batch(15, 5, 30_000), batch(20, 1, 10)];
         batches.iter().for_each(|batch| cache.push(batch));
         let all = cache.read(range(12, 21, 1 << 20)).expect("cached");
-        assert_eq!((all.chunks.concat(), all.next_offset), (bytes_of(&[&batches[0], &batches[1], &batches[2]]), Offset(21)));
+        assert_eq!(
+            (all.chunks.concat(), all.next_offset),
+            (bytes_of(&[&batches[0], &batches[1], &batches[2]]), Offset(21))
+        );
         let bounded = cache.read(range(15, 21, 100)).expect("at least one batch comes");
         assert_eq!(bounded.next_offset, Offset(20));
         let committed = cache.read(range(10, 20, 1 << 20)).expect("cached");

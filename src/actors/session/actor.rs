@@ -1,6 +1,6 @@
 //! The session's handlers: route each request, and put answers where they belong.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,7 +20,10 @@ use crate::config::LimitsSection;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{Clock, ListenerKind, MonoTime, NodeId, Operation, Principal, RequestContext, TopicAction, TopicConfig, TopicPartition, authorize};
+use crate::types::{
+    Clock, ListenerKind, MonoTime, NodeId, Operation, Principal, RequestContext, TopicAction, TopicConfig,
+    TopicPartition, authorize,
+};
 
 /// What the sessions of a node share.
 #[derive(Clone)]
@@ -126,7 +129,13 @@ impl Session {
         ReplyTo::new(Arc::clone(&self.answers_to), RequestTag { request, item })
     }
 
-    pub(super) fn send(&self, head: FrameHead, result: Result<ReplyBody, ApiError>, attachments: Vec<Attachment>, held: Held) {
+    pub(super) fn send(
+        &self,
+        head: FrameHead,
+        result: Result<ReplyBody, ApiError>,
+        attachments: Vec<Attachment>,
+        held: Held,
+    ) {
         post(&self.codec, Reply { head, result, attachments, held });
     }
 
@@ -155,7 +164,10 @@ impl Session {
             Replica::Leader(address) => Ok(address.clone()),
             Replica::Offline(cause) => Err(cause.clone()),
             Replica::Elsewhere => {
-                let text = format!("partition {} of topic '{}' is not led here: refresh the metadata", partition.partition, topic.name);
+                let text = format!(
+                    "partition {} of topic '{}' is not led here: refresh the metadata",
+                    partition.partition, topic.name
+                );
                 Err(ApiError::new(ErrorCode::NotLeader, text))
             }
         }
@@ -211,15 +223,16 @@ impl Session {
 
     /// Tells every leader that may still hold something of this connection that nobody waits for it.
     fn forget_everything(&mut self) {
-        let mut seen = HashSet::new();
+        let mut told: Vec<Addr<PartitionLeader>> = Vec::new();
         for work in self.in_work.values() {
             let leaders = match work {
                 InWork::Gather(gather) => gather.leaders(),
                 InWork::Fetch(fetch) => fetch.leaders(),
             };
             for leader in leaders {
-                if seen.insert(leader.clone()) {
+                if !told.contains(leader) {
                     post(leader, OwnerGone(self.owner));
+                    told.push(leader.clone());
                 }
             }
         }

@@ -10,9 +10,7 @@ use crate::actors::controller::{self, Committed};
 use crate::actors::send::post;
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::frame::FrameHead;
-use crate::protocol::messages::{
-    self, AlterTopicsReply, ConfigEntry, CreateTopicsReply, DeleteTopicsReply, Outcome,
-};
+use crate::protocol::messages::{self, AlterTopicsReply, ConfigEntry, CreateTopicsReply, DeleteTopicsReply, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::topic_config::TOPIC_CONFIG_KEYS;
 use crate::types::{Operation, TopicAction, TopicConfig, TopicConfigOverrides, TopicId, TopicName};
@@ -106,7 +104,8 @@ impl Session {
     }
 
     pub(super) fn alter_topics(&mut self, head: FrameHead, request: messages::AlterTopics, permit: RequestPermit) {
-        let Sifted { passed, places } = Sifted::new(request.topics, |topic| self.allow_topic(&topic.name, TopicAction::Alter));
+        let Sifted { passed, places } =
+            Sifted::new(request.topics, |topic| self.allow_topic(&topic.name, TopicAction::Alter));
         let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
         let (view, defaults) = (self.settings.view.clone(), self.settings.topic_defaults.clone());
         self.reply_later(head, permit, async move {

@@ -12,8 +12,8 @@ use crate::protocol::messages::{
     self, Acks, DescribeLogsReply, ListOffsetsReply, Outcome, ProducePartition, ProduceReply,
 };
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::record_batch::header::BatchError;
 use crate::types::record_batch::RecordBatch;
+use crate::types::record_batch::header::BatchError;
 use crate::types::{TopicAction, TopicPartition};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,11 @@ impl Session {
     ) {
         let messages::Produce { acks, timeout_ms, partitions } = request;
         if partitions.len() != attachments.len() {
-            let text = format!("{} partitions are named and {} batches attached: one for each", partitions.len(), attachments.len());
+            let text = format!(
+                "{} partitions are named and {} batches attached: one for each",
+                partitions.len(),
+                attachments.len()
+            );
             let held = Held { permit: Some(permit), room: None };
             self.send(head, Err(ApiError::new(ErrorCode::InvalidRequest, text)), Vec::new(), held);
             return;
@@ -96,7 +100,11 @@ impl Session {
         self.finish_gather(id);
     }
 
-    fn batch_for(&mut self, entry: &ProducePartition, bytes: Bytes) -> Result<(Addr<PartitionLeader>, RecordBatch), ApiError> {
+    fn batch_for(
+        &mut self,
+        entry: &ProducePartition,
+        bytes: Bytes,
+    ) -> Result<(Addr<PartitionLeader>, RecordBatch), ApiError> {
         let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Write)?;
         let batch = RecordBatch::from_client(bytes).map_err(|error| batch_error(&error))?;
         Ok((leader, batch))

@@ -37,7 +37,8 @@ impl Session {
             return Err(ApiError::new(ErrorCode::UnsupportedVersion, text));
         }
         if hello.client_id.len() > MAX_CLIENT_ID_BYTES {
-            let text = format!("a client id has at most {MAX_CLIENT_ID_BYTES} bytes, this one has {}", hello.client_id.len());
+            let text =
+                format!("a client id has at most {MAX_CLIENT_ID_BYTES} bytes, this one has {}", hello.client_id.len());
             return Err(ApiError::new(ErrorCode::InvalidRequest, text));
         }
         if self.context.is_some() {
@@ -76,7 +77,10 @@ impl Session {
         })
     }
 
-    pub(super) fn describe_topics(&mut self, request: &messages::DescribeTopics) -> Result<DescribeTopicsReply, ApiError> {
+    pub(super) fn describe_topics(
+        &mut self,
+        request: &messages::DescribeTopics,
+    ) -> Result<DescribeTopicsReply, ApiError> {
         let view = self.view().clone();
         let describe = |name: String| {
             self.find_topic(&view.image, &name).map(|topic| TopicDescription {
@@ -93,7 +97,9 @@ impl Session {
     fn find_topic<'a>(&self, image: &'a ClusterImage, name: &str) -> Result<&'a TopicImage, ApiError> {
         let name = TopicName::new(name).map_err(|e| ApiError::new(ErrorCode::InvalidTopicName, e.to_string()))?;
         self.allow(Operation::Topic(TopicAction::Describe, &name))?;
-        let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}': create it first"));
+        let unknown = || {
+            ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}': create it first"))
+        };
         image.topic_by_name(&name).map(AsRef::as_ref).ok_or_else(unknown)
     }
 

@@ -80,20 +80,21 @@ impl Formatter {
 
 fn to_json(record: &ConsumedRecord) -> Value {
     let headers =
-        record.headers.iter().map(|header| json!({"key": header.key, "value": text(header.value.as_deref())}));
+        record.headers.iter().map(|header| json!({"key": header.key, "value": text_json(header.value.as_deref())}));
     json!({
         "topic": &*record.topic,
         "partition": record.partition,
         "offset": record.offset.0,
         "timestamp": record.timestamp.0,
-        "key": text(record.key.as_deref()),
-        "value": text(record.value.as_deref()),
+        "key": text_json(record.key.as_deref()),
+        "value": text_json(record.value.as_deref()),
         "headers": headers.collect::<Vec<_>>(),
     })
 }
 
 /// Text as it is, other bytes as `{"base64": "…"}`, nothing as null.
-fn text(bytes: Option<&[u8]>) -> Value {
+#[must_use]
+pub fn text_json(bytes: Option<&[u8]>) -> Value {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => Value::Null,
         Some((_, Ok(text))) => text.into(),

@@ -217,6 +217,8 @@ async fn follow(
         };
         let kept = batch.iter().filter(|record| !ends.as_ref().is_some_and(|ends| ends.excludes(record)));
         left -= write(kept, &mut sink, counters)?;
+        // While records are always ready nothing above waits, and the other consumers want their turn.
+        tokio::task::coop::consume_budget().await;
     }
     sink.flush()
 }
@@ -270,18 +272,5 @@ fn summarise(json: bool, args: &ConsumeArgs, counters: &Counters, elapsed: Durat
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_reached_when_every_partition_is_read_and_not_before() {
-        let ends = Ends(HashMap::from([(0, Offset(5)), (1, Offset(0))]));
-        let at = |zero: Option<u64>, one: Option<u64>| {
-            move |partition| if partition == 0 { zero.map(Offset) } else { one.map(Offset) }
-        };
-        assert!(!ends.reached(at(Some(4), Some(0))));
-        assert!(!ends.reached(at(Some(5), None)));
-        assert!(ends.reached(at(Some(5), Some(0))));
-        assert!(ends.reached(at(Some(9), Some(1))));
-    }
-}
+#[path = "tests.rs"]
+mod tests;

@@ -36,7 +36,9 @@ impl Sink {
         Ok(Self::new(Box::new(file), name, formatter))
     }
 
-    fn new(out: Box<dyn Write + Send>, name: String, formatter: Formatter) -> Self {
+    /// Any output, with its name for errors.
+    #[must_use]
+    pub fn new(out: Box<dyn Write + Send>, name: String, formatter: Formatter) -> Self {
         Self { out, name, buffer: Vec::with_capacity(BUFFER_BYTES), formatter }
     }
 

@@ -11,7 +11,7 @@
 pub mod lines;
 pub mod load;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -69,7 +69,11 @@ impl Ending {
 /// [`CliError`]; [`CliError::Failed`] when records failed, after the summary.
 pub async fn run(connect: &ConnectArgs, args: ProduceArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals()?;
-    let client = super::connect(connect, "callboard-producer").await?;
+    let client = tokio::select! {
+        biased;
+        () = stop.wait() => return Ok(()),
+        client = super::connect(connect, "callboard-producer") => client?,
+    };
     if args.create_topic {
         create_if_missing(&client.admin(), &args.topic).await?;
     }
@@ -85,7 +89,7 @@ pub async fn run(connect: &ConnectArgs, args: ProduceArgs) -> Result<(), CliErro
         send_load(connect, &args, &stop, &counters).await
     } else {
         let producer = client.producer(config(&args)).await?;
-        send_lines(producer, &args, &stop, &counters).await
+        send_lines(producer, std::io::stdin(), &args, &stop, &counters).await
     };
     drop(progress);
     summarise(connect.json, is_load, &counters, &ending, started.elapsed())?;
@@ -142,9 +146,15 @@ impl Template {
     }
 }
 
-async fn send_lines(producer: Producer, args: &ProduceArgs, stop: &Stop, counters: &Arc<Counters>) -> Ending {
+async fn send_lines(
+    producer: Producer,
+    input: impl Read + Send + 'static,
+    args: &ProduceArgs,
+    stop: &Stop,
+    counters: &Arc<Counters>,
+) -> Ending {
     let template = Template::new(args);
-    let mut portions = read_on_thread(std::io::stdin(), args.delimiter.clone());
+    let mut portions = read_on_thread(input, args.delimiter.clone());
     let (unsettled, settled) = settle(Arc::clone(counters));
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut ending = Ending::default();
@@ -373,7 +383,8 @@ impl Ending {
         match (self.fatal, self.first_failure) {
             (Some(fatal), _) => Err(fatal),
             (None, Some(first)) => {
-                Err(CliError::Failed(format!("{} records were not delivered; the first one: {first}", grouped(failed))))
+                let were = if failed == 1 { "record was" } else { "records were" };
+                Err(CliError::Failed(format!("{} {were} not delivered; the first one: {first}", grouped(failed))))
             }
             (None, None) => Ok(()),
         }

@@ -28,10 +28,10 @@ use fetcher::Fetcher;
 /// Reads records of the partitions assigned to it. Fetching goes on in the background from the first [`Consumer::assign`]
 /// until this is dropped.
 ///
-/// ```ignore
+/// ```
 /// # use callboard::client::{Client, ClientConfig, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let node = callboard::testing::Node::start().await?;
+/// # let node = callboard::testing::Node::start()?;
 /// # let client = Client::connect(ClientConfig::new(node.address())).await?;
 /// # client.admin().create_topic("rides", 1).await?;
 /// # let producer = client.producer(ProducerConfig::default()).await?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::ProducerStats;
+use super::batch::Batch;
 use super::delivery::{Completion, Delivery};
-use super::partition::{Batch, Landed, Partition};
+use super::partition::{Landed, Partition};
 use super::partitioner::partition_for_key;
 use crate::client::backoff::Backoff;
 use crate::client::cluster::Topic;

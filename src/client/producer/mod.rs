@@ -10,9 +10,10 @@
 //! What is kept: records of one partition are appended in the order of the calls to `send`, through retries, too (with
 //! idempotence, or with `max_in_flight = 1`); an idempotent record is appended at most once; every [`Delivery`] resolves.
 //!
-//! Reading order: [`partitioner`], `delivery`, `partition`, `accumulator`, `sender`.
+//! Reading order: [`partitioner`], `delivery`, `batch`, `partition`, `accumulator`, `sender`.
 
 mod accumulator;
+mod batch;
 mod delivery;
 mod partition;
 pub mod partitioner;
@@ -34,10 +35,10 @@ use sender::Sender;
 /// Dropping the last handle sends nothing more: what is not acknowledged by then fails with [`ClientError::Closed`]. Call
 /// [`Producer::close`] or [`Producer::flush`] first.
 ///
-/// ```ignore
+/// ```
 /// # use callboard::client::{Client, ClientConfig, OutgoingRecord, ProducerConfig};
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let node = callboard::testing::Node::start().await?;
+/// # let node = callboard::testing::Node::start()?;
 /// # let client = Client::connect(ClientConfig::new(node.address())).await?;
 /// # client.admin().create_topic("rides", 3).await?;
 /// let producer = client.producer(ProducerConfig::default()).await?;

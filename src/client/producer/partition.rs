@@ -17,24 +17,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::batch::{Batch, Identity, sequence_plus};
 use super::delivery::{Completion, Placed};
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;
 use crate::protocol::ErrorCode;
-use crate::types::record_batch::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError};
-use crate::types::{LeaderEpoch, NodeId, ProducerEpoch, ProducerId};
+use crate::types::{LeaderEpoch, NodeId};
 
 /// A partial batch waits this long at most behind one that is on its way.
 pub(super) const BUSY_HOLD: Duration = Duration::from_millis(5);
-
-/// A producer's id and epoch.
-pub(super) type Identity = (ProducerId, ProducerEpoch);
-
-/// Producer id, epoch and first sequence number of a batch.
-pub(super) type Stamp = (ProducerId, ProducerEpoch, i32);
 
 /// Where one partition's records go, and how far they are.
 #[derive(Debug)]
@@ -69,36 +62,6 @@ pub(super) struct Partition {
 enum Repair {
     Rewind { order: u64, sequence: i32 },
     Renew { cause: String },
-}
-
-/// A batch and all that is known about it.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub completion: Arc<Completion>,
-    payload: Payload,
-    pub records: u32,
-    /// Bytes of the producer's buffer that it holds.
-    pub reserved_bytes: usize,
-    pub created: Instant,
-    /// When its records fail if they are not acknowledged.
-    pub deadline: Instant,
-    order: u64,
-    stamp: Option<Stamp>,
-    /// Whether an attempt ended without a definite answer.
-    pub maybe_appended: bool,
-    pub attempts: u32,
-    pub last_error: Option<ClientError>,
-}
-
-#[derive(Debug)]
-enum Payload {
-    Building(Box<BatchBuilder>),
-    Built {
-        bytes: Bytes,
-        stamp: Option<Stamp>,
-    },
-    /// Taken out while it is built.
-    Taken,
 }
 
 /// A batch whose fate is decided.
@@ -355,73 +318,154 @@ impl Partition {
     }
 }
 
-impl Batch {
-    /// An empty batch.
-    pub fn new(builder: BatchBuilder, completion: Arc<Completion>, created: Instant, deadline: Instant) -> Self {
-        Self {
-            completion,
-            payload: Payload::Building(Box::new(builder)),
-            records: 0,
-            reserved_bytes: 0,
-            created,
-            deadline,
-            order: 0,
-            stamp: None,
-            maybe_appended: false,
-            attempts: 0,
-            last_error: None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ApiError;
+    use crate::types::record_batch::{BatchBuilder, BatchHeader, Compression};
+    use crate::types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    struct Story {
+        partition: Partition,
+        now: Instant,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let mut partition = Partition::new(0, 0);
+            assert!(partition.has_identity(Some((ProducerId(1), ProducerEpoch(0)))));
+            Self { partition, now: Instant::now() }
+        }
+
+        /// Seals a batch of `records` records.
+        fn add(&mut self, records: u32) {
+            let mut builder = BatchBuilder::new(Compression::None, 0);
+            (0..records).for_each(|_| builder.append(TimestampMs(0), None, Some(b"v"), &[]));
+            let completion = Completion::new("rides".into(), 0);
+            let mut batch = Batch::new(builder, completion, self.now, self.now + HOUR);
+            batch.records = records;
+            self.partition.open = Some(batch);
+            self.partition.seal();
+        }
+
+        fn send(&mut self) -> Batch {
+            assert!(self.partition.may_send(self.now + HOUR, 5));
+            let mut batch = self.partition.take_next(true).expect("a batch waits");
+            let bytes = batch.encode().expect("encodes");
+            let header = BatchHeader::parse(&bytes).expect("a header");
+            assert_eq!(header.verify_checksum(&bytes), Ok(()));
+            assert_eq!(batch.stamp, Some((header.producer_id, header.producer_epoch, header.base_sequence)));
+            batch
+        }
+
+        fn land(&mut self, batch: Batch, outcome: Result<Placed, ClientError>) -> Vec<bool> {
+            self.partition.on_landed(batch, outcome, self.now).into_iter().map(|(_, outcome)| outcome.is_ok()).collect()
         }
     }
 
-    /// The batch under construction, while it is open.
-    pub fn builder(&mut self) -> Option<&mut BatchBuilder> {
-        match &mut self.payload {
-            Payload::Building(builder) => Some(builder),
-            _ => None,
-        }
+    fn sequence(batch: &Batch) -> (i64, i32) {
+        batch.stamp.map(|(id, _, sequence)| (id.0, sequence)).expect("numbered")
     }
 
-    /// Its size in bytes: plain while it is not built, as it is sent afterwards.
-    pub fn plain_bytes(&self) -> usize {
-        match &self.payload {
-            Payload::Building(builder) => builder.plain_bytes(),
-            Payload::Built { bytes, .. } => bytes.len(),
-            Payload::Taken => 0,
-        }
+    fn ok() -> Result<Placed, ClientError> {
+        Ok(Placed { base_offset: Some(Offset(0)), append_time: None })
     }
 
-    /// The bytes to send: compressed and checksummed the first time, numbered as it is now.
-    pub fn encode(&mut self) -> Result<Bytes, RecordError> {
-        let bytes = match std::mem::replace(&mut self.payload, Payload::Taken) {
-            Payload::Building(mut builder) => {
-                if let Some((id, epoch, sequence)) = self.stamp {
-                    builder.set_producer(id, epoch, sequence);
-                }
-                builder.build()?
-            }
-            Payload::Built { bytes, stamp } if stamp == self.stamp => bytes,
-            Payload::Built { bytes, .. } => restamp(&bytes, self.stamp),
-            Payload::Taken => Bytes::new(),
-        };
-        self.payload = Payload::Built { bytes: bytes.clone(), stamp: self.stamp };
-        Ok(bytes)
+    fn refused(code: ErrorCode) -> Result<Placed, ClientError> {
+        Err(ClientError::Refused { what: "test".into(), error: ApiError::new(code, "as scripted") })
     }
-}
 
-/// The same records under another number: a copy, because the bytes may still be on their way to a socket.
-fn restamp(bytes: &Bytes, stamp: Option<Stamp>) -> Bytes {
-    let mut header = BatchHeader::parse(bytes).expect("this producer built the header itself");
-    let (id, epoch, sequence) = stamp.unwrap_or((ProducerId::NONE, ProducerEpoch::NONE, -1));
-    (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, sequence);
-    let body = &bytes[HEADER_BYTES..];
-    let mut copy = BytesMut::with_capacity(bytes.len());
-    copy.extend_from_slice(&header.with_checksum_over(body).to_bytes());
-    copy.extend_from_slice(body);
-    copy.freeze()
-}
+    fn lost() -> Result<Placed, ClientError> {
+        Err(ClientError::Disconnected { address: "a".into(), cause: "cut".into() })
+    }
 
-/// Sequence numbers go from `i32::MAX` on to 0, as Kafka's do.
-pub(super) fn sequence_plus(sequence: i32, records: u32) -> i32 {
-    let next = (i64::from(sequence) + i64::from(records)) % (i64::from(i32::MAX) + 1);
-    i32::try_from(next).expect("the remainder is below 2^31")
+    #[test]
+    fn batches_are_numbered_by_records_and_the_numbers_wrap() {
+        let mut story = Story::new();
+        [3, 2, 1].into_iter().for_each(|records| story.add(records));
+        let sent = [story.send(), story.send(), story.send()];
+        assert_eq!(sent.each_ref().map(sequence), [(1, 0), (1, 3), (1, 5)]);
+        assert_eq!(sequence_plus(i32::MAX, 1), 0);
+        assert_eq!(sequence_plus(i32::MAX - 1, 3), 1);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_sent_until_all_that_fly_have_landed_and_then_in_order() {
+        let mut story = Story::new();
+        (0..4).for_each(|_| story.add(1));
+        let (first, second, third) = (story.send(), story.send(), story.send());
+        assert!(story.land(second, lost()).is_empty());
+        assert!(!story.partition.may_send(story.now + HOUR, 5), "two still fly");
+        assert!(story.land(third, refused(ErrorCode::OutOfOrderSequence)).is_empty(), "the broker misses the second");
+        assert_eq!(story.land(first, ok()), [true]);
+        let again = [story.send(), story.send(), story.send()];
+        assert_eq!(again.each_ref().map(sequence), [(1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_backoff() {
+        let mut story = Story::new();
+        story.add(1);
+        let batch = story.send();
+        story.land(batch, refused(ErrorCode::Overloaded));
+        assert!(!story.partition.may_send(story.now, 5));
+        assert!(story.partition.may_send(story.now + Duration::from_secs(1), 5));
+    }
+
+    #[test]
+    fn a_number_that_was_never_used_is_given_to_the_next_batch_and_earlier_ones_keep_theirs() {
+        let mut story = Story::new();
+        (0..3).for_each(|_| story.add(2));
+        let (first, second, third) = (story.send(), story.send(), story.send());
+        story.land(first, lost());
+        assert_eq!(story.land(second, refused(ErrorCode::InvalidBatch)), [false]);
+        story.land(third, refused(ErrorCode::OutOfOrderSequence));
+        let (first, third) = (story.send(), story.send());
+        assert_eq!((sequence(&first), sequence(&third)), ((1, 0), (1, 2)));
+    }
+
+    #[test]
+    fn a_producer_that_was_forgotten_goes_on_under_another_id_and_doubles_nothing() {
+        let mut story = Story::new();
+        (0..3).for_each(|_| story.add(1));
+        let (first, second) = (story.send(), story.send());
+        // The second may be in the log; the first certainly is not.
+        story.land(second, lost());
+        let draining = story.land(first, refused(ErrorCode::UnknownProducer));
+        assert!(draining.is_empty(), "others had failed: the first is tried once more");
+        let first = story.send();
+        assert_eq!(story.land(first, refused(ErrorCode::UnknownProducer)), [false], "only the second is given up");
+        assert!(!story.partition.has_identity(Some((ProducerId(1), ProducerEpoch(0)))), "never the old id again");
+        assert!(story.partition.has_identity(Some((ProducerId(2), ProducerEpoch(0)))));
+        assert_eq!([story.send(), story.send()].each_ref().map(sequence), [(2, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn a_batch_given_up_with_an_unknown_outcome_ends_the_id() {
+        let mut story = Story::new();
+        story.add(1);
+        let batch = story.send();
+        story.land(batch, lost());
+        let late = story.now + 2 * HOUR;
+        let error = ClientError::Closed { what: "test" };
+        assert_eq!(story.partition.expire(late, |_| error.clone()).len(), 1);
+        assert!(!story.partition.has_identity(None));
+    }
+
+    #[test]
+    fn a_partial_batch_lingers_and_behind_another_it_is_held_a_little_longer() {
+        let mut story = Story::new();
+        story.add(1);
+        let flying = story.send();
+        let builder = BatchBuilder::new(Compression::None, 0);
+        let open = Batch::new(builder, Completion::new("rides".into(), 0), story.now, story.now + HOUR);
+        story.partition.open = Some(open);
+        let due = |partition: &Partition, linger| partition.open_due_at(linger).map(|moment| moment - story.now);
+        assert_eq!(due(&story.partition, Duration::ZERO), Some(BUSY_HOLD));
+        assert_eq!(due(&story.partition, HOUR), Some(HOUR));
+        story.partition.on_landed(flying, ok(), story.now);
+        assert_eq!(due(&story.partition, Duration::ZERO), Some(Duration::ZERO));
+    }
 }

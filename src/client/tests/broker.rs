@@ -35,26 +35,17 @@ pub enum Fault {
     Ignore,
     /// Does it; the answer waits until [`FakeBroker::release`].
     HoldAnswer,
-    /// Waits before doing it until [`FakeBroker::release`].
-    HoldRequest,
 }
 
-/// A Produce as it came.
-#[derive(Clone, Debug)]
-pub struct SeenBatch {
-    pub partition: u32,
-    pub producer: (ProducerId, ProducerEpoch, i32),
-    pub values: Vec<Bytes>,
-    /// Which request brought it.
-    pub request: usize,
-}
+/// Producer id, epoch and base sequence of a batch as it came.
+pub type Stamp = (ProducerId, ProducerEpoch, i32);
 
 #[derive(Default)]
 pub struct State {
     pub topics: HashMap<String, (TopicId, Vec<Log>)>,
     pub produce_faults: VecDeque<Fault>,
     pub fetch_faults: VecDeque<Fault>,
-    pub seen: Vec<SeenBatch>,
+    pub seen: Vec<Stamp>,
     pub produce_requests: usize,
     pub fetches: Vec<Fetch>,
     pub metadata_requests: usize,
@@ -319,13 +310,12 @@ impl FakeBroker {
         let request: Produce = frame.decode_body().unwrap();
         let fault = {
             let mut state = self.state();
-            state.note(&request, &frame.attachments);
+            state.note(&frame.attachments);
             state.produce_faults.pop_front().unwrap_or(Fault::None)
         };
         match fault {
             Fault::HangUp => return drop(replies.send(None).await),
             Fault::Ignore => return,
-            Fault::HoldRequest => self.released.cancelled().await,
             _ => {}
         }
         let outcomes = match fault {
@@ -377,7 +367,7 @@ impl FakeBroker {
         match fault {
             Fault::HangUp | Fault::DoAndHangUp => return drop(replies.send(None).await),
             Fault::Ignore => return,
-            Fault::HoldRequest | Fault::HoldAnswer => self.released.cancelled().await,
+            Fault::HoldAnswer | Fault::RefuseHeld(_) => self.released.cancelled().await,
             _ => {}
         }
         let waiting = tokio::time::sleep(Duration::from_millis(request.max_wait_ms.into()));
@@ -411,20 +401,12 @@ impl State {
         log.ok_or_else(|| ApiError::new(ErrorCode::UnknownTopicOrPartition, "no such topic id"))
     }
 
-    fn note(&mut self, request: &Produce, attachments: &[Bytes]) {
+    fn note(&mut self, attachments: &[Bytes]) {
         self.in_flight += 1;
         self.most_in_flight = self.most_in_flight.max(self.in_flight);
-        for (place, bytes) in request.partitions.iter().zip(attachments) {
-            let batch = RecordBatch::from_client(bytes.clone()).expect("clients send good batches");
-            let values =
-                decode_records(&batch, 1 << 30).unwrap().into_iter().filter_map(|record| record.value).collect();
-            let producer = (batch.header.producer_id, batch.header.producer_epoch, batch.header.base_sequence);
-            self.seen.push(SeenBatch {
-                partition: place.partition.0,
-                producer,
-                values,
-                request: self.produce_requests,
-            });
+        for bytes in attachments {
+            let header = RecordBatch::from_client(bytes.clone()).expect("clients send good batches").header;
+            self.seen.push((header.producer_id, header.producer_epoch, header.base_sequence));
         }
         self.produce_requests += 1;
     }

@@ -1,6 +1,8 @@
 //! The client against a scripted broker: a node's answers, and everything that can go wrong with them.
 
-mod broker;
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+pub(crate) mod broker;
 mod connection;
 mod consumer;
 mod producer;

@@ -1,4 +1,4 @@
-use super::super::disk::{SyncPoint, virtual_disk::FaultyOperation};
+use super::super::disk::virtual_disk::FaultyOperation;
 use super::*;
 
 #[test]

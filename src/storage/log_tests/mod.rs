@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile, OpenMode, VirtualDisk, read_full_at};
+use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use super::file_cache::FileCache;
 use super::segment::segment_path;
 use super::{Appended, Log, LogConfig, LogError, LogReader, OpenReport, PartitionIdentity, Replay};
@@ -88,6 +88,7 @@ impl Story {
         let disk = VirtualDisk::new(7);
         let files = Arc::new(FileCache::new(Arc::new(disk.clone()), 8));
         disk.create_dir_all(Path::new("/data")).unwrap();
+        disk.sync_dir(Path::new("/"), SyncPoint::PartitionCreated).unwrap();
         let log = Log::create(Arc::new(disk.clone()), Arc::clone(&files), Path::new(DIR), &identity(), config).unwrap();
         Self { disk, files, config, log: Some(log), epoch: 1, time: 1_000, record_bytes: 100 }
     }

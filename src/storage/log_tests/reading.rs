@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use super::super::LogSlice;
 use super::super::disk::virtual_disk::FaultyOperation;
 use super::*;
@@ -234,33 +236,30 @@ fn a_failed_read_is_an_error_of_that_read_only() {
 fn readers_race_with_appends_truncations_and_deletions_and_never_see_a_wrong_record() {
     let mut story = Story::new();
     story.fill(40);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     let reader = story.reader();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..2)
-            .map(|seed| {
-                let (reader, done) = (reader.clone(), &done);
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(seed);
-                    let mut reads = 0;
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                        let from = random.u64(0..2_000);
-                        match reader.read(Offset(from), EVERYTHING, 4_000) {
-                            Ok(slice) => {
-                                for (offset, value) in records(slice.bytes) {
-                                    assert!(value.starts_with(format!("{offset}:").as_bytes()));
-                                }
-                                reads += 1;
+        for seed in 0..2 {
+            let (reader, done, reads) = (reader.clone(), &done, &reads);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                while !done.load(Ordering::Relaxed) {
+                    let from = random.u64(reader.log_start().0..=reader.written_end().0.max(reader.log_start().0) + 10);
+                    match reader.read(Offset(from), EVERYTHING, 4_000) {
+                        Ok(slice) => {
+                            for (offset, value) in records(slice.bytes) {
+                                assert!(value.starts_with(format!("{offset}:").as_bytes()));
                             }
-                            Err(LogError::OffsetOutOfRange { .. }) => {}
-                            Err(other) => panic!("{other}"),
+                            reads.fetch_add(1, Ordering::Relaxed);
                         }
+                        Err(LogError::OffsetOutOfRange { .. }) => {}
+                        Err(other) => panic!("{other}"),
                     }
-                    reads
-                })
-            })
-            .collect();
-        for round in 1..=60 {
+                }
+            });
+        }
+        // On a busy machine the readers may start late: go on until they have read enough, or given up.
+        for round in 1..=20_000 {
             story.fill(8);
             let end = story.log().written_end().0;
             story.epoch += 1;
@@ -268,9 +267,12 @@ fn readers_race_with_appends_truncations_and_deletions_and_never_see_a_wrong_rec
             if round % 5 == 0 {
                 story.log().advance_log_start(Offset(end - 200)).unwrap();
             }
+            if round >= 60 && reads.load(Ordering::Relaxed) >= 100 {
+                break;
+            }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(workers.into_iter().map(|worker| worker.join().unwrap()).sum::<usize>() > 0);
+        done.store(true, Ordering::Relaxed);
     });
+    assert!(reads.into_inner() >= 100, "the readers did not come to read");
     assert_eq!(reader.damaged_ranges(), []);
 }

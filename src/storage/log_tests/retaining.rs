@@ -1,1 +1,236 @@
+use super::super::disk::virtual_disk::FaultyOperation;
+use super::*;
 
+fn bases(story: &Story) -> Vec<u64> {
+    let names = story.names();
+    names.iter().filter_map(|name| name.strip_suffix(".log")).map(|digits| digits.parse().unwrap()).collect()
+}
+
+impl Story {
+    fn retain(&mut self, now: i64, high_watermark: u64) -> (Vec<u64>, u64, bool) {
+        let outcome = self.log().apply_retention(TimestampMs(now), Offset(high_watermark)).unwrap();
+        (outcome.deleted.iter().map(|segment| segment.base.0).collect(), outcome.log_start.0, outcome.rolled)
+    }
+}
+
+#[test]
+fn old_segments_expire_by_their_newest_record_and_never_at_or_above_the_high_watermark() {
+    let mut story = Story::with(LogConfig { retention_ms: Some(10_000), ..small_segments() });
+    story.fill(42);
+    assert_eq!(bases(&story), [0, 140, 280]);
+    // The first segment's newest record has the time 14009.
+    assert_eq!(story.retain(24_009, 420), (vec![], 0, false));
+    assert_eq!(story.retain(24_010, 139), (vec![], 0, false));
+    assert_eq!(story.retain(24_010, 420), (vec![0], 140, false));
+    assert_eq!(story.retain(1_000_000, 300), (vec![140], 280, false));
+    assert_eq!(bases(&story), [280]);
+    story.holds_exactly(420);
+    // The active segment is closed so that it can expire too.
+    assert_eq!(story.retain(1_000_000, 420), (vec![280], 420, true));
+    assert_eq!((bases(&story), story.log().segment_count()), (vec![], 0));
+    story.holds_exactly(420);
+    story.append(&[10]);
+    assert_eq!(bases(&story), [420]);
+    story.holds_exactly(430);
+}
+
+#[test]
+fn the_end_of_a_log_is_kept_when_all_its_segments_expired() {
+    for unclean in [true, false] {
+        let mut story = Story::with(LogConfig { retention_ms: Some(10_000), ..small_segments() });
+        story.fill(30);
+        story.retain(1_000_000, 300);
+        if unclean {
+            story.kill()
+        } else {
+            story.close(300, b"")
+        }
+        let report = story.open();
+        assert_eq!((report.clean, report.doubtful), (!unclean, false));
+        assert_eq!((story.log().log_start(), story.log().written_end()), (Offset(300), Offset(300)));
+        story.append(&[10]);
+        story.lose_power();
+        story.open();
+        story.holds_exactly(300);
+    }
+}
+
+#[test]
+fn the_oldest_segments_go_while_the_log_is_larger_than_it_may_be() {
+    let mut story = Story::with(LogConfig { retention_bytes: Some(40_000), ..small_segments() });
+    story.fill(70);
+    assert_eq!(bases(&story), [0, 140, 280, 420, 560]);
+    assert_eq!(story.retain(0, 100), (vec![], 0, false));
+    assert_eq!(story.retain(0, 700), (vec![0, 140], 280, false));
+    assert_eq!(bases(&story), [280, 420, 560]);
+    let smaller = LogConfig { retention_bytes: Some(0), ..story.config };
+    story.log().set_config(smaller);
+    assert_eq!(story.retain(0, 700), (vec![280, 420], 560, false), "the active segment stays");
+    story.holds_exactly(700);
+}
+
+#[test]
+fn an_aged_active_segment_is_closed_while_nothing_is_appended() {
+    let mut story = Story::with(LogConfig { segment_ms: 60_000, retention_ms: None, ..small_segments() });
+    story.fill(2);
+    assert_eq!(story.retain(61_000, 20), (vec![], 0, false));
+    assert_eq!(story.retain(61_001, 20), (vec![], 0, true));
+    assert_eq!(story.retain(99_999_999, 20), (vec![], 0, false), "once");
+    story.append(&[1]);
+    assert_eq!(bases(&story), [0, 20]);
+}
+
+#[test]
+fn retention_by_time_works_after_a_reopen_without_reading_records() {
+    let mut story = Story::with(LogConfig { retention_ms: Some(10_000), ..small_segments() });
+    story.fill(42);
+    story.close(420, b"");
+    story.open();
+    story.disk.reset_counts();
+    assert_eq!(story.retain(39_000, 420), (vec![0, 140], 280, false));
+    assert_eq!(story.disk.read_count(".log"), 0);
+    story.holds_exactly(420);
+}
+
+#[test]
+fn a_new_log_start_is_written_down_before_files_go_and_leftovers_go_at_the_next_open() {
+    for step in 1..20 {
+        let mut story = Story::new();
+        story.fill(42);
+        story.sync();
+        story.log().save_checkpoint(Offset(420)).unwrap();
+        story.disk.crash_after_operations(step);
+        let advanced = story.log().advance_log_start(Offset(285));
+        story.kill();
+        story.open();
+        let start = story.log().log_start();
+        assert!(start == Offset(285) || (start == Offset(0) && advanced.is_err()), "step {step}: {start}");
+        assert_eq!(bases(&story), if start == Offset(0) { vec![0, 140, 280] } else { vec![280] });
+        story.holds_exactly(420);
+    }
+}
+
+#[test]
+fn the_log_start_moves_only_forward_and_never_past_the_end() {
+    let mut story = Story::new();
+    story.fill(20);
+    assert!(matches!(story.log().advance_log_start(Offset(201)), Err(LogError::OffsetOutOfRange { .. })));
+    assert_eq!(story.log().advance_log_start(Offset(150)).unwrap().len(), 1);
+    assert_eq!(story.log().advance_log_start(Offset(10)).unwrap(), []);
+    assert_eq!(story.log().log_start(), Offset(150));
+    assert_eq!(story.log().advance_log_start(Offset(200)).unwrap(), [], "the active segment's file stays");
+    story.holds_exactly(200);
+    story.append(&[3]);
+    story.holds_exactly(203);
+}
+
+#[test]
+fn a_truncation_is_physical_durable_and_followed_by_other_records() {
+    for end in [0, 1, 135, 140, 145, 280, 415, 419] {
+        let mut story = Story::new();
+        story.fill(42);
+        story.sync();
+        story.log().save_checkpoint(Offset(420)).unwrap();
+        story.log().truncate_to(Offset(end)).unwrap();
+        let cut = end / 10 * 10;
+        story.holds_exactly(cut);
+        assert_eq!(story.log().durable_end(), Offset(cut));
+        assert!(story.log().saved_high_watermark() <= Offset(cut));
+        story.lose_power();
+        story.open();
+        story.holds_exactly(cut);
+        story.epoch = 2;
+        story.fill(30);
+        assert_eq!(story.log().leader_epochs().latest(), Some(LeaderEpoch(2)));
+        story.holds_exactly(cut + 300);
+        story.close(cut + 300, b"");
+        assert!(story.open().clean);
+        for offset in 0..cut + 300 {
+            let slice = story.reader().read(Offset(offset), EVERYTHING, 1).unwrap();
+            assert!(records(slice.bytes).iter().any(|(found, _)| *found == offset));
+        }
+    }
+}
+
+#[test]
+fn a_truncation_keeps_the_times_right() {
+    let mut story = Story::new();
+    story.time = 90_000;
+    story.fill(5);
+    story.time = 10_000;
+    story.fill(15);
+    story.time = 200_000;
+    story.fill(15);
+    story.log().truncate_to(Offset(30)).unwrap();
+    story.time = 300_000;
+    story.fill(1);
+    let find =
+        |story: &mut Story, time| story.reader().offset_for_timestamp(TimestampMs(time), EVERYTHING, 1 << 20).unwrap();
+    assert_eq!(find(&mut story, 92_000), Some((Offset(20), TimestampMs(92_000))));
+    assert_eq!(find(&mut story, 95_000), Some((Offset(30), TimestampMs(300_000))));
+    assert_eq!(find(&mut story, 300_010), None);
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_truncation_leaves_a_prefix_that_holds_what_was_kept() {
+    for power_loss in [true, false] {
+        for step in 1..60 {
+            let mut story = Story::new();
+            story.fill(42);
+            story.sync();
+            story.log().save_checkpoint(Offset(100)).unwrap();
+            story.disk.crash_after_operations(step);
+            let truncated = story.log().truncate_to(Offset(130)).is_ok();
+            story.log = None;
+            if power_loss {
+                story.disk.power_loss(&mut fastrand::Rng::with_seed(step));
+            } else {
+                story.disk.kill();
+            }
+            story.open();
+            let end = story.log().written_end().0;
+            assert!(if truncated { end == 130 } else { (130..=420).contains(&end) }, "step {step}: {end}");
+            assert_eq!(story.reader().damaged_ranges(), [], "step {step}");
+            story.holds_exactly(end);
+        }
+    }
+}
+
+#[test]
+fn a_truncation_with_a_sync_in_flight_is_not_undone_by_it() {
+    let mut story = Story::new();
+    story.fill(20);
+    let job = story.log().begin_sync().unwrap();
+    story.log().truncate_to(Offset(50)).unwrap();
+    let done = job.run();
+    assert_eq!(story.log().finish_sync(done).unwrap(), Offset(50).min(story.log().durable_end()));
+    assert!(story.log().durable_end() <= Offset(50));
+    story.epoch = 2;
+    story.fill(10);
+    assert_eq!(story.sync(), Offset(150));
+    story.lose_power();
+    story.open();
+    story.holds_exactly(150);
+}
+
+#[test]
+fn a_truncation_below_the_start_is_refused_and_one_past_the_end_does_nothing() {
+    let mut story = Story::new();
+    story.fill(20);
+    story.log().advance_log_start(Offset(145)).unwrap();
+    assert!(matches!(story.log().truncate_to(Offset(144)), Err(LogError::OffsetOutOfRange { .. })));
+    let syncs = story.disk.sync_count(SyncPoint::Truncation);
+    story.log().truncate_to(Offset(200)).unwrap();
+    story.log().truncate_to(Offset(9_999)).unwrap();
+    assert_eq!(story.disk.sync_count(SyncPoint::Truncation), syncs);
+    story.holds_exactly(200);
+}
+
+#[test]
+fn a_truncation_that_fails_is_final() {
+    let mut story = Story::new();
+    story.fill(20);
+    story.disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    assert!(matches!(story.log().truncate_to(Offset(50)), Err(LogError::Failed { .. })));
+    assert!(matches!(story.try_append(&[1]), Err(LogError::Failed { .. })));
+}
