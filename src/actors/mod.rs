@@ -20,4 +20,6 @@ pub mod node;
 pub mod partition_leader;
 pub mod send;
 pub mod session;
+#[cfg(test)]
+mod test_support;
 pub mod threads;

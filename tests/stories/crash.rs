@@ -7,36 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callboard::client::{OutgoingRecord, ProducerConfig};
-use callboard::config::NodeConfig;
 use callboard::protocol::ErrorCode;
 use callboard::testing::Node;
 
 use crate::support::*;
-
-const DATA_DIR: &str = "CALLBOARD_STORY_DATA_DIR";
-
-/// What a node process runs: the test binary, told to be a node. Run as a test it does nothing.
-#[test]
-fn a_node_in_a_process_of_its_own() {
-    let Ok(data_dir) = std::env::var(DATA_DIR) else { return };
-    let mut config = NodeConfig::default();
-    config.node.data_dir = data_dir.into();
-    config.listener.native.bind = "127.0.0.1:0".to_owned();
-    config.storage.min_free_bytes = 0;
-    // Small segments and checkpoints that come often: a kill hits all of these.
-    config.topic_defaults.segment_bytes = 64 << 10;
-    config.storage.checkpoint_interval_ms = 20;
-    if std::env::var("CALLBOARD_STORY_SMALL_QUEUES").is_ok() {
-        config.topic_defaults.max_batch_bytes = 252 << 10;
-        config.limits.write_queue_bytes = 256 << 10;
-        config.limits.fetch_max_bytes = 256 << 10;
-        config.limits.write_timeout_ms = 5_000;
-    }
-    if let Err(error) = callboard::actors::node::run(config) {
-        eprintln!("{error}");
-        std::process::exit(1);
-    }
-}
 
 struct Process {
     child: Child,
@@ -44,14 +18,22 @@ struct Process {
 }
 
 impl Process {
-    fn start(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::a_node_in_a_process_of_its_own", "--nocapture"])
-            .env(DATA_DIR, data_dir)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// Starts a node with small segments and checkpoints that come often: a kill hits all of these.
+    fn start(data_dir: &Path, settings: &[&str]) -> Self {
+        let always = [
+            "listener.native.bind=127.0.0.1:0",
+            "storage.min_free_bytes=0",
+            "storage.checkpoint_interval_ms=20",
+            "topic_defaults.segment_bytes=65536",
+            "log.level=off",
+        ];
+        let data_dir = format!("node.data_dir={}", data_dir.display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callboard"));
+        command.arg("node");
+        for setting in always.iter().copied().chain([data_dir.as_str()]).chain(settings.iter().copied()) {
+            command.args(["--set", setting]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let ready = lines.find_map(|line| {
             let at = line.split_once("ready: native protocol at ")?.1;
@@ -158,10 +140,17 @@ fn verify(found: &[(u64, String)], acknowledged: &[(u64, u64)]) {
     }
 }
 
+const SMALL_QUEUES: [&str; 4] = [
+    "topic_defaults.max_batch_bytes=258048",
+    "limits.write_queue_bytes=262144",
+    "limits.fetch_max_bytes=262144",
+    "limits.write_timeout_ms=5000",
+];
+
 #[tokio::test]
 async fn clients_that_read_nothing_and_clients_that_flood_do_not_fill_the_nodes_memory() {
     let dir = Directory::new();
-    let process = Process::start(&dir, &[("CALLBOARD_STORY_SMALL_QUEUES", "1")]);
+    let process = Process::start(&dir, &SMALL_QUEUES);
     let client = connect(&process.address).await;
     let topic = create(&client, "t", 1, &[("flush", "os"), ("segment_bytes", "16777216")]).await;
     let mut raw = RawClient::greeted(&process.address);

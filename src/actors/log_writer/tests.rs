@@ -1,1 +1,231 @@
-//! Tests.
+//! The log writer alone: a log on a virtual disk, and a probe where the leader would be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::actors::send::post;
+use crate::actors::test_support::{DiskThread, Ear, batch_at, new_log};
+use crate::config::LogWriterPlacement;
+use crate::protocol::ErrorCode;
+use crate::storage::disk::virtual_disk::FaultyOperation;
+use crate::storage::disk::{SyncPoint, VirtualDisk};
+use crate::storage::{LogConfig, LogError};
+use crate::types::{FlushPolicy, Offset, SystemClock, TopicConfig};
+
+struct Stage {
+    disk: VirtualDisk,
+    thread: DiskThread,
+    leader: Ear<LogEvent>,
+    writer: Addr<LogWriter>,
+}
+
+impl Stage {
+    fn with(policy: FlushPolicy, interval: Duration, placement: LogWriterPlacement, group_bytes: usize) -> Self {
+        let disk = VirtualDisk::new(1);
+        let config = TopicConfig { segment_bytes: 16_384, ..TopicConfig::default() };
+        let (log, thread, leader) = (new_log(&disk, &config), DiskThread::start(), Ear::new());
+        disk.reset_counts();
+        let settings = LogWriterSettings {
+            flush: FlushSettings { policy, interval },
+            placement,
+            group_bytes,
+            checkpoint_interval: Duration::from_secs(3_600),
+            clock: Arc::new(SystemClock::start()),
+            disk: thread.pool.clone(),
+            events: leader.recipient(),
+        };
+        let writer = LogWriter::new(log, settings).start();
+        Self { disk, thread, leader, writer }
+    }
+
+    fn new(policy: FlushPolicy) -> Self {
+        Self::with(policy, Duration::from_secs(10), LogWriterPlacement::Core, 1 << 20)
+    }
+
+    fn append(&self, offsets: std::ops::Range<u64>) {
+        offsets.for_each(|offset| post(&self.writer, Append(batch_at(offset))));
+    }
+
+    async fn hears(&mut self, expected: &[LogEvent]) {
+        for event in expected {
+            assert_eq!(self.leader.next().await, *event);
+        }
+    }
+
+    async fn close(&self, how: CloseHow) -> Result<(), LogError> {
+        let (done, closed) = oneshot::channel();
+        post(&self.writer, Close { how, done });
+        closed.await.expect("whoever closes a log is told")
+    }
+}
+
+fn written(end: u64) -> LogEvent {
+    LogEvent::Written(Offset(end))
+}
+
+fn synced(end: u64) -> LogEvent {
+    LogEvent::Synced(Offset(end))
+}
+
+fn cleanly(end: u64) -> CloseHow {
+    CloseHow::Cleanly { high_watermark: Offset(end), producer_snapshot: Vec::new() }
+}
+
+#[actix::test]
+async fn appends_that_wait_together_are_one_write_and_one_sync() {
+    for placement in [LogWriterPlacement::Core, LogWriterPlacement::Disk] {
+        let mut stage = Stage::with(FlushPolicy::Always, Duration::from_secs(10), placement, 1 << 20);
+        stage.append(0..50);
+        stage.hears(&[written(50), synced(50)]).await;
+        assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1);
+    }
+}
+
+#[actix::test]
+async fn a_group_has_a_limit_in_bytes() {
+    let two = 2 * batch_at(0).total_bytes();
+    let mut stage = Stage::with(FlushPolicy::Os, Duration::from_secs(10), LogWriterPlacement::Core, two);
+    stage.append(0..5);
+    stage.hears(&[written(2), written(4), written(5)]).await;
+}
+
+#[actix::test]
+async fn at_most_one_sync_is_in_flight_and_the_next_covers_all_that_came_meanwhile() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    // The first write of a segment creates files, which is a disk thread's work.
+    stage.append(0..1);
+    stage.hears(&[written(1), synced(1)]).await;
+    stage.disk.reset_counts();
+    let held = stage.thread.hold_up();
+    stage.append(1..2);
+    stage.hears(&[written(2)]).await;
+    for offset in 2..20 {
+        stage.append(offset..offset + 1);
+        stage.hears(&[written(offset + 1)]).await;
+    }
+    drop(held);
+    stage.hears(&[synced(2), synced(20)]).await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 2, "19 appends, 2 syncs");
+}
+
+#[actix::test]
+async fn the_os_policy_never_syncs_and_a_clean_close_does() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..10);
+    stage.hears(&[written(10)]).await;
+    stage.thread.settle().await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0);
+    stage.close(cleanly(10)).await.expect("closed");
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1);
+    assert_eq!(stage.leader.pending(), []);
+}
+
+#[actix::test]
+async fn the_interval_policy_syncs_once_an_interval_and_not_without_need() {
+    let mut stage =
+        Stage::with(FlushPolicy::Interval, Duration::from_secs(10), LogWriterPlacement::Core, 1 << 20);
+    stage.append(0..1);
+    stage.hears(&[written(1)]).await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0);
+    tokio::time::pause();
+    let from = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(9_900)).await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0, "not before its time");
+    stage.append(1..2);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::resume();
+    stage.hears(&[written(2), synced(2)]).await;
+    assert!(from.elapsed() >= Duration::from_secs(10));
+    stage.thread.settle().await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1);
+}
+
+#[actix::test]
+async fn a_failed_sync_is_told_once_and_nothing_is_appended_after_it() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..3);
+    stage.hears(&[written(3), synced(3)]).await;
+    stage.disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    stage.append(3..4);
+    stage.hears(&[written(4)]).await;
+    let LogEvent::Failed(cause) = stage.leader.next().await else { panic!("the sync failed") };
+    assert_eq!(cause.code, ErrorCode::StorageFailed);
+    let operations = stage.disk.operations();
+    stage.append(4..10);
+    stage.thread.settle().await;
+    let error = stage.close(cleanly(3)).await.expect_err("such a log is not closed cleanly");
+    assert!(matches!(error, LogError::Failed { .. }), "{error}");
+    assert_eq!(stage.leader.pending(), [], "told once");
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 2, "a failed sync is never tried again");
+    assert_eq!(stage.disk.operations(), operations, "nothing was written after it");
+}
+
+#[actix::test]
+async fn a_failed_write_is_final_whichever_thread_it_ran_on() {
+    for placement in [LogWriterPlacement::Core, LogWriterPlacement::Disk] {
+        let mut stage = Stage::with(FlushPolicy::Always, Duration::from_secs(10), placement, 1 << 20);
+        stage.append(0..3);
+        stage.hears(&[written(3), synced(3)]).await;
+        stage.disk.fail_nth(FaultyOperation::Write, 1, ".log");
+        stage.append(3..5);
+        assert!(matches!(stage.leader.next().await, LogEvent::Failed(_)));
+        stage.append(3..8);
+        stage.close(CloseHow::Abandoned).await.expect("given up");
+        assert_eq!(stage.leader.pending(), []);
+    }
+}
+
+#[actix::test]
+async fn a_disk_without_room_fails_the_log_as_full() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..3);
+    stage.hears(&[written(3), synced(3)]).await;
+    stage.disk.set_capacity(Some(0));
+    stage.append(3..4);
+    let LogEvent::Failed(cause) = stage.leader.next().await else { panic!("the write failed") };
+    assert_eq!(cause.code, ErrorCode::DiskFull, "{cause}");
+}
+
+#[actix::test]
+async fn a_closed_segment_is_reported_and_synced_whatever_the_policy() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    let per_segment = 16_384 / batch_at(0).total_bytes() as u64;
+    stage.append(0..per_segment);
+    stage.hears(&[written(per_segment)]).await;
+    stage.append(per_segment..per_segment + 1);
+    let mut heard = vec![stage.leader.next().await, stage.leader.next().await, stage.leader.next().await];
+    heard.retain(|event| !matches!(event, LogEvent::Synced(end) if end.0 >= per_segment));
+    assert_eq!(heard, [written(per_segment + 1), LogEvent::Rolled]);
+}
+
+#[actix::test]
+async fn closing_writes_what_came_before_and_waits_for_the_sync_under_way() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..1);
+    stage.hears(&[written(1), synced(1)]).await;
+    let held = stage.thread.hold_up();
+    stage.append(1..2);
+    stage.hears(&[written(2)]).await;
+    stage.append(2..9);
+    let (done, closed) = oneshot::channel();
+    post(&stage.writer, Close { how: cleanly(9), done });
+    stage.hears(&[written(9)]).await;
+    drop(held);
+    closed.await.expect("told").expect("closed cleanly");
+    stage.hears(&[synced(2)]).await;
+}
+
+#[actix::test]
+async fn a_changed_policy_holds_from_the_next_append_on() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..1);
+    stage.hears(&[written(1)]).await;
+    let flush = FlushSettings { policy: FlushPolicy::Always, interval: Duration::from_secs(10) };
+    post(&stage.writer, Reconfigure { flush, log: LogConfig::from(&TopicConfig::default()) });
+    stage.append(1..2);
+    stage.hears(&[written(2), synced(2)]).await;
+}
