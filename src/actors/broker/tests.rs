@@ -1,1 +1,225 @@
-//! Tests.
+//! The broker with real replicas on a virtual disk; metadata comes from the test instead of a controller.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Arbiter};
+use tokio::sync::watch;
+
+use super::*;
+use crate::actors::controller::{MetadataCommitted, TopicFilesGone};
+use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::send::post;
+use crate::actors::test_support::{DiskThread, Ear};
+use crate::config::{LogWriterPlacement, StorageSection};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, FEATURE_LEVEL, MetadataRecord};
+use crate::protocol::ErrorCode;
+use crate::storage::data_dir::{DataDir, partition_dir_name};
+use crate::storage::disk::{Disk, OpenMode, VirtualDisk};
+use crate::storage::file_cache::FileCache;
+use crate::types::{
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, PartitionIndex, SystemClock, TopicConfig,
+    TopicConfigOverrides, TopicId, TopicName, TopicPartition,
+};
+
+const ME: NodeId = NodeId(1);
+const CLUSTER: ClusterId = ClusterId(uuid::Uuid::from_u128(9));
+
+fn id(n: u128) -> TopicId {
+    TopicId(uuid::Uuid::from_u128(n))
+}
+
+fn name(n: u128) -> TopicName {
+    TopicName::new(&format!("topic-{n}")).expect("legal")
+}
+
+fn created(n: u128, partitions: usize) -> MetadataRecord {
+    let replicas = vec![vec![ME]; partitions];
+    MetadataRecord::TopicCreated { topic: id(n), name: name(n), replicas, config: TopicConfigOverrides::default() }
+}
+
+fn image_of(records: &[MetadataRecord]) -> ClusterImage {
+    let mut image = ClusterImage::empty(CLUSTER);
+    records.iter().for_each(|record| image.apply(record).expect("fits"));
+    image
+}
+
+fn beginning() -> Vec<MetadataRecord> {
+    let registration = BrokerRegistration {
+        node: ME,
+        epoch: BrokerEpoch(1),
+        incarnation: IncarnationId(uuid::Uuid::from_u128(3)),
+        directory: DirectoryId(uuid::Uuid::from_u128(4)),
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        rack: None,
+        software: "test".to_owned(),
+    };
+    vec![
+        MetadataRecord::FeatureLevel { level: FEATURE_LEVEL },
+        MetadataRecord::BrokerRegistered(registration),
+        MetadataRecord::BrokerUnfenced { node: ME, epoch: BrokerEpoch(1) },
+    ]
+}
+
+struct Stage {
+    disk: VirtualDisk,
+    broker: Addr<Broker>,
+    controller: Ear<TopicFilesGone>,
+    view: watch::Receiver<Arc<BrokerView>>,
+    thread: DiskThread,
+    records: Vec<MetadataRecord>,
+}
+
+impl Stage {
+    fn on(disk: &VirtualDisk, records: Vec<MetadataRecord>) -> Self {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let directory =
+            DataDir::open(Arc::clone(&shared), Path::new("/data"), ME, Some(CLUSTER)).expect("a data directory");
+        let (sender, view) = watch::channel(Arc::new(BrokerView {
+            image: Arc::new(ClusterImage::empty(CLUSTER)),
+            replicas: HashMap::new(),
+        }));
+        let (thread, controller) = (DiskThread::start(), Ear::new());
+        let broker = Broker::new(BrokerSettings {
+            node: ME,
+            directory: Arc::new(directory),
+            files: Arc::new(FileCache::new(shared, 16)),
+            topic_defaults: TopicConfig::default(),
+            partitions: PartitionLeaderSettings {
+                storage: StorageSection { min_free_bytes: 0, ..StorageSection::default() },
+                placement: LogWriterPlacement::Core,
+                clock: Arc::new(SystemClock::start()),
+                disk: thread.pool.clone(),
+                cache: CacheBudget::new(1 << 20),
+                reads: ReadBudget::new(1 << 20),
+            },
+            core: vec![Arbiter::current()],
+            topic_files_gone: controller.recipient(),
+            view: sender,
+        })
+        .start();
+        let stage = Self { disk: disk.clone(), broker, controller, view, thread, records };
+        stage.tell(&[]);
+        stage
+    }
+
+    fn new() -> Self {
+        Self::on(&VirtualDisk::new(1), beginning())
+    }
+
+    fn tell(&self, records: &[MetadataRecord]) {
+        let image = Arc::new(image_of(&self.records));
+        post(&self.broker, MetadataCommitted { image, records: records.into() });
+    }
+
+    fn commit(&mut self, records: &[MetadataRecord]) {
+        self.records.extend_from_slice(records);
+        self.tell(records);
+    }
+
+    async fn caught_up(&self) {
+        let index = self.records.len() as u64;
+        let caught_up = self.broker.send(AwaitMetadata { index });
+        tokio::time::timeout(Duration::from_secs(10), caught_up).await.expect("in time").expect("alive");
+        assert!(self.view.borrow().image.index >= index);
+    }
+
+    fn dir_of(&self, n: u128, partition: u32) -> PathBuf {
+        let partition = TopicPartition::new(id(n), PartitionIndex(partition));
+        Path::new("/data").join(partition_dir_name(&name(n), partition))
+    }
+
+    fn state_of(&self, n: u128, partition: u32) -> &'static str {
+        let view = self.view.borrow();
+        match view.replica(TopicPartition::new(id(n), PartitionIndex(partition))) {
+            None => "unknown",
+            Some(Replica::Leader(_)) => "leads",
+            Some(Replica::Offline(_)) => "offline",
+            Some(Replica::Elsewhere) => "elsewhere",
+        }
+    }
+}
+
+#[actix::test]
+async fn await_metadata_is_answered_when_the_replicas_that_it_calls_for_are_open() {
+    let mut stage = Stage::new();
+    stage.caught_up().await;
+    let held = stage.thread.hold_up();
+    stage.commit(&[created(1, 2)]);
+    stage.commit(&[created(2, 1), MetadataRecord::TopicDeleted { topic: id(2) }, created(3, 1)]);
+    let waiting = stage.broker.send(AwaitMetadata { index: stage.records.len() as u64 });
+    tokio::pin!(waiting);
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
+    assert!(early.is_err(), "no replica is open yet");
+    assert_eq!(stage.state_of(1, 0), "unknown", "a view is published whole");
+    drop(held);
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("in time").expect("alive");
+    let states = [(1, 0), (1, 1), (1, 2), (2, 0), (3, 0)].map(|(topic, partition)| stage.state_of(topic, partition));
+    assert_eq!(states, ["leads", "leads", "unknown", "unknown", "leads"]);
+    assert_eq!(stage.controller.next().await.0, id(2), "created and deleted at once: there are no files");
+}
+
+#[actix::test]
+async fn a_deleted_topics_files_go_and_the_controller_is_told_once_all_are_gone() {
+    let mut stage = Stage::new();
+    stage.commit(&[created(1, 3)]);
+    stage.caught_up().await;
+    assert!(stage.disk.exists(&stage.dir_of(1, 2)).unwrap());
+    stage.commit(&[MetadataRecord::TopicDeleted { topic: id(1) }]);
+    stage.caught_up().await;
+    assert_eq!(stage.state_of(1, 0), "unknown");
+    assert_eq!(stage.controller.next().await.0, id(1));
+    for partition in 0..3 {
+        assert!(!stage.disk.exists(&stage.dir_of(1, partition)).unwrap());
+    }
+    assert!(stage.controller.pending().is_empty(), "once");
+}
+
+#[actix::test]
+async fn a_replica_that_cannot_be_opened_is_offline_and_the_others_lead() {
+    let disk = VirtualDisk::new(1);
+    let mut stage = Stage::on(&disk, beginning());
+    stage.commit(&[created(1, 1), created(2, 1), created(3, 1)]);
+    stage.caught_up().await;
+    let problems = stage.broker.send(StopReplicas).await.expect("alive");
+    assert_eq!(problems, Vec::<String>::new());
+    let meta = stage.dir_of(2, 0).join("partition.meta");
+    let file = disk.open(&meta, OpenMode::Create).expect("it is there");
+    drop(file);
+
+    let restarted = Stage::on(&disk, stage.records.clone());
+    restarted.caught_up().await;
+    let states = [1, 2, 3].map(|topic| restarted.state_of(topic, 0));
+    assert_eq!(states, ["leads", "offline", "leads"]);
+    let view = Arc::clone(&restarted.view.borrow());
+    let Some(Replica::Offline(cause)) = view.replica(TopicPartition::new(id(2), PartitionIndex(0))) else {
+        panic!("offline");
+    };
+    assert_eq!(cause.code, ErrorCode::StorageFailed);
+    assert!(cause.message.contains("partition.meta"), "{cause}");
+    assert!(disk.exists(&meta).unwrap(), "its files are left as they are");
+}
+
+#[actix::test]
+async fn at_the_start_tombstones_are_worked_off_and_strangers_put_aside() {
+    let disk = VirtualDisk::new(1);
+    let mut stage = Stage::on(&disk, beginning());
+    stage.commit(&[created(1, 1), created(2, 2), created(3, 1)]);
+    stage.caught_up().await;
+    stage.broker.send(StopReplicas).await.expect("alive");
+    let (known, deleted, stranger) = (stage.dir_of(1, 0), stage.dir_of(2, 1), stage.dir_of(3, 0));
+
+    // Topic 2 was deleted while its files could not be removed; topic 3 never was in this metadata.
+    let mut records = beginning();
+    records.extend([created(1, 1), created(2, 2), MetadataRecord::TopicDeleted { topic: id(2) }]);
+    let mut restarted = Stage::on(&disk, records);
+    restarted.caught_up().await;
+    assert_eq!(restarted.controller.next().await.0, id(2));
+    restarted.thread.settle().await;
+    assert!(disk.exists(&known).unwrap() && !disk.exists(&deleted).unwrap());
+    let aside = Path::new("/data/quarantine").join(stranger.file_name().unwrap());
+    assert!(!disk.exists(&stranger).unwrap() && disk.exists(&aside).unwrap(), "kept, never removed");
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::engine::metadata::{ApplyError, ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::storage::atomic_file::{AtomicFileError, Magic, read_checked, write_atomically};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, SyncPoint, create_dir_durably};
 use crate::storage::file_cache::FileCache;
 use crate::storage::{Log, LogConfig, LogError, PartitionIdentity};
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch, RecordError, decode_records};
@@ -83,7 +83,8 @@ impl MetadataLog {
         dir: &Path,
         cluster_id: ClusterId,
     ) -> Result<(Self, ClusterImage), MetadataLogError> {
-        disk.create_dir_all(dir)?;
+        // By itself, whoever syncs the data directory next: a record that was answered must not go with its directory.
+        create_dir_durably(disk.as_ref(), dir, SyncPoint::DataDirCreated)?;
         let (snapshot, log_dir) = (dir.join("snapshot"), dir.join("log"));
         let mut image = match read_checked(disk.as_ref(), &snapshot, SNAPSHOT_MAGIC, SNAPSHOT_VERSION)? {
             None => ClusterImage::empty(cluster_id),

