@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers, opens its replicas
-//!           ─► declared topics ─► listener ─► ready
+//!           ─► declared topics ─► connections are accepted ─► ready
 //!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
 //!           ─► clean-stop marker ─► threads
 //! ```
@@ -223,11 +223,11 @@ impl Node {
         }
         let config = Arc::new(config);
         let root = &config.node.data_dir;
-        let lock = lock_directory(root)?;
-        let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
-        // Bound before anything is changed: a port in use must leave no trace.
+        // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config);
         let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
+        let lock = lock_directory(root)?;
+        let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
         let was_clean = directory.take_clean_stop()?.is_some();
         tracing::debug!(was_clean, "the data directory is open");
 

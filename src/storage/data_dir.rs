@@ -53,7 +53,7 @@ pub enum DataDirError {
     File(#[from] AtomicFileError),
     /// It belongs to another cluster.
     #[error(
-        "data directory {} belongs to cluster {found}, this node to cluster {expected}: set data_dir to this cluster's directory, or to a new one",
+        "data directory {} belongs to cluster {found}, this node to cluster {expected}: set node.data_dir to this cluster's directory, or to a new one",
         root.display()
     )]
     OtherCluster {
@@ -79,7 +79,7 @@ pub enum DataDirError {
     },
     /// There is something in it, but not what would make it a data directory.
     #[error(
-        "{} holds '{entry}' but no {META_FILE}, so it is no data directory: set data_dir to an empty or new directory, or put the missing file back",
+        "{} holds '{entry}' but no {META_FILE}, so it is no data directory: set node.data_dir to an empty or new directory, or put the missing file back",
         root.display()
     )]
     NotEmpty {
@@ -89,7 +89,7 @@ pub enum DataDirError {
         entry: String,
     },
     /// Another process uses it.
-    #[error("data directory {} is in use by another process{owner}: stop that one, or set data_dir to another directory", root.display())]
+    #[error("data directory {} is in use by another process{owner}: stop that one, or set node.data_dir to another directory", root.display())]
     InUse {
         /// The directory.
         root: PathBuf,

@@ -304,11 +304,12 @@ async fn a_duplicate_too_old_to_be_placed_is_delivered_without_an_offset() {
 async fn a_record_that_misses_its_deadline_says_how_long_and_why() {
     let (broker, client) = start(1).await;
     broker.on_produce([Fault::Refuse(ErrorCode::NotEnoughReplicas); 100]);
-    let producer = producer(&client, ProducerConfig::default().delivery_timeout(Duration::from_millis(150))).await;
+    // Longer than the longest backoff: the next record must not miss its own deadline waiting for it.
+    let producer = producer(&client, ProducerConfig::default().delivery_timeout(Duration::from_millis(1_500))).await;
     let error = soon(send(&producer, "x").await).await.expect_err("never accepted");
     let text = error.to_string();
     assert!(
-        text.contains("partition 0 of topic 'rides'") && text.contains("150 ms") && text.contains("as scripted"),
+        text.contains("partition 0 of topic 'rides'") && text.contains("1500 ms") && text.contains("as scripted"),
         "{text}"
     );
     assert!(error.is_retryable());

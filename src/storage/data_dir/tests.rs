@@ -75,7 +75,7 @@ fn a_directory_of_another_cluster_or_node_is_refused_in_one_line_that_says_what_
         error.to_string(),
         format!(
             "data directory /var/data belongs to cluster {}, this node to cluster {other}: \
-             set data_dir to this cluster's directory, or to a new one",
+             set node.data_dir to this cluster's directory, or to a new one",
             meta.cluster
         )
     );
