@@ -86,7 +86,7 @@ fn bad_frames() -> Vec<Bad> {
             "bytes follow",
             true,
         ),
-        bad("a body nested without end", framed(&payload(1, 1, 7, &deep)), InvalidRequest, "", false),
+        bad("a body nested without end", framed(&payload(1, 1, 7, &deep)), InvalidRequest, "", true),
         bad("an unknown request", framed(&payload(99, 1, 7, &[0x90])), UnknownApi, "99", false),
         bad("an unknown version", framed(&payload(1, 9, 7, &[0x90])), UnsupportedVersion, "versions 1 to 1", false),
         bad("a text for a body", framed(&payload(3, 1, 7, &[0xa2, b'h', b'i'])), InvalidRequest, "Fetch", false),
@@ -112,6 +112,18 @@ fn each_frame_that_lies_gets_its_error_and_the_node_serves_on() {
         }
         serves_others(&node);
     }
+}
+
+#[test]
+fn who_sends_far_too_much_still_hears_why() {
+    let node = Node::start().unwrap();
+    let mut client = RawClient::greeted(&node.address());
+    client.send_bytes(&(40_u32 << 20).to_be_bytes());
+    let chunk = vec![0; 1 << 20];
+    (0..40).for_each(|_| client.send_bytes(&chunk));
+    assert_eq!(client.error().1.code, ErrorCode::FrameTooLarge);
+    client.expect_closed();
+    serves_others(&node);
 }
 
 #[test]
@@ -366,14 +378,17 @@ async fn a_frame_of_the_largest_size_is_served_and_only_one_more_byte_is_too_muc
     .unwrap();
     let client = connect(&node.address()).await;
     let topic = create(&client, "t", 1, &[]).await;
-    let fixed = encode(encode_request(&produce(topic, 0, None, Acks::All), CorrelationId(1), vec![Attachment::new()]));
-    // The marker of a long attachment takes three bytes more than that of an empty one.
-    let room = (64 << 10) - (fixed.len() - 4) - 3;
+    let request = || produce(topic, 0, None, Acks::All);
+    let payload_bytes = |attached: usize| {
+        let attachment = Attachment::from(Bytes::from(vec![0; attached]));
+        encode(encode_request(&request(), CorrelationId(1), vec![attachment])).len() - 4
+    };
+    let room = (64 << 10) - (payload_bytes(1_000) - 1_000);
     let mut raw = RawClient::greeted(&node.address());
     raw.next_is(1);
-    let error = raw.ask_with(&produce(topic, 0, None, Acks::All), vec![vec![0; room].into()]).unwrap();
+    let error = raw.ask_with(&request(), vec![vec![0; room].into()]).unwrap();
     assert_eq!(code_of(error.0.partitions.into_iter().next().unwrap().into_result()), ErrorCode::UnsupportedFormat);
     raw.next_is(1);
-    raw.send(&produce(topic, 0, None, Acks::All), vec![vec![0; room + 1].into()]);
+    raw.send(&request(), vec![vec![0; room + 1].into()]);
     assert_eq!(raw.error().1.code, ErrorCode::FrameTooLarge);
 }

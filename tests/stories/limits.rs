@@ -40,13 +40,18 @@ fn one_connection_too_many_is_told_so_and_has_its_place_once_another_goes() {
             client.ask(&DescribeCluster {}).expect("those inside are served");
         }
         drop(inside.pop());
-        wait_until("a place is free", || RawClient::connect(&address).hello().is_ok());
+        wait_until("a place is free", || {
+            let mut next = RawClient::connect(&address);
+            next.send(&hello("next"), Vec::new());
+            next.frame().head.correlation_id != CorrelationId(0)
+        });
     }
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_its_replies_is_closed_and_others_do_not_notice() {
     let node = Node::start_with(|config| {
+        config.topic_defaults.max_batch_bytes = 252 << 10;
         config.limits.write_queue_bytes = 256 << 10;
         config.limits.write_timeout_ms = 400;
         config.limits.fetch_max_bytes = 256 << 10;

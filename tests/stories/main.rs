@@ -7,5 +7,8 @@
 mod support;
 
 mod bad_input;
+mod durability;
 mod limits;
+mod produce_consume;
+mod retention;
 mod topics;
