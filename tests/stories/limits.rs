@@ -20,7 +20,8 @@ fn refused_for(address: &str, key: &str) {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_has_its_place_once_another_goes() {
-    let limits: [(&str, fn(&mut callboard::config::LimitsSection)); 2] = [
+    type Set = fn(&mut callboard::config::LimitsSection);
+    let limits: [(&str, Set); 2] = [
         ("limits.max_connections:", |limits| limits.max_connections = 3),
         ("limits.max_connections_per_address:", |limits| limits.max_connections_per_address = 3),
     ];

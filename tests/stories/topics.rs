@@ -80,7 +80,7 @@ async fn a_name_of_249_bytes_is_created_written_read_survives_a_restart_and_is_d
 
     let node = Node::start_in(&dir, |_| {}).unwrap();
     let client = connect(&node.address()).await;
-    assert_eq!(client.admin().list_topics().await.unwrap(), [name.clone()]);
+    assert_eq!(client.admin().list_topics().await.unwrap(), std::slice::from_ref(&name));
     assert_eq!(describe(&client, &name).await.id, topic);
     assert_eq!(read_all(&client, &name).await, numbered(0..5));
     send_each(&client, &name, values(5..6)).await;
