@@ -71,6 +71,8 @@ async fn a_damaged_record_is_found_never_served_and_what_lies_around_it_is() {
     let node = Node::start_in(&dir, |_| {}).unwrap();
     assert!(started.elapsed().as_secs() < 5);
     let client = connect(&node.address()).await;
+    let unread = client.admin().describe_logs(&[("t".to_owned(), 0)]).await.unwrap().remove(0).unwrap();
+    assert_eq!((unread.damaged, unread.high_watermark.0), (Vec::new(), 60), "nobody has looked at the records yet");
     let mut raw = RawClient::greeted(&node.address());
     let mut served = Vec::new();
     let mut offset = 0;

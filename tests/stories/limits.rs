@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use callboard::config::LimitsSection;
 use callboard::protocol::ErrorCode;
 use callboard::protocol::messages::{Acks, DescribeCluster, Fetch, Metadata};
 use callboard::testing::Node;
@@ -20,7 +21,8 @@ fn refused_for(address: &str, key: &str) {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_has_its_place_once_another_goes() {
-    let limits: [(&str, fn(&mut callboard::config::LimitsSection)); 2] = [
+    type Limit = fn(&mut LimitsSection);
+    let limits: [(&str, Limit); 2] = [
         ("limits.max_connections:", |limits| limits.max_connections = 3),
         ("limits.max_connections_per_address:", |limits| limits.max_connections_per_address = 3),
     ];
