@@ -113,3 +113,11 @@ pub fn fuzz_batch_header(bytes: &[u8]) {
         assert!(fixed.total_bytes() >= HEADER_BYTES);
     }
 }
+
+/// Any bytes can be scanned as a segment: the scan ends, passes bad places, and finds no batch beyond the end.
+///
+/// # Panics
+/// When one of these does not hold.
+pub fn fuzz_segment_scan(bytes: &[u8]) {
+    let _whole_batches = crate::storage::fuzz_segment_scan(bytes);
+}

@@ -105,3 +105,8 @@ fn frame() {
 fn batch_header() {
     fuzz("batch_header", callboard::fuzz::fuzz_batch_header);
 }
+
+#[test]
+fn segment_scan() {
+    fuzz("segment_scan", callboard::fuzz::fuzz_segment_scan);
+}

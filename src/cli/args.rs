@@ -107,7 +107,7 @@ pub enum ConfigCommand {
 pub enum LogCommand {
     /// Print every batch of a partition
     Dump {
-        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        /// The partition's directory: DATA_DIR/TOPIC-ID-PARTITION
         directory: PathBuf,
         /// Print the records, too
         #[arg(long)]
@@ -115,7 +115,7 @@ pub enum LogCommand {
     },
     /// Check every batch and index of a partition; exit code 1 when something is wrong
     Verify {
-        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        /// The partition's directory: DATA_DIR/TOPIC-ID-PARTITION
         directory: PathBuf,
     },
 }

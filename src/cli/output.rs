@@ -19,7 +19,7 @@ pub fn print(text: &str) -> Result<(), CliError> {
 /// Writes a JSON value over several lines to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> Result<(), CliError> {
     print(&format!("{value:#}"))
 }

@@ -12,7 +12,7 @@
 //! its replies or that floods costs a bounded amount of memory and time, and TCP pushes back on it. Knows frames, not
 //! messages. Runs on any tokio runtime.
 //!
-//! Reading order: [`limits`], [`listener`], [`budget`], [`reader`], [`writer`].
+//! Reading order: [`limits`], [`listener`], [`budget`], [`reader`], [`mod@writer`].
 
 pub mod budget;
 pub mod limits;

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use callboard::config::LimitsSection;
 use callboard::protocol::ErrorCode;
 use callboard::protocol::messages::{Acks, DescribeCluster, Fetch, Metadata};
 use callboard::testing::Node;
@@ -21,8 +20,8 @@ fn refused_for(address: &str, key: &str) {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_has_its_place_once_another_goes() {
-    type Limit = fn(&mut LimitsSection);
-    let limits: [(&str, Limit); 2] = [
+    type Set = fn(&mut callboard::config::LimitsSection);
+    let limits: [(&str, Set); 2] = [
         ("limits.max_connections:", |limits| limits.max_connections = 3),
         ("limits.max_connections_per_address:", |limits| limits.max_connections_per_address = 3),
     ];
@@ -114,9 +113,7 @@ async fn requests_beyond_those_in_flight_wait_until_one_is_answered() {
     serves_others(&node);
     send_each(&client, "t", values(0..1)).await;
     let mut answered: Vec<_> = (0..5).map(|_| raw.frame().head.correlation_id).collect();
-    let place = answered.iter().position(|id| *id == behind).expect("answered in the end");
-    assert!(place > 0, "not before one of those in flight was");
-    answered.remove(place);
+    assert_eq!(answered.pop(), Some(behind));
     answered.sort_by_key(|id| id.0);
     assert_eq!(answered, parked);
 }

@@ -7,7 +7,7 @@
 //!
 //! With `--consumers N` each reads everything over a connection of its own and writes a file of its own.
 //!
-//! Reading order: [`start`], [`format`], [`sink`], [`latency`], `run`.
+//! Reading order: [`start`], [`mod@format`], [`sink`], [`latency`], `run`.
 
 pub mod format;
 pub mod latency;
