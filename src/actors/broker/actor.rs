@@ -10,12 +10,13 @@ use tokio::sync::{oneshot, watch};
 use super::housekeeping::report;
 use super::messages::*;
 use super::replicas::OpenJob;
-use crate::actors::controller::{MetadataCommitted, TopicFilesGone};
+use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
 use crate::actors::errors::storage_error;
 use crate::actors::partition_leader::{
     PartitionLeader, PartitionLeaderSettings, RetentionTick, SetConfig, SetDiskSpace, Stop, StopReason,
 };
 use crate::actors::send::{post, post_to};
+use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
 use crate::protocol::{ApiError, ErrorCode};
@@ -41,6 +42,8 @@ pub struct BrokerSettings {
     pub partitions: PartitionLeaderSettings,
     /// Where partitions run, dealt out in turn.
     pub core: Vec<ArbiterHandle>,
+    /// Whom to tell that a topic's replicas are on disk.
+    pub topic_opened: Recipient<TopicOpened>,
     /// Whom to tell that a deleted topic's files are gone.
     pub topic_files_gone: Recipient<TopicFilesGone>,
     /// Where sessions see the broker's state.
@@ -62,6 +65,7 @@ pub struct Broker {
     incoming: VecDeque<MetadataCommitted>,
     opening: usize,
     started: bool,
+    stopping: bool,
     pub(super) deleting: HashMap<TopicId, usize>,
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     next_core: usize,
@@ -80,6 +84,7 @@ impl Broker {
             incoming: VecDeque::new(),
             opening: 0,
             started: false,
+            stopping: false,
             deleting: HashMap::new(),
             waiting: Vec::new(),
             next_core: 0,
@@ -89,7 +94,7 @@ impl Broker {
 
     /// Works off metadata while nothing is being opened.
     fn work_off(&mut self, ctx: &Context<Self>) {
-        while self.opening == 0 {
+        while self.opening == 0 && !self.stopping {
             let Some(MetadataCommitted { image, records }) = self.incoming.pop_front() else { break };
             self.image = image;
             if !self.started {
@@ -119,6 +124,7 @@ impl Broker {
             MetadataRecord::FeatureLevel { .. }
             | MetadataRecord::BrokerRegistered(_)
             | MetadataRecord::BrokerUnfenced { .. }
+            | MetadataRecord::TopicOpened { .. }
             | MetadataRecord::TombstoneCleared { .. }
             | MetadataRecord::PartitionChanged { .. }
             | MetadataRecord::ProducerIdsReserved { .. } => {}
@@ -145,10 +151,14 @@ impl Broker {
                     partition: partition.partition,
                 },
                 config: LogConfig::from(&config),
+                may_be_new: !topic.opened.contains(&node),
             };
             let home = ctx.address();
             self.opening += 1;
-            self.settings.partitions.disk.run(move || post(&home, ReplicaOpened { partition, result: job.run() }));
+            self.settings
+                .partitions
+                .disk
+                .run(Lane::Background, move || post(&home, ReplicaOpened { partition, result: job.run() }));
         }
     }
 
@@ -202,11 +212,17 @@ impl Broker {
             }
             let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
             let files = partition_dir_name(&name, partition);
+            let (pool, cache) = (self.settings.partitions.disk.clone(), Arc::clone(&self.settings.files));
             drop(replica);
             self.settings.partitions.disk.spawn(async move {
                 // An offline replica never answers: its sender is dropped, which is an answer too.
                 let _ = closed.await;
-                post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&files) });
+                pool.run(Lane::Background, move || {
+                    let result = directory.delete_partition_dir(&files);
+                    // An open file keeps its space: nothing is freed before its last handle is gone.
+                    cache.forget_dir(&directory.topics_dir().join(&files));
+                    post(&home, ReplicaDeleted { partition, result });
+                });
             });
         }
         self.topic_is_gone_if_done(topic);
@@ -219,9 +235,27 @@ impl Broker {
         }
     }
 
+    /// Tells the controller of topics whose replicas are all open here for the first time.
+    fn report_opened(&self) {
+        let node = self.settings.node;
+        for (topic, held) in &self.replicas {
+            let news = self.image.topics.get(topic).is_some_and(|image| !image.opened.contains(&node));
+            let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
+            let mine = held.replicas.iter().any(|replica| matches!(replica, Replica::Leader(_)));
+            if news && mine && !offline {
+                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node });
+            }
+        }
+    }
+
     fn publish(&mut self) {
+        self.report_opened();
         let replicas = self.replicas.iter().map(|(id, topic)| (*id, topic.replicas.clone().into())).collect();
-        self.settings.view.send_replace(Arc::new(BrokerView { image: Arc::clone(&self.image), replicas }));
+        self.settings.view.send_replace(Arc::new(BrokerView {
+            image: Arc::clone(&self.image),
+            partitions: self.image.partition_count(),
+            replicas,
+        }));
         let index = self.image.index;
         for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
             // The session that asked may be gone.
@@ -251,7 +285,7 @@ impl Actor for Broker {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(DISK_SPACE_INTERVAL, |broker, ctx| {
             let (directory, home) = (Arc::clone(&broker.settings.directory), ctx.address());
-            broker.settings.partitions.disk.run(move || {
+            broker.settings.partitions.disk.run(Lane::Background, move || {
                 post(&home, DiskSpaceSeen(directory.disk().free_bytes(directory.root())));
             });
         });
@@ -276,6 +310,10 @@ impl Handler<ReplicaOpened> for Broker {
     type Result = ();
     fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
         self.opening -= 1;
+        if self.stopping {
+            // Nothing was written since it was opened: its files are as a clean stop leaves them.
+            return;
+        }
         let replica = match result {
             Ok(opened) => {
                 report(partition, &opened);
@@ -318,6 +356,7 @@ impl Handler<AwaitMetadata> for Broker {
 impl Handler<StopReplicas> for Broker {
     type Result = ResponseFuture<Vec<String>>;
     fn handle(&mut self, _: StopReplicas, _: &mut Self::Context) -> Self::Result {
+        self.stopping = true;
         let mut closing = Vec::new();
         for leader in self.leaders() {
             let (done, closed) = oneshot::channel::<Result<(), LogError>>();
@@ -328,8 +367,10 @@ impl Handler<StopReplicas> for Broker {
         Box::pin(async move {
             let mut problems = Vec::new();
             for closed in closing {
-                if let Ok(Err(error)) = closed.await {
-                    problems.push(error.to_string());
+                match closed.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => problems.push(error.to_string()),
+                    Err(_) => problems.push("a partition ended without closing its log".to_owned()),
                 }
             }
             problems

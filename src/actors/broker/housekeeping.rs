@@ -11,6 +11,7 @@ use super::messages::{DirectoryListed, DiskSpaceSeen, OpenedReplica, ReplicaDele
 use super::replicas::name_of;
 use crate::actors::partition_leader::SetDiskSpace;
 use crate::actors::send::post;
+use crate::actors::threads::Lane;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{TopicId, TopicPartition};
 
@@ -35,12 +36,12 @@ impl Broker {
             if self.image.tombstones.contains(&partition.topic) {
                 tombstones.remove(&partition.topic);
                 *self.deleting.entry(partition.topic).or_default() += 1;
-                self.settings.partitions.disk.run(move || {
+                self.settings.partitions.disk.run(Lane::Background, move || {
                     post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
                 });
             } else {
                 tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
-                self.settings.partitions.disk.run(move || {
+                self.settings.partitions.disk.run(Lane::Background, move || {
                     if let Err(error) = directory.quarantine(&name) {
                         tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
                     }
@@ -54,7 +55,10 @@ impl Broker {
 
     pub(super) fn list_directory(&self, ctx: &Context<Self>) {
         let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-        self.settings.partitions.disk.run(move || post(&home, DirectoryListed(directory.partitions())));
+        self.settings
+            .partitions
+            .disk
+            .run(Lane::Background, move || post(&home, DirectoryListed(directory.partitions())));
     }
 }
 

@@ -121,23 +121,9 @@ impl LogWriter {
             }
             match self.work.front() {
                 None => break,
-                Some(Work::Append(..)) => {
-                    let bytes = self.gather();
-                    self.queued_bytes -= bytes;
-                    if self.failed {
-                        self.group.clear();
-                        self.group_rooms.clear();
-                    } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
-                        let appended = log.append(self.settings.clock.wall(), &self.group);
-                        self.group.clear();
-                        self.group_rooms.clear();
-                        self.on_appended(appended, ctx);
-                    } else {
-                        self.lend_append(ctx);
-                    }
-                }
+                Some(Work::Append(..)) => self.append_group(ctx),
                 Some(Work::Reconfigure(_)) => {
-                    if let Some(Work::Reconfigure(config)) = self.work.pop_front() {
+                    if let (Some(log), Some(Work::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front()) {
                         log.set_config(config);
                     }
                 }
@@ -166,6 +152,24 @@ impl LogWriter {
         bytes
     }
 
+    /// Writes the next group of appends, here or on a disk thread.
+    fn append_group(&mut self, ctx: &mut Context<Self>) {
+        let bytes = self.gather();
+        self.queued_bytes -= bytes;
+        let Some(log) = self.log.as_mut() else { return };
+        if self.failed {
+            self.group.clear();
+            self.group_rooms.clear();
+        } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
+            let appended = log.append(self.settings.clock.wall(), &self.group);
+            self.group.clear();
+            self.group_rooms.clear();
+            self.on_appended(appended, ctx);
+        } else {
+            self.lend_append(ctx);
+        }
+    }
+
     fn lend_append(&mut self, ctx: &mut Context<Self>) {
         // Before the log goes away: under a steady load it might never be here when the queue is empty.
         self.sync_if_due(ctx);
@@ -180,7 +184,10 @@ impl LogWriter {
     }
 
     /// Lends the log to a disk thread for work that may block.
-    fn lend(&mut self, work: Work, ctx: &Context<Self>) {
+    fn lend(&mut self, work: Work, ctx: &mut Context<Self>) {
+        if !matches!(work, Work::Close(..)) {
+            self.sync_if_due(ctx);
+        }
         let Some(mut log) = self.log.take() else { return };
         let (wall, home) = (self.settings.clock.wall(), ctx.address());
         let lane = if matches!(work, Work::FinishSync(_)) { Lane::Sync } else { Lane::Background };
@@ -208,9 +215,7 @@ impl LogWriter {
                 Work::Checkpoint(high_watermark) => {
                     WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
                 }
-                Work::Retention(high_watermark) => {
-                    WorkOutcome::Retained(log.apply_retention(wall, high_watermark))
-                }
+                Work::Retention(high_watermark) => WorkOutcome::Retained(log.apply_retention(wall, high_watermark)),
                 Work::Append(..) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
             };
             post(&home, LogReturned { log, outcome });

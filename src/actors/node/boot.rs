@@ -69,6 +69,7 @@ impl Node {
         let cluster = directory.meta().cluster;
         let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
+            partitions: 0,
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
@@ -87,6 +88,7 @@ impl Node {
                 reads: ReadBudget::new(config.limits.node_bytes_in_flight),
             },
             core: threads.core(),
+            topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
             view: view_sender,
         })
@@ -162,14 +164,15 @@ impl Node {
     async fn shut_down(self) -> Result<(), NodeError> {
         let Self { directory, epoch, controller, broker, threads, listener, .. } = self;
         drop(listener);
-        let mut problems = broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]);
+        // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
+        let mut problems = match controller.send(CloseController).await {
+            Ok(Ok(())) => Vec::new(),
+            Ok(Err(problem)) => vec![problem],
+            Err(error) => vec![error.to_string()],
+        };
+        problems.extend(broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]));
         // The replies to what was just written are on their way through codecs and sockets.
         tokio::time::sleep(LAST_REPLIES).await;
-        match controller.send(CloseController).await {
-            Ok(Ok(())) => {}
-            Ok(Err(problem)) => problems.push(problem),
-            Err(error) => problems.push(error.to_string()),
-        }
         if problems.is_empty()
             && let Err(error) = directory.mark_clean_stop(epoch)
         {

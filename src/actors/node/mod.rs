@@ -195,36 +195,39 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
         .enable_all()
         .build()
         .map_err(|cause| io("cannot start the runtime", cause))?;
-    // From here on a signal waits for the node to be up: it must not tear a start apart.
-    let mut signals = {
-        let _inside = runtime.enter();
-        Signals::listen().map_err(|cause| io("cannot listen for signals", cause))?
-    };
-    let node = RunningNode::start(config)?;
-    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
-    say(declared.iter().map(String::as_str));
-    let ready = format!(
-        "ready: native protocol at {native}, data in {}, cluster {cluster}, {topics} topics",
-        data_dir.display()
-    );
-    say([ready.as_str()]);
     runtime.block_on(async move {
+        let mut signals = Signals::listen().map_err(|cause| io("cannot listen for signals", cause))?;
         let (stop, stopping) = oneshot::channel();
-        let watch = async move {
+        let second_signal = async move {
             signals.next().await;
             tracing::info!("stopping: what was accepted is being written; a second signal ends the process at once");
+            // A node that could not start has ended already.
             let _ = stop.send(());
             signals.next().await;
-            std::process::exit(130);
         };
-        let stopped = node.run_until(async {
-            let _ = stopping.await;
-        });
         tokio::select! {
-            result = stopped => result,
-            () = watch => Err(NodeError::Ended),
+            result = serve_until(config, stopping) => result,
+            () = second_signal => std::process::exit(130),
         }
     })
+}
+
+/// Starts a node and runs it until `stopping`. A signal that comes during the start stops the node after it: a start that
+/// is torn apart would have to be recovered from.
+async fn serve_until(config: NodeConfig, stopping: oneshot::Receiver<()>) -> Result<(), NodeError> {
+    let start = tokio::task::spawn_blocking(move || RunningNode::start(config));
+    let node = start.await.unwrap_or(Err(NodeError::Ended))?;
+    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
+    say(declared.iter().map(String::as_str));
+    let topics = if *topics == 1 { "1 topic".to_owned() } else { format!("{topics} topics") };
+    let ready =
+        format!("ready: native protocol at {native}, data in {}, cluster {cluster}, {topics}", data_dir.display());
+    say([ready.as_str()]);
+    let signal = async {
+        // The sender lives as long as the process listens for signals.
+        let _ = stopping.await;
+    };
+    node.run_until(signal).await
 }
 
 /// Prints lines on stdout. Whoever started the node may not listen: that is no reason to stop.

@@ -74,10 +74,10 @@ pub(super) fn read(
         };
         pool_of_read.run(Lane::Background, move || {
             let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
-            let LogSlice { bytes, next } = slice;
-            let next_offset = (!bytes.is_empty()).then_some(next);
-            let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
-            Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
+                let LogSlice { bytes, next } = slice;
+                let next_offset = (!bytes.is_empty()).then_some(next);
+                let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
+                Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
             });
             reply.answer(result.map_err(|error| storage_error(&error)));
         });

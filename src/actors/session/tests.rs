@@ -74,7 +74,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
         topic_defaults: TopicConfig::default(),
     };
     let controller = Controller::new(log, image, policy, Arc::new(SystemClock::start())).start();
-    let view = BrokerView { image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
+    let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
         node: NodeId(1),
         directory: Arc::new(directory),
@@ -82,6 +82,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
         topic_defaults: TopicConfig::default(),
         partitions: partitions(thread),
         core: vec![Arbiter::current()],
+        topic_opened: controller.clone().recipient(),
         topic_files_gone: controller.clone().recipient(),
         view: watch::channel(Arc::new(view)).0,
     });
@@ -119,7 +120,7 @@ impl Stage {
             image.apply(&record).expect("fits");
         }
         let replicas = HashMap::from([(at.topic, Arc::from(replicas))]);
-        let (sender, view) = watch::channel(Arc::new(BrokerView { image: Arc::new(image), replicas }));
+        let (sender, view) = watch::channel(Arc::new(BrokerView { partitions: 0, image: Arc::new(image), replicas }));
         let net = NetLimits::default();
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,

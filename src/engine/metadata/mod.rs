@@ -57,6 +57,8 @@ pub struct TopicImage {
     pub config: TopicConfigOverrides,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionImage>,
+    /// The brokers that have had all their replicas of it on disk.
+    pub opened: BTreeSet<NodeId>,
 }
 
 /// The whole metadata at one index of the metadata log. Cheap to clone: topics are shared.
@@ -189,6 +191,10 @@ impl ClusterImage {
             MetadataRecord::TopicCreated { topic, name, replicas, config } => {
                 self.create_topic(*topic, name, replicas, config)
             }
+            MetadataRecord::TopicOpened { topic, node } => {
+                self.topic_mut(*topic)?.opened.insert(*node);
+                Ok(())
+            }
             MetadataRecord::TopicConfigChanged { topic, config } => {
                 self.topic_mut(*topic)?.config = config.clone();
                 Ok(())
@@ -275,8 +281,13 @@ impl ClusterImage {
             in_sync: replicas.clone(),
             partition_epoch: 0,
         });
-        let image =
-            TopicImage { id: topic, name: name.clone(), config: config.clone(), partitions: partitions.collect() };
+        let image = TopicImage {
+            id: topic,
+            name: name.clone(),
+            config: config.clone(),
+            partitions: partitions.collect(),
+            opened: BTreeSet::new(),
+        };
         self.topic_ids.insert(name.clone(), topic);
         self.topics.insert(topic, Arc::new(image));
         Ok(())

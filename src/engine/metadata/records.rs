@@ -38,6 +38,13 @@ pub enum MetadataRecord {
         /// Its settings.
         config: TopicConfigOverrides,
     },
+    /// A broker holds all its replicas of a topic on disk. From here on a directory that is missing there was lost.
+    TopicOpened {
+        /// The topic.
+        topic: TopicId,
+        /// The broker.
+        node: NodeId,
+    },
     /// A topic's settings changed.
     TopicConfigChanged {
         /// The topic.
