@@ -484,10 +484,11 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     };
     let node = RunningNode::start(config)?;
     let Ready { native, data_dir, cluster, topics, declared } = node.ready();
-    for line in declared {
-        println!("{line}");
-    }
-    println!("ready: native protocol at {native}, data in {}, cluster {cluster}, {topics} topics", data_dir.display());
+    let (data, s) = (data_dir.display(), if *topics == 1 { "" } else { "s" });
+    let ready = format!("ready: native protocol at {native}, data in {data}, cluster {cluster}, {topics} topic{s}\n");
+    let declared: String = declared.iter().map(|line| format!("{line}\n")).collect();
+    // A node serves although nobody reads what it says.
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{declared}{ready}"));
     runtime.block_on(async move {
         let (stop, stopping) = oneshot::channel();
         let watch = async move {

@@ -107,7 +107,8 @@ async fn what_was_acknowledged_before_a_kill_is_there_afterwards_once_in_order_u
             }
         });
         let had = acknowledged.lock().unwrap().len();
-        wait_until_async("records are acknowledged", || async { acknowledged.lock().unwrap().len() > had + 2_000 }).await;
+        wait_until_async("records are acknowledged", || async { acknowledged.lock().unwrap().len() > had + 2_000 })
+            .await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(0..40))).await;
         process.kill();
         streaming.abort();

@@ -50,8 +50,15 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) enum Item {
     /// `from` is the first offset wanted of it: below the batch's start after a gap, behind it when the batch holds more.
-    Batch { slot: usize, from: Offset, batch: RecordBatch },
-    Failed { slot: usize, error: ClientError },
+    Batch {
+        slot: usize,
+        from: Offset,
+        batch: RecordBatch,
+    },
+    Failed {
+        slot: usize,
+        error: ClientError,
+    },
 }
 
 impl Item {
