@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A complete Callboard client in one page, Python's standard library only: hello, metadata, produce, fetch.
 
-    python3 mini_client.py [HOST:PORT] [TOPIC]          (the topic has to exist; 127.0.0.1:9292 and "hello" by default)
+    python3 mini_client.py [HOST:PORT] [TOPIC]          (the topic has to exist; 127.0.0.1:9644 and "hello" by default)
 
 docs/protocol.md explains every byte. Records are sent uncompressed, and only uncompressed ones are shown.
 """
@@ -139,7 +139,7 @@ class Client:
         return bytes(parts)
 
 def main():
-    address, topic_name = (sys.argv[1:] + ["127.0.0.1:9292", "hello"][len(sys.argv) - 1:])[:2]
+    address, topic_name = (sys.argv[1:] + ["127.0.0.1:9644", "hello"][len(sys.argv) - 1:])[:2]
     host, port = address.rsplit(":", 1)
     client = Client(host, int(port))
     print("node", client.hello[2], client.hello[3], "speaks protocol", client.hello[0])

@@ -7,16 +7,17 @@ use clap::{Args, Parser, Subcommand};
 
 use super::consume::format::Format;
 use super::consume::start::From;
+use super::examples;
 use super::produce::lines::Delimiter;
 use crate::client::{Acks, Compression};
 use crate::config::keys::host_and_port;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the cluster was not reached.";
+/// Where the help lists what every command takes.
+const EVERYWHERE: &str = "Options of all commands";
 
 /// A distributed commit log: run a node, administer topics, send and read records.
 #[derive(Debug, Parser)]
-#[command(name = "callboard", version, after_help = EXIT_CODES)]
+#[command(name = "callboard", version, after_help = examples::CALLBOARD)]
 pub struct Callboard {
     /// Where the cluster is.
     #[command(flatten)]
@@ -28,7 +29,7 @@ pub struct Callboard {
 
 /// Send records: one for each line of standard input, or a load of numbered ones (--producers).
 #[derive(Debug, Parser)]
-#[command(name = "callboard-producer", version, after_help = EXIT_CODES)]
+#[command(name = "callboard-producer", version, after_help = examples::PRODUCE)]
 pub struct ProducerProgram {
     /// Where the cluster is.
     #[command(flatten)]
@@ -40,7 +41,7 @@ pub struct ProducerProgram {
 
 /// Read records and print them, or write them to files.
 #[derive(Debug, Parser)]
-#[command(name = "callboard-consumer", version, after_help = EXIT_CODES)]
+#[command(name = "callboard-consumer", version, after_help = examples::CONSUME)]
 pub struct ConsumerProgram {
     /// Where the cluster is.
     #[command(flatten)]
@@ -54,10 +55,19 @@ pub struct ConsumerProgram {
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
     /// Nodes to ask first; one that answers is enough
-    #[arg(long, global = true, env = "CALLBOARD_SERVER", value_name = "HOST:PORT[,..]", default_value = "127.0.0.1:9644", value_parser = servers)]
+    #[arg(
+        long,
+        global = true,
+        env = "CALLBOARD_SERVER",
+        hide_env_values = true,
+        value_name = "HOST:PORT[,..]",
+        default_value = "127.0.0.1:9644",
+        value_parser = servers,
+        help_heading = EVERYWHERE
+    )]
     pub server: String,
     /// Print JSON for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
 }
 
@@ -65,6 +75,7 @@ pub struct ConnectArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a node until Ctrl-C or SIGTERM
+    #[command(after_help = examples::NODE)]
     Node(ConfigArgs),
     /// Check a node's configuration without starting it
     #[command(subcommand)]
@@ -79,8 +90,10 @@ pub enum Command {
     #[command(subcommand)]
     Log(LogCommand),
     /// Send records, as callboard-producer does
+    #[command(after_help = examples::PRODUCE)]
     Produce(Box<ProduceArgs>),
     /// Read records, as callboard-consumer does
+    #[command(after_help = examples::CONSUME)]
     Consume(Box<ConsumeArgs>),
 }
 
@@ -99,6 +112,7 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Read the file, the environment and --set, and print what is in force
+    #[command(after_help = examples::CONFIG_CHECK)]
     Check(ConfigArgs),
 }
 
@@ -106,16 +120,18 @@ pub enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
     /// Print every batch of a partition
+    #[command(after_help = examples::LOG_DUMP)]
     Dump {
-        /// The partition's directory: DATA_DIR/TOPIC-ID-PARTITION
+        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
         directory: PathBuf,
         /// Print the records, too
         #[arg(long)]
         records: bool,
     },
     /// Check every batch and index of a partition; exit code 1 when something is wrong
+    #[command(after_help = examples::LOG_VERIFY)]
     Verify {
-        /// The partition's directory: DATA_DIR/TOPIC-ID-PARTITION
+        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
         directory: PathBuf,
     },
 }
@@ -124,6 +140,7 @@ pub enum LogCommand {
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Show the cluster, its controller and its brokers
+    #[command(after_help = examples::CLUSTER_DESCRIBE)]
     Describe,
 }
 
@@ -131,15 +148,19 @@ pub enum ClusterCommand {
 #[derive(Debug, Subcommand)]
 pub enum TopicCommand {
     /// Create a topic
+    #[command(after_help = examples::TOPIC_CREATE)]
     Create(CreateTopicArgs),
     /// List all topics
+    #[command(after_help = examples::TOPIC_LIST)]
     List,
     /// Show settings, partitions, leaders, offsets, sizes and damage
+    #[command(after_help = examples::TOPIC_DESCRIBE)]
     Describe {
         /// The topics; all when none is named
         names: Vec<String>,
     },
     /// Change the settings of a topic, at once
+    #[command(after_help = examples::TOPIC_ALTER)]
     Alter {
         /// The topic
         name: String,
@@ -151,6 +172,7 @@ pub enum TopicCommand {
         reset: Vec<String>,
     },
     /// Delete topics with all their records
+    #[command(after_help = examples::TOPIC_DELETE)]
     Delete {
         /// The topics
         #[arg(required = true)]
@@ -160,8 +182,9 @@ pub enum TopicCommand {
         yes: bool,
     },
     /// Create the topics of a JSON file that are missing; never change one that exists
+    #[command(after_help = examples::TOPIC_APPLY)]
     Apply {
-        /// The file: [{"name": "orders", "partitions": 2, "replication_factor": 1, "config": {"retention_ms": "86400000"}}]
+        /// A JSON array of topics
         file: PathBuf,
     },
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{ClusterCommand, ConnectArgs};
 use super::error::CliError;
-use super::output;
+use super::output::{self, counted};
 
 /// Carries out one command.
 ///
@@ -31,8 +31,10 @@ pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), 
     }
     let controller = cluster.controller.map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
     output::print(&format!(
-        "cluster {}\ncontroller: {controller}\n{} topics with {} partitions\n",
-        cluster.cluster_id, cluster.topics, cluster.partitions
+        "cluster {}\ncontroller: {controller}\n{} with {}\n",
+        cluster.cluster_id,
+        counted(cluster.topics.into(), "topic"),
+        counted(cluster.partitions.into(), "partition")
     ))?;
     let rows = cluster.brokers.iter().map(|broker| {
         vec![

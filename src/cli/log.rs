@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use super::args::LogCommand;
 use super::consume::format::text_json;
 use super::error::CliError;
-use super::output;
+use super::output::{self, counted};
 use crate::storage::disk::RealDisk;
 use crate::storage::{BatchAt, Problem, VerifyReport, inspect};
 use crate::types::TimestampMs;
 use crate::types::record_batch::{Compression, Record};
+
+/// What every partition's directory holds.
+const META_FILE: &str = "partition.meta";
 
 /// The most bytes that one batch is inflated to for showing its records.
 const DECODE_LIMIT_BYTES: usize = 256 << 20;
@@ -41,14 +44,18 @@ pub fn run(command: &LogCommand, json: bool) -> Result<(), CliError> {
     }
     let first = report.problems.first().or(report.index_problems.first()).map(problem_text).unwrap_or_default();
     let count = (report.problems.len() + report.index_problems.len()) as u64 + report.unlisted_problems;
-    Err(CliError::Failed(format!("{count} problems in {}; the first one: {first}", directory.display())))
+    let problems = counted(count, "problem");
+    Err(CliError::Failed(format!("{problems} in {}; the first one: {first}", directory.display())))
 }
 
 /// A directory that is not there or is no partition's is a slip of the hand, not a damaged log.
 fn check_directory(directory: &Path) -> Result<(), CliError> {
     let entries = std::fs::read_dir(directory)
         .map_err(|error| CliError::Usage(format!("cannot read {}: {error}; check the path", directory.display())))?;
-    let is_log = |name: &std::ffi::OsStr| Path::new(name).extension().is_some_and(|extension| extension == "log");
+    // A partition that holds no record yet has no segment file, but it knows whose it is.
+    let is_log = |name: &std::ffi::OsStr| {
+        name == META_FILE || Path::new(name).extension().is_some_and(|extension| extension == "log")
+    };
     if entries.filter_map(Result::ok).any(|entry| is_log(&entry.file_name())) {
         return Ok(());
     }
@@ -79,14 +86,16 @@ fn dump(directory: &Path, records: bool, json: bool) -> Result<VerifyReport, Cli
 
 fn write_batch(out: &mut impl Write, batch: &BatchAt) -> io::Result<()> {
     let header = &batch.header;
+    let offsets = match (header.base_offset, header.last_offset()) {
+        (first, last) if first == last => format!("offset {first}"),
+        (first, last) => format!("offsets {first} to {last}"),
+    };
     write!(
         out,
-        "{}@{}  offsets {} to {}  {} records  {} bytes  {}  epoch {}  {}",
+        "{}@{}  {offsets}  {}  {} bytes  {}  epoch {}  {}",
         batch.file,
         batch.position,
-        header.base_offset,
-        header.last_offset(),
-        header.record_count,
+        counted(u64::from(header.record_count.unsigned_abs()), "record"),
         header.total_bytes(),
         compression(batch),
         header.leader_epoch,
@@ -117,8 +126,11 @@ fn compression(batch: &BatchAt) -> &'static str {
     }
 }
 
-/// As in RFC 3339, or the number where no calendar reaches.
+/// As in RFC 3339, "-" for none, or the number where no calendar reaches.
 fn time(timestamp: TimestampMs) -> String {
+    if timestamp.0 == -1 {
+        return "-".to_owned();
+    }
     jiff::Timestamp::from_millisecond(timestamp.0).map_or_else(|_| timestamp.to_string(), |moment| moment.to_string())
 }
 
@@ -167,17 +179,17 @@ fn report_text(report: &VerifyReport) -> String {
     let offsets =
         report.offsets.map_or_else(|| "none".to_owned(), |(first, end)| format!("{first} up to but not {end}"));
     lines.push(format!(
-        "{} segments, {} batches, {} records, {}; offsets {offsets}",
-        report.segments,
-        report.batches,
-        report.records,
+        "{}, {}, {}, {}; offsets {offsets}",
+        counted(report.segments as u64, "segment"),
+        counted(report.batches, "batch"),
+        counted(report.records, "record"),
         output::bytes(report.bytes)
     ));
     lines.extend(report.problems.iter().map(|problem| format!("PROBLEM {}", problem_text(problem))));
     let rebuilt = |problem: &Problem| format!("INDEX {} (the next start rebuilds it)", problem_text(problem));
     lines.extend(report.index_problems.iter().map(rebuilt));
     if report.unlisted_problems > 0 {
-        lines.push(format!("and {} more problems", report.unlisted_problems));
+        lines.push(format!("and {} more", counted(report.unlisted_problems, "problem")));
     }
     if report.is_good() {
         lines.push("everything is as it should be".to_owned());
@@ -214,7 +226,7 @@ mod tests {
         let problem =
             Problem { file: "a.log".into(), position: 9, offset: Some(Offset(4)), what: "wrong checksum".into() };
         let mut report = VerifyReport { segments: 1, offsets: Some((Offset(0), Offset(4))), ..VerifyReport::default() };
-        let read = "1 segments, 0 batches, 0 records, 0 B; offsets 0 up to but not 4";
+        let read = "1 segment, 0 batches, 0 records, 0 B; offsets 0 up to but not 4";
         assert_eq!(report_text(&report), format!("{read}\neverything is as it should be"));
         assert_eq!(report_json(&report)["good"], true);
         report.problems.push(problem);

@@ -17,6 +17,7 @@ pub mod args;
 pub mod cluster;
 pub mod consume;
 pub mod error;
+pub mod examples;
 pub mod log;
 pub mod node;
 pub mod output;

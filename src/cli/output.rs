@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use comfy_table::{Table, presets};
 
@@ -40,6 +41,17 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// "1 topic", "2 topics".
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    let ending = match count {
+        1 => "",
+        _ if what.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {what}{ending}")
+}
+
 /// A number of bytes for people: three digits and a binary unit.
 #[must_use]
 pub fn bytes(count: u64) -> String {
@@ -67,6 +79,12 @@ pub fn micros(count: u64) -> String {
     }
 }
 
+/// A time that passed, for people.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +94,12 @@ mod tests {
         let sizes = [0, 1_023, 1_024, 1_536, 10 << 10, 150 << 20, 5 << 40].map(bytes);
         assert_eq!(sizes, ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "10.0 KiB", "150 MiB", "5.00 TiB"]);
         assert_eq!([0, 999, 1_500, 2_000_000].map(micros), ["0 µs", "999 µs", "1.5 ms", "2.0 s"]);
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "batch")), ["0 batches", "1 batch", "2 batches"]);
+        assert_eq!([0, 1, 2].map(|count| counted(count, "record")), ["0 records", "1 record", "2 records"]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub enum DataDirError {
     },
     /// It belongs to another node of the cluster.
     #[error(
-        "data directory {} belongs to node {found}, this is node {expected}: set node_id to {found}, or data_dir to another directory",
+        "data directory {} belongs to node {found}, this is node {expected}: set node.id to {found}, or node.data_dir to another directory",
         root.display()
     )]
     OtherNode {

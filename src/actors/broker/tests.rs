@@ -223,7 +223,11 @@ async fn a_directory_that_was_here_and_is_gone_is_never_replaced_by_an_empty_one
     records.push(MetadataRecord::TopicOpened { topic: id(1), node: ME });
     let restarted = Stage::on(&disk, records);
     restarted.caught_up().await;
-    assert_eq!([1, 2].map(|topic| restarted.state_of(topic, 0)), ["offline", "leads"], "the second may never have been");
+    assert_eq!(
+        [1, 2].map(|topic| restarted.state_of(topic, 0)),
+        ["offline", "leads"],
+        "the second may never have been"
+    );
     assert!(!disk.exists(&restarted.dir_of(1, 0)).unwrap());
 }
 

@@ -266,7 +266,7 @@ fn summarise(json: bool, args: &ConsumeArgs, counters: &Counters, elapsed: Durat
         // Standard output belongs to the records.
         print_line(&summary.to_string());
     } else if args.consumers.is_some() || counters.latencies.summary().is_some() || progress::is_watched() {
-        print_line(&format!("{} in {:.2} s", counters.describe(elapsed), elapsed.as_secs_f64()));
+        print_line(&format!("{} in {}", counters.describe(elapsed), output::duration(elapsed)));
     }
     Ok(())
 }

@@ -161,7 +161,11 @@ async fn send_lines(
     while left > 0 && ending.fatal.is_none() {
         let portion = tokio::select! {
             biased;
-            () = stop.wait() => break,
+            () = stop.wait(), if !portions.is_closed() => {
+                // Nothing more is read. What has been read is gone from the pipe, and nobody else can send it.
+                portions.close();
+                continue;
+            }
             portion = portions.recv() => portion,
         };
         let mut records = match portion {
@@ -180,9 +184,6 @@ async fn send_lines(
         left -= records.len() as u64;
         let mut deliveries = Vec::with_capacity(records.len());
         for line in records {
-            if stop.is_stopped() {
-                break;
-            }
             if let Err(fatal) = send(&producer, template.record(line), counters, &mut ending, &mut deliveries).await {
                 ending.fatal = Some(fatal);
                 break;
@@ -367,7 +368,7 @@ fn summarise(
         }));
     }
     if is_load || failed > 0 || progress::is_watched() {
-        print_line(&format!("{} in {:.2} s", counters.describe(elapsed), elapsed.as_secs_f64()));
+        print_line(&format!("{} in {}", counters.describe(elapsed), output::duration(elapsed)));
         if ending.last_is_open {
             print_line(
                 "the last record had no line end; callboard-consumer --no-final-newline gives it back like that",

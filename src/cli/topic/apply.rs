@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{counted, error_json, keep_first, no_answer, refused};
+use super::{error_json, keep_first, no_answer, refused};
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::output::{self, counted};
 use crate::client::Admin;
 use crate::config::topics_file::DeclaredTopic;
 use crate::protocol::messages::{NewTopic, TopicDescription};
@@ -28,6 +28,7 @@ enum Became {
 /// Applies the topics of a file.
 pub(super) async fn run(admin: &Admin, declared: Vec<DeclaredTopic>, json: bool) -> Result<(), CliError> {
     let outcomes = apply(admin, &declared).await?;
+    let changes_nothing = outcomes.iter().all(|outcome| matches!(outcome, Became::Kept { .. }));
     let mut first_error = None;
     let mut report = Vec::new();
     for (topic, outcome) in declared.iter().zip(outcomes) {
@@ -41,7 +42,7 @@ pub(super) async fn run(admin: &Admin, declared: Vec<DeclaredTopic>, json: bool)
             }
             _ if json => {}
             Became::Created { partitions } => {
-                output::print(&format!("topic {name} created: {}", counted(partitions, "partition")))?;
+                output::print(&format!("topic {name} created: {}", counted(partitions.into(), "partition")))?;
             }
             Became::Kept { differences } => {
                 output::print(&format!("topic {name} exists, left as it is"))?;
@@ -55,6 +56,8 @@ pub(super) async fn run(admin: &Admin, declared: Vec<DeclaredTopic>, json: bool)
     }
     if json {
         output::print_json(&report.into())?;
+    } else if changes_nothing {
+        output::print("nothing to do")?;
     }
     first_error.map_or(Ok(()), Err)
 }

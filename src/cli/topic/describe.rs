@@ -27,7 +27,8 @@ pub(super) async fn run(admin: &Admin, names: &[String], json: bool) -> Result<(
                 if json {
                     all.push(topic_json(&topic, &logs));
                 } else {
-                    output::print(&topic_text(&topic, &logs))?;
+                    let apart = if index > 0 { "\n" } else { "" };
+                    output::print(&format!("{apart}{}", topic_text(&topic, &logs)))?;
                 }
             }
             Err(error) => {
@@ -60,7 +61,7 @@ fn topic_text(topic: &TopicDescription, logs: &[Log]) -> String {
     let rows = topic.partitions.iter().zip(logs).map(|(partition, log)| partition_row(partition, log));
     let header = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "START", "END", "SIZE", "SEGMENTS", "STATE"];
     format!(
-        "topic {} (id {})\n\n{}\n\n{}\n",
+        "topic {} (id {})\n\n{}\n\n{}",
         topic.name,
         topic.id,
         output::table(&header, rows),

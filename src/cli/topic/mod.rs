@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::args::{ConnectArgs, CreateTopicArgs, TopicCommand};
 use super::error::CliError;
-use super::output;
+use super::output::{self, counted};
 use super::progress::print_line;
 use crate::client::Admin;
 use crate::protocol::messages::{AlterTopic, NewTopic};
@@ -68,7 +68,7 @@ async fn create(admin: &Admin, args: CreateTopicArgs, json: bool) -> Result<(), 
             output::print(&format!(
                 "topic {} {would}: {}, replication factor {}",
                 created.name,
-                counted(created.partitions, "partition"),
+                counted(created.partitions.into(), "partition"),
                 created.replication_factor
             ))
         }
@@ -142,8 +142,8 @@ fn confirm(names: &[String], yes: bool) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() {
         return Err(CliError::Usage("deleting takes all records with it: confirm with --yes".to_owned()));
     }
-    let topics = u32::try_from(names.len()).unwrap_or(u32::MAX);
-    let question = format!("delete {} ({}) with all records? [y/N] ", counted(topics, "topic"), names.join(", "));
+    let topics = counted(names.len() as u64, "topic");
+    let question = format!("delete {topics} ({}) with all records? [y/N] ", names.join(", "));
     let mut answer = String::new();
     let asked = write!(io::stderr(), "{question}").and_then(|()| io::stdin().lock().read_line(&mut answer));
     asked.map_err(|error| CliError::Failed(format!("cannot ask on the terminal ({error}): confirm with --yes")))?;
@@ -191,8 +191,4 @@ fn refused(what: String, error: ApiError) -> CliError {
 
 fn no_answer() -> CliError {
     CliError::Failed("the cluster answered without saying what became of the topic".to_owned())
-}
-
-fn counted(count: u32, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

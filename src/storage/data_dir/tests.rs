@@ -82,7 +82,7 @@ fn a_directory_of_another_cluster_or_node_is_refused_in_one_line_that_says_what_
     let error = open_as(&disk, NodeId(2), None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "data directory /var/data belongs to node 1, this is node 2: set node_id to 1, or data_dir to another directory"
+        "data directory /var/data belongs to node 1, this is node 2: set node.id to 1, or node.data_dir to another directory"
     );
 }
 

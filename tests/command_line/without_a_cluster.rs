@@ -1,11 +1,9 @@
 //! The programs as a shell meets them without a cluster: exit codes, one-line errors, quiet ends.
 
-use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::Read;
+use std::process::Stdio;
 
-const CALLBOARD: &str = env!("CARGO_BIN_EXE_callboard");
-const PRODUCER: &str = env!("CARGO_BIN_EXE_callboard-producer");
-const CONSUMER: &str = env!("CARGO_BIN_EXE_callboard-consumer");
+use crate::support::{CALLBOARD, CONSUMER, PRODUCER, command, run_with};
 
 /// A port that nobody listens on: bound and given back.
 fn nobody() -> String {
@@ -13,25 +11,12 @@ fn nobody() -> String {
     listener.local_addr().expect("a bound address").to_string()
 }
 
-fn run(program: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(program);
-    command.args(arguments).env_remove("CALLBOARD_SERVER").env("CALLBOARD_SERVER", nobody());
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program was built");
-    // A program that does not read its input closes the pipe first.
-    let _ = child.stdin.take().expect("piped").write_all(input);
-    child.wait_with_output().expect("the program ends")
-}
-
 /// Exit code, stdout, stderr.
 fn outcome(program: &str, arguments: &[&str]) -> (i32, String, String) {
-    let output = run(program, arguments, b"a line\n");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (output.status.code().expect("not killed"), text(output.stdout), text(output.stderr))
+    let mut command = command(program);
+    command.env("CALLBOARD_SERVER", nobody());
+    let outcome = run_with(command, arguments, b"a line\n");
+    (outcome.code, outcome.stdout, outcome.stderr)
 }
 
 #[test]
@@ -109,7 +94,7 @@ fn a_configuration_is_checked_without_starting_anything() {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_a_command_quietly() {
-    let mut command = Command::new(CALLBOARD);
+    let mut command = command(CALLBOARD);
     command.args(["config", "check"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -1,0 +1,132 @@
+//! What stands below each help text: commands to copy.
+
+/// Below `callboard --help`.
+pub const CALLBOARD: &str = "\
+Examples:
+  callboard node                                        run a node, with its data under ./data
+  callboard topic create orders --partitions 3
+  callboard produce --topic orders < FILE               each line becomes a record
+  callboard consume --topic orders --from earliest
+
+callboard COMMAND --help shows more, with examples.
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the cluster was not reached.";
+
+/// Below `callboard node --help`.
+pub const NODE: &str = "\
+Each key stands in the environment and on the command line as it does in the file; the later one wins:
+  [limits]                                              in the file of --config
+  max_topics = 100
+  CALLBOARD__LIMITS__MAX_TOPICS=100                     in the environment
+  --set limits.max_topics=100                           on the command line
+
+Examples:
+  callboard node
+  callboard node --config configs/single.toml
+  callboard node --set node.data_dir=/var/lib/callboard --set listener.native.bind=127.0.0.1:9700
+
+When it serves it says so on standard output; its log goes to standard error.
+Exit codes: 0 stopped cleanly, 1 it could not start or stop cleanly, 2 wrong configuration, 130 ended by a second signal.";
+
+/// Below `callboard config check --help`.
+pub const CONFIG_CHECK: &str = "\
+Examples:
+  callboard config check --config configs/single.toml
+  callboard config check --set limits.max_topics=100 --json
+
+Exit codes: 0 the configuration is good, 2 it is not.";
+
+/// Below `callboard topic create --help`.
+pub const TOPIC_CREATE: &str = "\
+Examples:
+  callboard topic create orders --partitions 3
+  callboard topic create logs --config retention_ms=86400000 --config flush=interval
+
+callboard topic describe shows all settings there are.
+Exit codes: 0 created, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard topic list --help`.
+pub const TOPIC_LIST: &str = "\
+Exit codes: 0 done, 3 the cluster was not reached.";
+
+/// Below `callboard topic describe --help`.
+pub const TOPIC_DESCRIBE: &str = "\
+Examples:
+  callboard topic describe
+  callboard topic describe orders --json
+
+Exit codes: 0 done, 1 a topic does not exist, 3 the cluster was not reached.";
+
+/// Below `callboard topic alter --help`.
+pub const TOPIC_ALTER: &str = "\
+Examples:
+  callboard topic alter orders --set retention_ms=86400000 --set flush=interval
+  callboard topic alter orders --reset flush
+
+Exit codes: 0 altered, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard topic delete --help`.
+pub const TOPIC_DELETE: &str = "\
+Examples:
+  callboard topic delete orders
+  callboard topic delete orders logs --yes              in scripts, where nobody can be asked
+
+Exit codes: 0 deleted, 1 refused, 2 not confirmed, 3 the cluster was not reached.";
+
+/// Below `callboard topic apply --help`.
+pub const TOPIC_APPLY: &str = "\
+The file:
+  [
+    {\"name\": \"orders\", \"partitions\": 3},
+    {\"name\": \"logs\", \"config\": {\"retention_ms\": \"86400000\"}}
+  ]
+
+Example:
+  callboard topic apply configs/topics.json
+
+Where an existing topic differs from the file it is left as it is, and a warning says how.
+Exit codes: 0 all topics exist now, 1 one was refused, 2 the file is at fault, 3 the cluster was not reached.";
+
+/// Below `callboard cluster describe --help`.
+pub const CLUSTER_DESCRIBE: &str = "\
+Example:
+  callboard cluster describe --json
+
+Exit codes: 0 done, 3 the cluster was not reached.";
+
+/// Below `callboard log dump --help`.
+pub const LOG_DUMP: &str = "\
+Examples:
+  callboard log dump data/orders-*-0
+  callboard log dump data/orders-*-0 --records --json   one JSON object a batch and line
+
+Exit codes: 0 done, 1 something in the log is wrong, 2 the directory is no partition's.";
+
+/// Below `callboard log verify --help`.
+pub const LOG_VERIFY: &str = "\
+Example:
+  callboard log verify data/orders-*-0
+
+Exit codes: 0 everything is as it should be, 1 something is wrong, 2 the directory is no partition's.";
+
+/// Below `callboard-producer --help` and `callboard produce --help`.
+pub const PRODUCE: &str = "\
+Examples:
+  callboard-producer --topic syslog < FILE
+  tail -f FILE | callboard-producer --topic syslog --compression lz4
+  echo 'alice:hello' | callboard-producer --topic chat --key-separator :
+  callboard-producer --topic load --producers 10 --interval 10ms --keys user --count 1000
+
+Ctrl-C sends what was read and ends; a second one ends at once.
+Exit codes: 0 everything was delivered, 1 something was not, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard-consumer --help` and `callboard consume --help`.
+pub const CONSUME: &str = "\
+Examples:
+  callboard-consumer --topic syslog                     what comes from now on
+  callboard-consumer --topic syslog --exit-at-end > FILE
+  callboard-consumer --topic chat --from 2026-01-31T12:00:00Z --format key=value
+  callboard-consumer --topic load --consumers 4 --output DIR
+
+Ctrl-C ends after the records at hand; a second one ends at once.
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the cluster was not reached.";
