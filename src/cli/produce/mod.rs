@@ -383,10 +383,10 @@ impl Ending {
         let failed = counters.failed.load(Ordering::Relaxed);
         match (self.fatal, self.first_failure) {
             (Some(fatal), _) => Err(fatal),
-            (None, Some(first)) => {
-                let were = if failed == 1 { "record was" } else { "records were" };
-                Err(CliError::Failed(format!("{} {were} not delivered; the first one: {first}", grouped(failed))))
-            }
+            (None, Some(first)) => Err(CliError::Failed(match failed {
+                1 => format!("1 record was not delivered: {first}"),
+                _ => format!("{} records were not delivered; the first one: {first}", grouped(failed)),
+            })),
             (None, None) => Ok(()),
         }
     }
