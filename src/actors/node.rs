@@ -484,11 +484,12 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
     };
     let node = RunningNode::start(config)?;
     let Ready { native, data_dir, cluster, topics, declared } = node.ready();
-    let (data, s) = (data_dir.display(), if *topics == 1 { "" } else { "s" });
-    let ready = format!("ready: native protocol at {native}, data in {data}, cluster {cluster}, {topics} topic{s}\n");
-    let declared: String = declared.iter().map(|line| format!("{line}\n")).collect();
+    let (data, plural) = (data_dir.display(), if *topics == 1 { "" } else { "s" });
+    let ready =
+        format!("ready: native protocol at {native}, data in {data}, cluster {cluster}, {topics} topic{plural}");
+    let said = declared.iter().chain([&ready]).map(|line| format!("{line}\n")).collect::<String>();
     // A node serves although nobody reads what it says.
-    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{declared}{ready}"));
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
     runtime.block_on(async move {
         let (stop, stopping) = oneshot::channel();
         let watch = async move {
