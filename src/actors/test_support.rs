@@ -10,7 +10,7 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::threads::DiskPool;
+use super::threads::{DiskPool, Lane};
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::storage::{Log, LogConfig, PartitionIdentity};
@@ -77,13 +77,13 @@ pub struct DiskThread {
 impl DiskThread {
     pub fn start() -> Self {
         let arbiter = Arbiter::new();
-        Self { pool: DiskPool::new(std::slice::from_ref(&arbiter)), _arbiter: arbiter }
+        Self { pool: DiskPool::new(std::slice::from_ref(&arbiter), std::slice::from_ref(&arbiter)), _arbiter: arbiter }
     }
 
     /// Nothing runs on the thread until the result is dropped.
     pub fn hold_up(&self) -> std::sync::mpsc::SyncSender<()> {
         let (go_on, wait) = std::sync::mpsc::sync_channel(0);
-        self.pool.run(move || {
+        self.pool.run(Lane::Sync, move || {
             // The sender's end is the signal.
             let _ = wait.recv();
         });
@@ -93,7 +93,7 @@ impl DiskThread {
     /// Waits until everything that was given to the thread before is done.
     pub async fn settle(&self) {
         let (done, settled) = tokio::sync::oneshot::channel();
-        self.pool.run(move || {
+        self.pool.run(Lane::Sync, move || {
             let _ = done.send(());
         });
         settled.await.expect("the thread lives");

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   core 0 … core n-1     sessions, codecs, partition leaders, log writers      nothing here blocks for long
-//!   disk 0 … disk m-1     syncs, cold reads, opening and closing logs           the least busy one takes the next job
+//!   sync 0 … sync m-1     syncs, writes that may block                           the least busy one takes the next job
+//!   background 0 … m-1    cold reads, opening, deleting, checkpoints, retention  likewise
 //!   control               the controller: no client load delays it
 //! ```
 
@@ -11,10 +12,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::{Arbiter, ArbiterHandle};
 
-/// Threads for work that may block.
+/// Which threads a job runs on: what acknowledgements wait for must not queue behind what takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Writes and syncs of records.
+    Sync,
+    /// Everything else: opening, deleting, reading, checkpoints, retention.
+    Background,
+}
+
+/// Threads for work that may block, in two lanes.
 #[derive(Clone)]
 pub struct DiskPool {
-    threads: Arc<[DiskThread]>,
+    sync: Arc<[DiskThread]>,
+    background: Arc<[DiskThread]>,
 }
 
 struct DiskThread {
@@ -26,57 +37,67 @@ impl DiskPool {
     /// A pool over these arbiters.
     ///
     /// # Panics
-    /// With no arbiter; the config demands at least one.
+    /// With an empty lane; a node has at least one thread in each.
     #[must_use]
-    pub fn new(arbiters: &[Arbiter]) -> Self {
-        assert!(!arbiters.is_empty(), "a node has at least one disk thread");
+    pub fn new(sync: &[Arbiter], background: &[Arbiter]) -> Self {
+        assert!(!sync.is_empty() && !background.is_empty(), "a node has at least one disk thread in each lane");
         let thread = |arbiter: &Arbiter| DiskThread { handle: arbiter.handle(), waiting: AtomicUsize::new(0) };
-        Self { threads: arbiters.iter().map(thread).collect() }
+        Self { sync: sync.iter().map(thread).collect(), background: background.iter().map(thread).collect() }
     }
 
-    /// Runs `job` on the thread with the fewest jobs waiting. After the pool's threads have stopped, `job` is dropped.
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let waiting = |n: &usize| self.threads[*n].waiting.load(Ordering::Relaxed);
-        let chosen = (0..self.threads.len()).min_by_key(waiting).unwrap_or(0);
-        let pool = Arc::clone(&self.threads);
-        self.threads[chosen].waiting.fetch_add(1, Ordering::Relaxed);
-        self.threads[chosen].handle.spawn_fn(move || {
+    fn least_busy(&self, lane: Lane) -> (&Arc<[DiskThread]>, usize) {
+        let threads = match lane {
+            Lane::Sync => &self.sync,
+            Lane::Background => &self.background,
+        };
+        let waiting = |n: &usize| threads[*n].waiting.load(Ordering::Relaxed);
+        (threads, (0..threads.len()).min_by_key(waiting).unwrap_or(0))
+    }
+
+    /// Runs `job` on the thread of `lane` with the fewest jobs waiting. After the threads have stopped, `job` is dropped.
+    pub fn run(&self, lane: Lane, job: impl FnOnce() + Send + 'static) {
+        let (threads, chosen) = self.least_busy(lane);
+        let threads = Arc::clone(threads);
+        threads[chosen].waiting.fetch_add(1, Ordering::Relaxed);
+        threads[chosen].handle.clone().spawn_fn(move || {
             job();
-            pool[chosen].waiting.fetch_sub(1, Ordering::Relaxed);
+            threads[chosen].waiting.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
-    /// Runs `future` on one of the threads: for a job that first has to wait for something.
+    /// Runs `future` on a background thread: for a job that first has to wait for something. What blocks in it goes
+    /// through [`DiskPool::run`].
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let waiting = |n: &usize| self.threads[*n].waiting.load(Ordering::Relaxed);
-        let chosen = (0..self.threads.len()).min_by_key(waiting).unwrap_or(0);
-        self.threads[chosen].handle.spawn(future);
+        let (threads, chosen) = self.least_busy(Lane::Background);
+        threads[chosen].handle.spawn(future);
     }
 }
 
 impl std::fmt::Debug for DiskPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DiskPool({} threads)", self.threads.len())
+        write!(f, "DiskPool({} + {} threads)", self.sync.len(), self.background.len())
     }
 }
 
 /// All threads of a node.
 pub struct Threads {
     core: Vec<Arbiter>,
-    disk: Vec<Arbiter>,
+    sync: Vec<Arbiter>,
+    background: Vec<Arbiter>,
     control: Arbiter,
     next_session: AtomicUsize,
 }
 
 impl Threads {
-    /// Starts them. `core` of 0 means one for each CPU.
+    /// Starts them. `core` of 0 means one for each CPU; `disk` is the number of threads in each lane.
     #[must_use]
     pub fn start(core: usize, disk: usize) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let core = if core == 0 { cpus } else { core };
         Self {
             core: (0..core).map(|_| Arbiter::new()).collect(),
-            disk: (0..disk.max(1)).map(|_| Arbiter::new()).collect(),
+            sync: (0..disk.max(1)).map(|_| Arbiter::new()).collect(),
+            background: (0..disk.max(1)).map(|_| Arbiter::new()).collect(),
             control: Arbiter::new(),
             next_session: AtomicUsize::new(0),
         }
@@ -85,7 +106,7 @@ impl Threads {
     /// The pool for work that may block.
     #[must_use]
     pub fn disk_pool(&self) -> DiskPool {
-        DiskPool::new(&self.disk)
+        DiskPool::new(&self.sync, &self.background)
     }
 
     /// The controller's thread.
@@ -109,7 +130,7 @@ impl Threads {
 
     /// Stops them and waits for their end.
     pub fn stop(self) {
-        for arbiter in self.core.into_iter().chain(self.disk).chain([self.control]) {
+        for arbiter in self.core.into_iter().chain(self.sync).chain(self.background).chain([self.control]) {
             arbiter.stop();
             // An arbiter that panicked has aborted the process already; there is nothing left to report here.
             let _ = arbiter.join();

@@ -16,6 +16,10 @@ use crate::types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
 /// How many batches of each producer are remembered.
 pub const REMEMBERED_BATCHES: usize = 5;
 
+/// How many producers a partition remembers: a few hundred bytes each. Beyond it, those that wrote longest ago are
+/// forgotten: a client that takes a new id for each record must not fill the node's memory.
+pub const MAX_PRODUCERS: usize = 20_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RememberedBatch {
     base_sequence: i32,
@@ -30,6 +34,12 @@ struct ProducerEntry {
     epoch: ProducerEpoch,
     batches: VecDeque<RememberedBatch>,
     newest_timestamp: TimestampMs,
+}
+
+impl ProducerEntry {
+    fn end(&self) -> Option<Offset> {
+        self.batches.back().map(|batch| batch.end_offset_exclusive)
+    }
 }
 
 /// What a batch is, seen from its producer's history.
@@ -121,13 +131,25 @@ impl ProducerTable {
             end_offset_exclusive: header.end_offset_exclusive(),
             append_time: header.attributes.is_log_append_time().then_some(header.max_timestamp),
         });
-        entry.newest_timestamp = entry.newest_timestamp.max(header.max_timestamp);
+        // The log's time at its last batch, not the producer's own: one that writes old dates is not an idle one.
+        entry.newest_timestamp = self.newest_timestamp;
+        if self.producers.len() > MAX_PRODUCERS {
+            self.evict();
+        }
     }
 
     /// Forgets producers whose newest batch is more than `expiry_ms` older than the log's newest timestamp.
     pub fn expire(&mut self, expiry_ms: i64) {
         let oldest_kept = self.newest_timestamp.0.saturating_sub(expiry_ms);
         self.producers.retain(|_, entry| entry.newest_timestamp.0 >= oldest_kept);
+    }
+
+    /// Forgets the tenth that wrote longest ago, so that the cost of finding them is spread over many batches.
+    fn evict(&mut self) {
+        let mut ends: Vec<Offset> = self.producers.values().filter_map(ProducerEntry::end).collect();
+        let (_, oldest_kept, _) = ends.select_nth_unstable(MAX_PRODUCERS / 10);
+        let oldest_kept = *oldest_kept;
+        self.producers.retain(|_, entry| entry.end().is_some_and(|end| end >= oldest_kept));
     }
 
     /// How many producers are remembered.
@@ -280,6 +302,28 @@ mod tests {
         assert_eq!(restored, whole);
         assert_eq!(restored.to_snapshot(), whole.to_snapshot());
         assert_eq!(ProducerTable::from_snapshot(b"something else"), None);
+    }
+
+    #[test]
+    fn a_producer_that_writes_old_dates_is_not_an_idle_one() {
+        let now = BatchHeader { max_timestamp: TimestampMs(90_000), producer_id: ProducerId(1), ..batch(0, 0, 1, 0) };
+        let backfill = BatchHeader { producer_id: ProducerId(2), ..batch(0, 0, 1, 1) };
+        let mut table = table_after(&[now, backfill]);
+        table.expire(5_000);
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_flood_of_producer_ids_pushes_out_those_that_wrote_longest_ago() {
+        let mut table = ProducerTable::default();
+        let header = batch(0, 0, 1, 0);
+        for id in 0..=MAX_PRODUCERS as u64 {
+            let base_offset = Offset(id);
+            table.record(&BatchHeader { producer_id: ProducerId(id.cast_signed()), base_offset, ..header });
+        }
+        assert_eq!(table.len(), MAX_PRODUCERS + 1 - MAX_PRODUCERS / 10);
+        let newest = BatchHeader { producer_id: ProducerId(MAX_PRODUCERS as i64), ..header };
+        assert!(matches!(table.judge(&newest), Verdict::Duplicate { .. }), "the newest are still known");
     }
 
     #[test]

@@ -86,12 +86,22 @@ impl FramePermit {
         Self { bytes: Some([connection, node]), activity }
     }
 
+    /// Takes the room out, to be shared by the parts of the frame that live on after the request.
+    #[must_use]
+    pub fn take_room(&mut self) -> Option<FrameRoom> {
+        self.bytes.take().map(FrameRoom)
+    }
+
     /// Gives the room in the budgets back. To be called once the frame's bytes are dropped while the request still waits,
     /// as a parked fetch does. The connection is not idle until the permit itself is dropped.
     pub fn release_bytes(&mut self) {
         self.bytes = None;
     }
 }
+
+/// The room of a frame in the budgets of its connection and of the node, given back when dropped.
+#[derive(Debug)]
+pub struct FrameRoom(#[expect(dead_code, reason = "held for its drop")] [BytePermit; 2]);
 
 impl Drop for FramePermit {
     fn drop(&mut self) {

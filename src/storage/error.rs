@@ -86,6 +86,12 @@ pub enum LogError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory of a partition that was here before is gone.
+    #[error("{} is gone, with the records in it: put it back (mount its disk, restore a backup), or delete the topic", path.display())]
+    LostPartition {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// There is no partition in that directory.
     #[error("{} has no partition in it (partition.meta is missing): check the path", path.display())]
     MissingPartition {

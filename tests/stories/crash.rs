@@ -6,8 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use callboard::actors::node::RunningNode;
 use callboard::client::{OutgoingRecord, ProducerConfig};
+use callboard::config::NodeConfig;
 use callboard::protocol::ErrorCode;
+use callboard::storage::disk::VirtualDisk;
+use callboard::storage::disk::virtual_disk::FaultyOperation;
 use callboard::testing::Node;
 
 use crate::support::*;
@@ -279,4 +283,49 @@ async fn a_disk_that_is_truly_full_takes_the_partition_offline_and_nothing_ackno
     }
     raw.produce(topic, wide).expect("and it takes more");
     node.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_sync_takes_one_partition_offline_and_only_what_was_acknowledged_survives_the_power_loss() {
+    let dir = Directory::new();
+    let disk = VirtualDisk::new(7);
+    let config = || {
+        let mut config = NodeConfig::default();
+        config.node.data_dir = dir.to_path_buf();
+        config.listener.native.bind = "127.0.0.1:0".to_owned();
+        config.storage.min_free_bytes = 0;
+        config
+    };
+    let node = RunningNode::start_on(Arc::new(disk.clone()), config()).unwrap();
+    let address = node.ready().native.to_string();
+    let client = connect(&address).await;
+    let topic = create(&client, "hit", 1, &[]).await;
+    let other = create(&client, "spared", 1, &[]).await;
+    let mut raw = RawClient::greeted(&address);
+    for n in 0..5 {
+        raw.produce(topic, batch(&[&format!("value {n}")])).unwrap();
+    }
+    disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    let error = raw.produce(topic, batch(&["lost"])).unwrap_err();
+    assert_eq!(error.code, ErrorCode::StorageFailed, "{error}");
+    for _ in 0..3 {
+        assert_eq!(code_of(raw.produce(topic, batch(&["refused"]))), ErrorCode::StorageFailed, "for good");
+    }
+    assert_eq!(raw.fetch(topic, 0).unwrap().1, numbered(0..5), "what was acknowledged is read");
+    assert_eq!(raw.produce(other, batch(&["fine"])).unwrap().base_offset.0, 0);
+    serves_others_at(&address);
+    drop(client);
+    let error = node.stop().expect_err("not a clean stop");
+    assert!(error.to_string().contains("recovers from its log"), "{error}");
+
+    disk.power_loss(&mut fastrand::Rng::with_seed(3));
+    let node = RunningNode::start_on(Arc::new(disk), config()).unwrap();
+    let address = node.ready().native.to_string();
+    let mut raw = RawClient::greeted(&address);
+    let there = raw.fetch(topic, 0).unwrap().1;
+    assert_eq!(there[..5], numbered(0..5));
+    assert!(there.len() <= 6 && there[5..].iter().all(|record| record.1 == "lost"), "{there:?}");
+    assert_eq!(raw.fetch(other, 0).unwrap().1, [(0, "fine".to_owned())]);
+    raw.produce(topic, batch(&["again"])).expect("after a restart it takes records again");
+    node.stop().expect("a clean stop");
 }

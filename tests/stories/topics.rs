@@ -276,7 +276,6 @@ async fn files_of_a_deleted_topic_that_a_crash_left_behind_go_at_the_next_start(
     let client = connect(&node.address()).await;
     let topic = create(&client, "t", 1, &[]).await;
     let files = partition_dirs(&dir, topic).remove(0);
-    let kept = dir.with_extension("kept");
     let mut half_removed = files.as_os_str().to_owned();
     half_removed.push(".deleted");
     delete(&client, "t").await;
@@ -287,7 +286,6 @@ async fn files_of_a_deleted_topic_that_a_crash_left_behind_go_at_the_next_start(
     let node = Node::start_in(&dir, |_| {}).unwrap();
     wait_until("what was half removed is removed", || partition_dirs(&dir, topic).is_empty());
     node.stop().unwrap();
-    assert!(!kept.exists());
 }
 
 #[tokio::test]

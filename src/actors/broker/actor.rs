@@ -1,21 +1,22 @@
 //! The broker's handlers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Recipient, ResponseFuture};
 use tokio::sync::{oneshot, watch};
 
+use super::housekeeping::report;
 use super::messages::*;
-use super::replicas::{OpenJob, name_of};
-use crate::actors::controller::{MetadataCommitted, TopicFilesGone};
+use super::replicas::OpenJob;
+use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
 use crate::actors::errors::storage_error;
 use crate::actors::partition_leader::{
     PartitionLeader, PartitionLeaderSettings, RetentionTick, SetConfig, SetDiskSpace, Stop, StopReason,
 };
 use crate::actors::send::{post, post_to};
+use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
 use crate::protocol::{ApiError, ErrorCode};
@@ -41,6 +42,8 @@ pub struct BrokerSettings {
     pub partitions: PartitionLeaderSettings,
     /// Where partitions run, dealt out in turn.
     pub core: Vec<ArbiterHandle>,
+    /// Whom to tell that a topic's replicas are on disk.
+    pub topic_opened: Recipient<TopicOpened>,
     /// Whom to tell that a deleted topic's files are gone.
     pub topic_files_gone: Recipient<TopicFilesGone>,
     /// Where sessions see the broker's state.
@@ -56,16 +59,17 @@ struct TopicReplicas {
 
 /// See the module page.
 pub struct Broker {
-    settings: BrokerSettings,
-    image: Arc<ClusterImage>,
+    pub(super) settings: BrokerSettings,
+    pub(super) image: Arc<ClusterImage>,
     replicas: HashMap<TopicId, TopicReplicas>,
     incoming: VecDeque<MetadataCommitted>,
     opening: usize,
     started: bool,
-    deleting: HashMap<TopicId, usize>,
+    stopping: bool,
+    pub(super) deleting: HashMap<TopicId, usize>,
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     next_core: usize,
-    disk_is_full: bool,
+    pub(super) disk_is_full: bool,
 }
 
 impl Broker {
@@ -80,6 +84,7 @@ impl Broker {
             incoming: VecDeque::new(),
             opening: 0,
             started: false,
+            stopping: false,
             deleting: HashMap::new(),
             waiting: Vec::new(),
             next_core: 0,
@@ -89,7 +94,7 @@ impl Broker {
 
     /// Works off metadata while nothing is being opened.
     fn work_off(&mut self, ctx: &Context<Self>) {
-        while self.opening == 0 {
+        while self.opening == 0 && !self.stopping {
             let Some(MetadataCommitted { image, records }) = self.incoming.pop_front() else { break };
             self.image = image;
             if !self.started {
@@ -119,6 +124,7 @@ impl Broker {
             MetadataRecord::FeatureLevel { .. }
             | MetadataRecord::BrokerRegistered(_)
             | MetadataRecord::BrokerUnfenced { .. }
+            | MetadataRecord::TopicOpened { .. }
             | MetadataRecord::TombstoneCleared { .. }
             | MetadataRecord::PartitionChanged { .. }
             | MetadataRecord::ProducerIdsReserved { .. } => {}
@@ -145,10 +151,14 @@ impl Broker {
                     partition: partition.partition,
                 },
                 config: LogConfig::from(&config),
+                may_be_new: !topic.opened.contains(&node),
             };
             let home = ctx.address();
             self.opening += 1;
-            self.settings.partitions.disk.run(move || post(&home, ReplicaOpened { partition, result: job.run() }));
+            self.settings
+                .partitions
+                .disk
+                .run(Lane::Background, move || post(&home, ReplicaOpened { partition, result: job.run() }));
         }
     }
 
@@ -202,26 +212,50 @@ impl Broker {
             }
             let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
             let files = partition_dir_name(&name, partition);
+            let (pool, cache) = (self.settings.partitions.disk.clone(), Arc::clone(&self.settings.files));
             drop(replica);
             self.settings.partitions.disk.spawn(async move {
                 // An offline replica never answers: its sender is dropped, which is an answer too.
                 let _ = closed.await;
-                post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&files) });
+                pool.run(Lane::Background, move || {
+                    let result = directory.delete_partition_dir(&files);
+                    // An open file keeps its space: nothing is freed before its last handle is gone.
+                    cache.forget_dir(&directory.topics_dir().join(&files));
+                    post(&home, ReplicaDeleted { partition, result });
+                });
             });
         }
         self.topic_is_gone_if_done(topic);
     }
 
-    fn topic_is_gone_if_done(&mut self, topic: TopicId) {
+    pub(super) fn topic_is_gone_if_done(&mut self, topic: TopicId) {
         if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
             self.deleting.remove(&topic);
             post_to(&self.settings.topic_files_gone, TopicFilesGone(topic));
         }
     }
 
+    /// Tells the controller of topics whose replicas are all open here for the first time.
+    fn report_opened(&self) {
+        let node = self.settings.node;
+        for (topic, held) in &self.replicas {
+            let news = self.image.topics.get(topic).is_some_and(|image| !image.opened.contains(&node));
+            let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
+            let mine = held.replicas.iter().any(|replica| matches!(replica, Replica::Leader(_)));
+            if news && mine && !offline {
+                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node });
+            }
+        }
+    }
+
     fn publish(&mut self) {
+        self.report_opened();
         let replicas = self.replicas.iter().map(|(id, topic)| (*id, topic.replicas.clone().into())).collect();
-        self.settings.view.send_replace(Arc::new(BrokerView { image: Arc::clone(&self.image), replicas }));
+        self.settings.view.send_replace(Arc::new(BrokerView {
+            image: Arc::clone(&self.image),
+            partitions: self.image.partition_count(),
+            replicas,
+        }));
         let index = self.image.index;
         for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
             // The session that asked may be gone.
@@ -229,50 +263,8 @@ impl Broker {
         }
     }
 
-    fn leaders(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
+    pub(super) fn leaders(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
         self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(leader)
-    }
-
-    fn disk_full_error(&self) -> ApiError {
-        let (least, root) = (self.settings.partitions.storage.min_free_bytes, self.settings.directory.root().display());
-        ApiError::new(
-            ErrorCode::DiskFull,
-            format!(
-                "less than storage.min_free_bytes ({least}) is free under {root}: delete topics, lower retention or add space"
-            ),
-        )
-    }
-
-    /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
-    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &Context<Self>) {
-        let unknown = found.into_iter().filter(|(partition, _)| self.image.partition(*partition).is_none());
-        let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
-        for (partition, path) in unknown.collect::<Vec<_>>() {
-            let name = name_of(&path);
-            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-            if self.image.tombstones.contains(&partition.topic) {
-                tombstones.remove(&partition.topic);
-                *self.deleting.entry(partition.topic).or_default() += 1;
-                self.settings.partitions.disk.run(move || {
-                    post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
-                });
-            } else {
-                tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
-                self.settings.partitions.disk.run(move || {
-                    if let Err(error) = directory.quarantine(&name) {
-                        tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
-                    }
-                });
-            }
-        }
-        for topic in tombstones {
-            self.topic_is_gone_if_done(topic);
-        }
-    }
-
-    fn list_directory(&self, ctx: &Context<Self>) {
-        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-        self.settings.partitions.disk.run(move || post(&home, DirectoryListed(directory.partitions())));
     }
 }
 
@@ -293,7 +285,7 @@ impl Actor for Broker {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(DISK_SPACE_INTERVAL, |broker, ctx| {
             let (directory, home) = (Arc::clone(&broker.settings.directory), ctx.address());
-            broker.settings.partitions.disk.run(move || {
+            broker.settings.partitions.disk.run(Lane::Background, move || {
                 post(&home, DiskSpaceSeen(directory.disk().free_bytes(directory.root())));
             });
         });
@@ -318,6 +310,10 @@ impl Handler<ReplicaOpened> for Broker {
     type Result = ();
     fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
         self.opening -= 1;
+        if self.stopping {
+            // Nothing was written since it was opened: its files are as a clean stop leaves them.
+            return;
+        }
         let replica = match result {
             Ok(opened) => {
                 report(partition, &opened);
@@ -342,64 +338,6 @@ impl Handler<ReplicaOpened> for Broker {
     }
 }
 
-/// Says what recovery found, where there is anything to say.
-fn report(partition: TopicPartition, opened: &OpenedReplica) {
-    let Some(report) = &opened.report else { return };
-    if let Some(cut) = &report.cut {
-        tracing::warn!(%partition, ?cut, "a torn tail was cut off after an unclean stop");
-    }
-    if !report.damaged.is_empty() {
-        tracing::error!(%partition, damaged = ?report.damaged, "records are damaged on this disk and will not be served");
-    }
-    tracing::debug!(%partition, clean = report.clean, scanned_bytes = report.scanned_bytes, "opened");
-}
-
-impl Handler<ReplicaDeleted> for Broker {
-    type Result = ();
-    fn handle(&mut self, ReplicaDeleted { partition, result }: ReplicaDeleted, _: &mut Self::Context) {
-        match result {
-            Ok(()) => {
-                if let Some(left) = self.deleting.get_mut(&partition.topic) {
-                    *left = left.saturating_sub(1);
-                }
-                self.topic_is_gone_if_done(partition.topic);
-            }
-            // The count never reaches zero, the tombstone stays, and the next start tries again.
-            Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),
-        }
-    }
-}
-
-impl Handler<DirectoryListed> for Broker {
-    type Result = ();
-    fn handle(&mut self, DirectoryListed(listed): DirectoryListed, ctx: &mut Self::Context) {
-        match listed {
-            Ok(found) => self.tidy(found, ctx),
-            Err(error) => tracing::warn!(%error, "the data directory could not be listed"),
-        }
-    }
-}
-
-impl Handler<DiskSpaceSeen> for Broker {
-    type Result = ();
-    fn handle(&mut self, DiskSpaceSeen(free): DiskSpaceSeen, _: &mut Self::Context) {
-        let Ok(free) = free.inspect_err(|error| tracing::warn!(%error, "the free space could not be read")) else {
-            return;
-        };
-        let full = free < self.settings.partitions.storage.min_free_bytes;
-        if full == self.disk_is_full {
-            return;
-        }
-        self.disk_is_full = full;
-        let refusing = full.then(|| self.disk_full_error());
-        match &refusing {
-            Some(cause) => tracing::error!(free_bytes = free, %cause, "appends are refused until there is space"),
-            None => tracing::info!(free_bytes = free, "there is space again: appends are accepted"),
-        }
-        self.leaders().for_each(|leader| post(leader, SetDiskSpace(refusing.clone())));
-    }
-}
-
 impl Handler<AwaitMetadata> for Broker {
     type Result = ResponseFuture<()>;
     fn handle(&mut self, AwaitMetadata { index }: AwaitMetadata, _: &mut Self::Context) -> Self::Result {
@@ -418,6 +356,7 @@ impl Handler<AwaitMetadata> for Broker {
 impl Handler<StopReplicas> for Broker {
     type Result = ResponseFuture<Vec<String>>;
     fn handle(&mut self, _: StopReplicas, _: &mut Self::Context) -> Self::Result {
+        self.stopping = true;
         let mut closing = Vec::new();
         for leader in self.leaders() {
             let (done, closed) = oneshot::channel::<Result<(), LogError>>();
@@ -428,8 +367,10 @@ impl Handler<StopReplicas> for Broker {
         Box::pin(async move {
             let mut problems = Vec::new();
             for closed in closing {
-                if let Ok(Err(error)) = closed.await {
-                    problems.push(error.to_string());
+                match closed.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => problems.push(error.to_string()),
+                    Err(_) => problems.push("a partition ended without closing its log".to_owned()),
                 }
             }
             problems

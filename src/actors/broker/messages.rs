@@ -19,6 +19,8 @@ use crate::types::{TopicId, TopicPartition};
 pub struct BrokerView {
     /// The metadata that has been applied here.
     pub image: Arc<ClusterImage>,
+    /// How many partitions the image has.
+    pub partitions: usize,
     /// The replicas of this node, by topic, in the order of the partitions.
     pub replicas: HashMap<TopicId, Arc<[Replica]>>,
 }

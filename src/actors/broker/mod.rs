@@ -15,6 +15,7 @@
 //! put aside, never removed.
 
 mod actor;
+mod housekeeping;
 mod messages;
 mod replicas;
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub(super) struct OpenJob {
     pub dir: PathBuf,
     pub identity: PartitionIdentity,
     pub config: LogConfig,
+    /// Whether the partition may not have been on this disk before. If it was, a directory that is missing was lost.
+    pub may_be_new: bool,
 }
 
 #[derive(Default)]
@@ -42,8 +44,11 @@ impl Replay for ProducerReplay {
 impl OpenJob {
     /// Opens the log, or creates it when its directory does not exist.
     pub(super) fn run(self) -> Result<OpenedReplica, LogError> {
-        let Self { disk, files, dir, identity, config } = self;
+        let Self { disk, files, dir, identity, config, may_be_new } = self;
         if !disk.exists(&dir)? {
+            if !may_be_new {
+                return Err(LogError::LostPartition { path: dir });
+            }
             let log = Log::create(disk, files, &dir, &identity, config)?;
             return Ok(OpenedReplica { log, producers: ProducerTable::default(), report: None });
         }

@@ -9,7 +9,7 @@ use actix::{Actor, Addr, Arbiter};
 use tokio::sync::watch;
 
 use super::*;
-use crate::actors::controller::{MetadataCommitted, TopicFilesGone};
+use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear};
@@ -68,6 +68,7 @@ struct Stage {
     disk: VirtualDisk,
     broker: Addr<Broker>,
     controller: Ear<TopicFilesGone>,
+    opened: Ear<TopicOpened>,
     view: watch::Receiver<Arc<BrokerView>>,
     thread: DiskThread,
     records: Vec<MetadataRecord>,
@@ -79,10 +80,11 @@ impl Stage {
         let directory =
             DataDir::open(Arc::clone(&shared), Path::new("/data"), ME, Some(CLUSTER)).expect("a data directory");
         let (sender, view) = watch::channel(Arc::new(BrokerView {
+            partitions: 0,
             image: Arc::new(ClusterImage::empty(CLUSTER)),
             replicas: HashMap::new(),
         }));
-        let (thread, controller) = (DiskThread::start(), Ear::new());
+        let (thread, controller, opened) = (DiskThread::start(), Ear::new(), Ear::new());
         let broker = Broker::new(BrokerSettings {
             node: ME,
             directory: Arc::new(directory),
@@ -97,11 +99,12 @@ impl Stage {
                 reads: ReadBudget::new(1 << 20),
             },
             core: vec![Arbiter::current()],
+            topic_opened: opened.recipient(),
             topic_files_gone: controller.recipient(),
             view: sender,
         })
         .start();
-        let stage = Self { disk: disk.clone(), broker, controller, view, thread, records };
+        let stage = Self { disk: disk.clone(), broker, controller, opened, view, thread, records };
         stage.tell(&[]);
         stage
     }
@@ -201,6 +204,31 @@ async fn a_replica_that_cannot_be_opened_is_offline_and_the_others_lead() {
     assert_eq!(cause.code, ErrorCode::StorageFailed);
     assert!(cause.message.contains("partition.meta"), "{cause}");
     assert!(disk.exists(&meta).unwrap(), "its files are left as they are");
+}
+
+#[actix::test]
+async fn a_directory_that_was_here_and_is_gone_is_never_replaced_by_an_empty_one() {
+    let disk = VirtualDisk::new(1);
+    let mut stage = Stage::on(&disk, beginning());
+    stage.commit(&[created(1, 1), created(2, 1)]);
+    stage.caught_up().await;
+    let opened = [stage.opened.next().await.topic, stage.opened.next().await.topic];
+    assert!(opened.contains(&id(1)) && opened.contains(&id(2)));
+    stage.broker.send(StopReplicas).await.expect("alive");
+    for topic in [1, 2] {
+        disk.remove_dir_all(&stage.dir_of(topic, 0)).expect("it is there");
+    }
+
+    let mut records = stage.records.clone();
+    records.push(MetadataRecord::TopicOpened { topic: id(1), node: ME });
+    let restarted = Stage::on(&disk, records);
+    restarted.caught_up().await;
+    assert_eq!(
+        [1, 2].map(|topic| restarted.state_of(topic, 0)),
+        ["offline", "leads"],
+        "the second may never have been"
+    );
+    assert!(!disk.exists(&restarted.dir_of(1, 0)).unwrap());
 }
 
 #[actix::test]

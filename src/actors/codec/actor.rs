@@ -120,11 +120,11 @@ pub fn serve<S, R, W>(
 }
 
 impl Codec {
-    fn request(&self, frame: Frame, permit: RequestPermit) -> Result<(), (FrameHead, ApiError)> {
+    fn request(&self, frame: Frame, permit: RequestPermit) -> Result<(), (FrameHead, ApiError, RequestPermit)> {
         let head = frame.head;
         let Some(api) = Api::from_number(head.api) else {
             let text = format!("there is no request {}: the answer to Hello lists those there are", head.api);
-            return Err((head, ApiError::new(ErrorCode::UnknownApi, text)));
+            return Err((head, ApiError::new(ErrorCode::UnknownApi, text), permit));
         };
         if !api.serves(head.version) {
             let served = api.versions();
@@ -132,11 +132,15 @@ impl Codec {
                 "{api:?} is served in versions {} to {}, not in version {}",
                 served.min_version, served.max_version, head.version
             );
-            return Err((head, ApiError::new(ErrorCode::UnsupportedVersion, text)));
+            return Err((head, ApiError::new(ErrorCode::UnsupportedVersion, text), permit));
         }
-        let body = RequestBody::decode(api, &frame).map_err(|error| (head, error))?;
-        post_to(&self.session, ClientRequest { head, body, attachments: frame.attachments, permit });
-        Ok(())
+        match RequestBody::decode(api, &frame) {
+            Ok(body) => {
+                post_to(&self.session, ClientRequest { head, body, attachments: frame.attachments, permit });
+                Ok(())
+            }
+            Err(error) => Err((head, error, permit)),
+        }
     }
 
     /// Queues a frame. A full queue is waited for beside the actor, with everything that the reply holds held meanwhile.
@@ -169,8 +173,9 @@ impl Handler<FrameArrived> for Codec {
     type Result = ();
     fn handle(&mut self, FrameArrived { received, in_flight }: FrameArrived, _: &mut Self::Context) {
         let permit = RequestPermit { frame: received.permit, _in_flight: in_flight };
-        if let Err((head, error)) = self.request(received.frame, permit) {
-            self.send(OutFrame::error(head, error), Held::default());
+        if let Err((head, error, permit)) = self.request(received.frame, permit) {
+            // The permit stays with the reply: whoever sends nonsense and reads nothing is not read on.
+            self.send(OutFrame::error(head, error), Held { permit: Some(permit), room: None });
         }
     }
 }

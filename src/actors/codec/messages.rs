@@ -4,7 +4,7 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::net::{FramePermit, ReadEnd, ReceivedFrame, WriteEnd};
+use crate::net::{FramePermit, FrameRoom, ReadEnd, ReceivedFrame, WriteEnd};
 use crate::protocol::frame::{Attachment, Frame, FrameHead, OutFrame, encode_reply};
 use crate::protocol::messages::{self, Request};
 use crate::protocol::{Api, ApiError};
@@ -67,6 +67,11 @@ pub struct RequestPermit {
 }
 
 impl RequestPermit {
+    /// Takes the room of the frame out, for the batches that came in it.
+    pub fn take_room(&mut self) -> Option<FrameRoom> {
+        self.frame.take_room()
+    }
+
     /// Gives the room of the frame back: its bytes have been dropped, while the request still waits.
     pub fn release_bytes(&mut self) {
         self.frame.release_bytes();

@@ -154,6 +154,16 @@ impl Handler<RegisterBroker> for Controller {
     }
 }
 
+impl Handler<TopicOpened> for Controller {
+    type Result = ();
+    fn handle(&mut self, TopicOpened { topic, node }: TopicOpened, _: &mut Self::Context) {
+        if self.image.topics.get(&topic).is_some_and(|image| !image.opened.contains(&node)) {
+            // A failure was logged by `commit`; the broker says it again after its next start.
+            let _ = self.commit(vec![MetadataRecord::TopicOpened { topic, node }]);
+        }
+    }
+}
+
 impl Handler<TopicFilesGone> for Controller {
     type Result = ();
     fn handle(&mut self, TopicFilesGone(topic): TopicFilesGone, _: &mut Self::Context) {

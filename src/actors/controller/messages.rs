@@ -7,7 +7,7 @@ use actix::{Message, Recipient};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
-use crate::types::{BrokerEpoch, ProducerEpoch, ProducerId, TopicId};
+use crate::types::{BrokerEpoch, NodeId, ProducerEpoch, ProducerId, TopicId};
 
 /// An answer that is true once the metadata has been applied up to `index`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,16 @@ pub struct InitProducer(pub Option<(ProducerId, ProducerEpoch)>);
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Committed<BrokerEpoch>, ApiError>")]
 pub struct RegisterBroker(pub BrokerRegistration);
+
+/// A broker holds all its replicas of a topic on disk.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TopicOpened {
+    /// The topic.
+    pub topic: TopicId,
+    /// The broker.
+    pub node: NodeId,
+}
 
 /// No broker holds files of this deleted topic any more.
 #[derive(Clone, Copy, Debug, Message)]

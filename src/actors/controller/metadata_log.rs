@@ -100,7 +100,14 @@ impl MetadataLog {
         let settings = TopicConfig { retention_ms: -1, segment_bytes: 16 << 20, ..TopicConfig::default() };
         let config = LogConfig::from(&settings);
         let log = if disk.exists(&log_dir)? {
-            Log::open(Arc::clone(&disk), files, &log_dir, &identity, config, &mut ())?.0
+            let (log, report) = Log::open(Arc::clone(&disk), files, &log_dir, &identity, config, &mut ())?;
+            if let Some((from, _)) = report.damaged.first() {
+                return Err(LogError::Damaged { from: *from, next_valid: None }.into());
+            }
+            if let Some(cut) = &report.cut {
+                tracing::warn!(?cut, "the metadata log had a torn tail: a change that nobody was told of was dropped");
+            }
+            log
         } else if image.index == 0 {
             Log::create(Arc::clone(&disk), files, &log_dir, &identity, config)?
         } else {

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use super::messages::*;
 use crate::actors::errors::storage_error;
 use crate::actors::send::{post, post_to};
-use crate::actors::threads::DiskPool;
+use crate::actors::threads::{DiskPool, Lane};
 use crate::config::LogWriterPlacement;
-use crate::storage::{Appended, Log, LogConfig, LogError, SyncDone};
+use crate::storage::{Appended, Log, LogConfig, LogError, RetentionOutcome, SyncDone};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Clock, FlushPolicy, Offset};
 
@@ -39,7 +39,7 @@ pub struct LogWriterSettings {
 }
 
 enum Work {
-    Append(RecordBatch),
+    Append(RecordBatch, Room),
     FinishSync(SyncDone),
     Snapshot(Offset, Vec<u8>),
     Retention(Offset),
@@ -55,6 +55,8 @@ pub struct LogWriter {
     work: VecDeque<Work>,
     queued_bytes: usize,
     group: Vec<RecordBatch>,
+    /// Room of the frames that the group came in: given back once it is written.
+    group_rooms: Vec<Room>,
     pump_scheduled: bool,
     syncing: bool,
     sync_wanted: bool,
@@ -80,6 +82,7 @@ impl LogWriter {
             work: VecDeque::new(),
             queued_bytes: 0,
             group: Vec::new(),
+            group_rooms: Vec::new(),
             pump_scheduled: false,
             syncing: false,
             sync_wanted: false,
@@ -113,24 +116,14 @@ impl LogWriter {
                     self.on_synced(synced);
                 }
             }
-            let Some(log) = self.log.as_mut() else { return };
+            if self.log.is_none() {
+                return;
+            }
             match self.work.front() {
                 None => break,
-                Some(Work::Append(_)) => {
-                    let bytes = gather(&mut self.work, &mut self.group, self.settings.group_bytes);
-                    self.queued_bytes -= bytes;
-                    if self.failed {
-                        self.group.clear();
-                    } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
-                        let appended = log.append(self.settings.clock.wall(), &self.group);
-                        self.group.clear();
-                        self.on_appended(appended, ctx);
-                    } else {
-                        self.lend_append(ctx);
-                    }
-                }
+                Some(Work::Append(..)) => self.append_group(ctx),
                 Some(Work::Reconfigure(_)) => {
-                    if let Some(Work::Reconfigure(config)) = self.work.pop_front() {
+                    if let (Some(log), Some(Work::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front()) {
                         log.set_config(config);
                     }
                 }
@@ -146,20 +139,59 @@ impl LogWriter {
         self.sync_if_due(ctx);
     }
 
-    fn lend_append(&mut self, ctx: &Context<Self>) {
+    /// Takes appends from the front of the queue into the group, up to its limit, and returns how many bytes they have.
+    fn gather(&mut self) -> usize {
+        let mut bytes = 0;
+        while bytes < self.settings.group_bytes && matches!(self.work.front(), Some(Work::Append(..))) {
+            if let Some(Work::Append(batch, room)) = self.work.pop_front() {
+                bytes += batch.total_bytes();
+                self.group.push(batch);
+                self.group_rooms.push(room);
+            }
+        }
+        bytes
+    }
+
+    /// Writes the next group of appends, here or on a disk thread.
+    fn append_group(&mut self, ctx: &mut Context<Self>) {
+        let bytes = self.gather();
+        self.queued_bytes -= bytes;
+        let Some(log) = self.log.as_mut() else { return };
+        if self.failed {
+            self.group.clear();
+            self.group_rooms.clear();
+        } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
+            let appended = log.append(self.settings.clock.wall(), &self.group);
+            self.group.clear();
+            self.group_rooms.clear();
+            self.on_appended(appended, ctx);
+        } else {
+            self.lend_append(ctx);
+        }
+    }
+
+    fn lend_append(&mut self, ctx: &mut Context<Self>) {
+        // Before the log goes away: under a steady load it might never be here when the queue is empty.
+        self.sync_if_due(ctx);
         let Some(mut log) = self.log.take() else { return };
-        let (group, wall, home) = (std::mem::take(&mut self.group), self.settings.clock.wall(), ctx.address());
-        self.settings.disk.run(move || {
+        let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
+        let (wall, home) = (self.settings.clock.wall(), ctx.address());
+        self.settings.disk.run(Lane::Sync, move || {
             let appended = log.append(wall, &group);
+            drop((group, rooms));
             post(&home, LogReturned { log, outcome: WorkOutcome::Appended(appended) });
         });
     }
 
     /// Lends the log to a disk thread for work that may block.
-    fn lend(&mut self, work: Work, ctx: &Context<Self>) {
+    fn lend(&mut self, work: Work, ctx: &mut Context<Self>) {
+        if !matches!(work, Work::Close(..)) {
+            self.sync_if_due(ctx);
+        }
         let Some(mut log) = self.log.take() else { return };
         let (wall, home) = (self.settings.clock.wall(), ctx.address());
-        self.settings.disk.run(move || {
+        let lane = if matches!(work, Work::FinishSync(_)) { Lane::Sync } else { Lane::Background };
+        self.settings.disk.run(lane, move || {
             let outcome = match work {
                 Work::Close(how, done) => {
                     let closed = match how {
@@ -183,10 +215,8 @@ impl LogWriter {
                 Work::Checkpoint(high_watermark) => {
                     WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
                 }
-                Work::Retention(high_watermark) => {
-                    WorkOutcome::LogStart(log.apply_retention(wall, high_watermark).map(|_| log.log_start()))
-                }
-                Work::Append(_) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
+                Work::Retention(high_watermark) => WorkOutcome::Retained(log.apply_retention(wall, high_watermark)),
+                Work::Append(..) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
             };
             post(&home, LogReturned { log, outcome });
         });
@@ -197,14 +227,18 @@ impl LogWriter {
             Ok(Appended { end, rolled, .. }) => {
                 post_to(&self.settings.events, LogEvent::Written(end));
                 if rolled {
-                    // The closed segment is synced whatever the policy, so that recovery need not read it again.
-                    self.sync_wanted = true;
-                    post_to(&self.settings.events, LogEvent::Rolled);
+                    self.on_rolled();
                 }
                 self.schedule_checkpoint(ctx);
             }
             Err(error) => self.fail(&error),
         }
+    }
+
+    fn on_rolled(&mut self) {
+        // The closed segment is synced whatever the policy, so that recovery need not read it again.
+        self.sync_wanted = true;
+        post_to(&self.settings.events, LogEvent::Rolled);
     }
 
     fn schedule_checkpoint(&mut self, ctx: &mut Context<Self>) {
@@ -230,7 +264,7 @@ impl LogWriter {
         self.syncing = true;
         self.sync_wanted = false;
         let home = ctx.address();
-        self.settings.disk.run(move || post(&home, SyncEnded(job.run())));
+        self.settings.disk.run(Lane::Sync, move || post(&home, SyncEnded(job.run())));
     }
 
     fn start_interval(&mut self, ctx: &mut Context<Self>) {
@@ -261,18 +295,6 @@ impl LogWriter {
     }
 }
 
-/// Takes appends from the front of the queue, up to `limit` bytes, and returns how many bytes they have.
-fn gather(work: &mut VecDeque<Work>, group: &mut Vec<RecordBatch>, limit: usize) -> usize {
-    let mut bytes = 0;
-    while bytes < limit && matches!(work.front(), Some(Work::Append(_))) {
-        if let Some(Work::Append(batch)) = work.pop_front() {
-            bytes += batch.total_bytes();
-            group.push(batch);
-        }
-    }
-    bytes
-}
-
 impl Actor for LogWriter {
     type Context = Context<Self>;
 
@@ -283,9 +305,9 @@ impl Actor for LogWriter {
 
 impl Handler<Append> for LogWriter {
     type Result = ();
-    fn handle(&mut self, Append(batch): Append, ctx: &mut Self::Context) {
+    fn handle(&mut self, Append { batch, room }: Append, ctx: &mut Self::Context) {
         self.queued_bytes += batch.total_bytes();
-        self.enqueue(Work::Append(batch), ctx);
+        self.enqueue(Work::Append(batch, room), ctx);
     }
 }
 
@@ -357,8 +379,13 @@ impl Handler<LogReturned> for LogWriter {
         match outcome {
             WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
             WorkOutcome::Synced(synced) => self.on_synced(synced),
-            WorkOutcome::LogStart(Ok(start)) => post_to(&self.settings.events, LogEvent::LogStart(start)),
-            WorkOutcome::LogStart(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
+            WorkOutcome::Retained(Ok(RetentionOutcome { log_start, rolled, .. })) => {
+                post_to(&self.settings.events, LogEvent::LogStart(log_start));
+                if rolled {
+                    self.on_rolled();
+                }
+            }
+            WorkOutcome::Retained(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
             WorkOutcome::Housekeeping(_, Ok(())) => {}
             WorkOutcome::Housekeeping(what, Err(error)) => tracing::warn!(%error, "{what} failed"),
         }

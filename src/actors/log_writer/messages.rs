@@ -1,10 +1,12 @@
 //! What the log writer is told, and what it tells.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::net::FrameRoom;
 use crate::protocol::ApiError;
 use crate::storage::{Log, LogConfig, LogError, SyncDone};
 use crate::types::record_batch::RecordBatch;
@@ -13,7 +15,15 @@ use crate::types::{FlushPolicy, Offset};
 /// Append a stamped batch. Batches come in the order of their offsets.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Append(pub RecordBatch);
+pub struct Append {
+    /// The batch.
+    pub batch: RecordBatch,
+    /// Room of the frame that it came in, given back once it is written, whatever became of the request meanwhile.
+    pub room: Room,
+}
+
+/// A share in the room of a frame; `None` for a batch that came in none.
+pub type Room = Option<Arc<FrameRoom>>;
 
 /// Store a snapshot of the producers, after the appends that came before this message.
 #[derive(Debug, Message)]
@@ -120,7 +130,7 @@ pub(super) struct LogReturned {
 pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
     Synced(Result<Offset, LogError>),
-    LogStart(Result<Offset, LogError>),
+    Retained(Result<crate::storage::RetentionOutcome, LogError>),
     Housekeeping(&'static str, Result<(), LogError>),
 }
 

@@ -47,7 +47,7 @@ impl Stage {
     }
 
     fn append(&self, offsets: std::ops::Range<u64>) {
-        offsets.for_each(|offset| post(&self.writer, Append(batch_at(offset))));
+        offsets.for_each(|offset| post(&self.writer, Append { batch: batch_at(offset), room: None }));
     }
 
     async fn hears(&mut self, expected: &[LogEvent]) {

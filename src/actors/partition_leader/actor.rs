@@ -10,7 +10,7 @@ use super::messages::*;
 use super::reads::{self, ReadBudget};
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
-    Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
+    Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room,
     SaveCheckpoint, StoreProducerSnapshot,
 };
 use crate::actors::send::post;
@@ -98,7 +98,7 @@ impl PartitionLeader {
     fn step(
         &mut self,
         ctx: &mut Context<Self>,
-        batch: Option<RecordBatch>,
+        batch: Option<(RecordBatch, Room)>,
         event: impl FnOnce(&mut LeaderEngine<ReplyTo>, &mut Output<ReplyTo>),
     ) {
         let mut out = std::mem::take(&mut self.out);
@@ -112,13 +112,13 @@ impl PartitionLeader {
         self.finish_stop(ctx);
     }
 
-    fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<RecordBatch>) {
+    fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
         match command {
             Command::Append { base_offset, leader_epoch, append_time } => {
-                let batch = batch.take().expect("the engine appends only the batch of the event at hand");
+                let (batch, room) = batch.take().expect("the engine appends only the batch of the event at hand");
                 let stamped = batch.stamped(base_offset, leader_epoch, append_time);
                 self.cache.push(&stamped);
-                post(&self.writer, Append(stamped));
+                post(&self.writer, Append { batch: stamped, room });
             }
             Command::Produced { reply, result } => reply.answer(result.map(Answer::Produced)),
             Command::Fetched { reply, result } => {
@@ -191,7 +191,7 @@ impl Actor for PartitionLeader {
 impl Handler<Produce> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, message: Produce, ctx: &mut Self::Context) {
-        let Produce { batch, leader_epoch, acks, deadline, owner, reply } = message;
+        let Produce { batch, room, leader_epoch, acks, deadline, owner, reply } = message;
         let event = ProduceEvent {
             header: batch.header,
             batch_bytes: batch.total_bytes(),
@@ -202,7 +202,7 @@ impl Handler<Produce> for PartitionLeader {
             owner,
             reply,
         };
-        self.step(ctx, Some(batch), |engine, out| engine.on_produce(event, out));
+        self.step(ctx, Some((batch, room)), |engine, out| engine.on_produce(event, out));
     }
 }
 

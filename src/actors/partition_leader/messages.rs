@@ -6,6 +6,7 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
@@ -73,6 +74,8 @@ impl std::fmt::Debug for ReplyTo {
 pub struct Produce {
     /// The batch, checksum verified.
     pub batch: RecordBatch,
+    /// Room of the frame that it came in.
+    pub room: Room,
     /// The epoch that the client believes in.
     pub leader_epoch: Option<LeaderEpoch>,
     /// When to answer.

@@ -1,13 +1,14 @@
 //! Cold reads: on a disk thread, within a budget of memory that is given back when the bytes have been sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::messages::{Answer, FetchedRecords, ReplyTo};
 use crate::actors::errors::storage_error;
-use crate::actors::threads::DiskPool;
+use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::storage::{LogReader, LogSlice};
@@ -17,6 +18,8 @@ use crate::types::{LeaderEpoch, Offset};
 const INFLATE_LIMIT_BYTES: usize = 64 << 20;
 /// Permits are counted in units of this many bytes: a semaphore counts to 2^32 / 8 only.
 const UNIT_BYTES: usize = 1_024;
+/// How long a read waits for its share of the budget before it answers with nothing.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 /// The memory that cold reads of the whole node may hold until it has been sent.
 #[derive(Clone, Debug)]
@@ -61,15 +64,23 @@ pub(super) fn read(
     state: FetchedPartition,
     reply: ReplyTo,
 ) {
+    let pool_of_read = pool.clone();
     pool.spawn(async move {
-        let Some(permit) = budget.acquire(range.max_bytes).await else { return };
-        let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
-            let LogSlice { bytes, next } = slice;
-            let next_offset = (!bytes.is_empty()).then_some(next);
-            let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
-            Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
+        // Other partitions of the same fetch may hold what this one waits for: waiting without an end could be for ever.
+        // An empty answer says "not yet", and the session asks again.
+        let Ok(Some(permit)) = tokio::time::timeout(LONGEST_WAIT, budget.acquire(range.max_bytes)).await else {
+            reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None })));
+            return;
+        };
+        pool_of_read.run(Lane::Background, move || {
+            let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
+                let LogSlice { bytes, next } = slice;
+                let next_offset = (!bytes.is_empty()).then_some(next);
+                let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
+                Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
+            });
+            reply.answer(result.map_err(|error| storage_error(&error)));
         });
-        reply.answer(result.map_err(|error| storage_error(&error)));
     });
 }
 
@@ -82,7 +93,7 @@ pub(super) fn list(
     leader_epoch: LeaderEpoch,
     reply: ReplyTo,
 ) {
-    pool.run(move || {
+    pool.run(Lane::Background, move || {
         let found = match at {
             OffsetAt::Timestamp(time) => reader.offset_for_timestamp(time, upper, INFLATE_LIMIT_BYTES),
             _ => reader.max_timestamp(upper, INFLATE_LIMIT_BYTES),

@@ -67,7 +67,10 @@ impl Stage {
     fn produce(&self, request: u64, records: usize, acks: Acks) {
         let deadline = self.within(Duration::from_secs(10));
         let reply = self.reply(request);
-        post(&self.leader, Produce { batch: batch(records), leader_epoch: None, acks, deadline, owner: ME, reply });
+        post(
+            &self.leader,
+            Produce { batch: batch(records), room: None, leader_epoch: None, acks, deadline, owner: ME, reply },
+        );
     }
 
     fn fetch(&self, request: u64, offset: u64, wait: Option<Duration>) {

@@ -19,6 +19,7 @@ use crate::actors::send::post;
 use crate::config::LimitsSection;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::frame::{Attachment, FrameHead};
+use crate::protocol::messages;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{
     Clock, ListenerKind, MonoTime, NodeId, Operation, Principal, RequestContext, TopicAction, TopicConfig,
@@ -49,11 +50,18 @@ pub(super) enum InWork {
     Fetch(FetchInWork),
 }
 
-/// A fetch that waits for room among the replies in work.
-pub(super) struct DeferredFetch {
+/// A request whose reply may be large, until there is room for it among the replies in work.
+pub(super) struct Deferred {
     pub head: FrameHead,
-    pub body: crate::protocol::messages::Fetch,
+    pub body: LargeRequest,
+    pub deadline: MonoTime,
     pub permit: RequestPermit,
+}
+
+pub(super) enum LargeRequest {
+    Fetch(messages::Fetch),
+    Metadata(messages::Metadata),
+    DescribeTopics(messages::DescribeTopics),
 }
 
 /// See the module page.
@@ -63,7 +71,7 @@ pub struct Session {
     pub(super) owner: OwnerId,
     pub(super) context: Option<Arc<RequestContext>>,
     pub(super) in_work: BTreeMap<u64, InWork>,
-    pub(super) deferred: VecDeque<DeferredFetch>,
+    pub(super) deferred: VecDeque<Deferred>,
     pub(super) room_taken: usize,
     pub(super) answers_to: Arc<Recipient<PartitionAnswer>>,
     pub(super) room_to: Arc<Recipient<RoomFreed>>,
@@ -184,17 +192,11 @@ impl Session {
                 self.close();
             }
             RequestBody::Produce(produce) => self.produce(head, produce, attachments, permit),
-            RequestBody::Fetch(fetch) => self.fetch(head, fetch, permit),
+            RequestBody::Fetch(fetch) => self.defer(head, LargeRequest::Fetch(fetch), permit),
+            RequestBody::Metadata(metadata) => self.defer(head, LargeRequest::Metadata(metadata), permit),
+            RequestBody::DescribeTopics(describe) => self.defer(head, LargeRequest::DescribeTopics(describe), permit),
             RequestBody::ListOffsets(list) => self.list_offsets(head, &list, permit),
             RequestBody::DescribeLogs(describe) => self.describe_logs(head, &describe, permit),
-            RequestBody::Metadata(metadata) => {
-                let reply = self.metadata(&metadata).map(ReplyBody::Metadata);
-                self.send(head, reply, Vec::new(), held(permit));
-            }
-            RequestBody::DescribeTopics(describe) => {
-                let reply = self.describe_topics(&describe).map(ReplyBody::DescribeTopics);
-                self.send(head, reply, Vec::new(), held(permit));
-            }
             RequestBody::DescribeCluster(_) => {
                 let reply = self.describe_cluster().map(ReplyBody::DescribeCluster);
                 self.send(head, reply, Vec::new(), held(permit));

@@ -8,9 +8,11 @@
 //! ```
 //! A fetch of a single partition parks at once.
 
+use std::collections::HashSet;
+
 use actix::Addr;
 
-use super::actor::{DeferredFetch, InWork, Session};
+use super::actor::{Deferred, InWork, LargeRequest, Session};
 use crate::actors::codec::{Held, ReplyBody, ReplyRoom, RequestPermit};
 use crate::actors::partition_leader::{Answer, CancelFetch, Fetch, FetchedRecords, PartitionLeader};
 use crate::actors::send::post;
@@ -22,6 +24,36 @@ use crate::types::{LeaderEpoch, MonoTime, Offset, TopicAction, TopicPartition};
 /// However small a share of `max_bytes` a partition gets, it may answer with this much: fewer round trips for many
 /// partitions.
 const MIN_SHARE_BYTES: usize = 4_096;
+
+/// What a topic and a partition take in a listing with their settings: generous, because it is an upper bound of memory.
+const BYTES_PER_TOPIC: usize = 1_024;
+const BYTES_PER_PARTITION: usize = 96;
+
+/// Refuses a request that names a topic or partition more than once: a small frame must not ask for the same large answer
+/// a hundred thousand times.
+fn refuse_repeats(request: &LargeRequest) -> Result<(), ApiError> {
+    let names = match request {
+        LargeRequest::Fetch(fetch) => {
+            let places = fetch.partitions.iter().map(|entry| TopicPartition::new(entry.topic, entry.partition));
+            return distinct(places, fetch.partitions.len(), "partition");
+        }
+        LargeRequest::Metadata(metadata) => &metadata.topics,
+        LargeRequest::DescribeTopics(describe) => &describe.names,
+    };
+    names.as_ref().map_or(Ok(()), |names| distinct(names.iter(), names.len(), "topic"))
+}
+
+/// Whether `items`, of which there are `count`, are all different.
+pub(super) fn distinct<T: Eq + std::hash::Hash>(
+    items: impl Iterator<Item = T>,
+    count: usize,
+    what: &str,
+) -> Result<(), ApiError> {
+    if items.collect::<HashSet<T>>().len() == count {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::InvalidRequest, format!("a {what} is named more than once: name each once")))
+}
 
 struct Part {
     leader: Option<Addr<PartitionLeader>>,
@@ -37,7 +69,7 @@ struct Part {
 pub(super) struct FetchInWork {
     head: FrameHead,
     permit: RequestPermit,
-    room: ReplyRoom,
+    room: Option<ReplyRoom>,
     deadline: MonoTime,
     min_bytes: usize,
     parts: Vec<Part>,
@@ -84,35 +116,69 @@ impl FetchInWork {
 }
 
 impl Session {
-    pub(super) fn fetch(&mut self, head: FrameHead, body: messages::Fetch, mut permit: RequestPermit) {
-        // A fetch has nothing in its frame that is kept; one that is parked must not hold room for others' records.
+    /// Takes a request whose reply may be large: it starts when there is room for the reply.
+    pub(super) fn defer(&mut self, head: FrameHead, body: LargeRequest, mut permit: RequestPermit) {
+        if let Err(error) = refuse_repeats(&body) {
+            self.send(head, Err(error), Vec::new(), Held { permit: Some(permit), room: None });
+            return;
+        }
+        // Nothing in the frame is kept; a fetch that is parked must not hold room for others' records.
         permit.release_bytes();
-        self.deferred.push_back(DeferredFetch { head, body, permit });
+        // What a client is willing to wait counts from now, whenever there is room.
+        let deadline = match &body {
+            LargeRequest::Fetch(fetch) => self.deadline(fetch.max_wait_ms),
+            LargeRequest::Metadata(_) | LargeRequest::DescribeTopics(_) => self.now(),
+        };
+        self.deferred.push_back(Deferred { head, body, deadline, permit });
         self.start_deferred();
     }
 
-    /// Starts the fetches that have room for their replies, in order. One always has.
+    /// Starts the requests that have room for their replies, in order. One always has.
     pub(super) fn start_deferred(&mut self) {
         while let Some(next) = self.deferred.front() {
-            let need = next.body.max_bytes.min(self.settings.limits.fetch_max_bytes) as usize;
+            let need = match &next.body {
+                LargeRequest::Fetch(fetch) => fetch.max_bytes.min(self.settings.limits.fetch_max_bytes) as usize,
+                LargeRequest::Metadata(_) | LargeRequest::DescribeTopics(_) => self.listing_bytes(),
+            };
             if self.room_taken > 0 && self.room_taken + need > self.settings.limits.write_queue_bytes {
                 return;
             }
-            if let Some(fetch) = self.deferred.pop_front() {
-                self.room_taken += need;
-                self.start_fetch(fetch, need);
+            let Some(Deferred { head, body, deadline, permit }) = self.deferred.pop_front() else { return };
+            self.room_taken += need;
+            let room = ReplyRoom::new(need, self.room_to.clone());
+            match body {
+                LargeRequest::Fetch(fetch) => self.start_fetch(head, &fetch, deadline, (permit, room), need),
+                LargeRequest::Metadata(metadata) => {
+                    let reply = self.metadata(&metadata).map(ReplyBody::Metadata);
+                    self.send(head, reply, Vec::new(), Held { permit: Some(permit), room: Some(room) });
+                }
+                LargeRequest::DescribeTopics(describe) => {
+                    let reply = self.describe_topics(&describe).map(ReplyBody::DescribeTopics);
+                    self.send(head, reply, Vec::new(), Held { permit: Some(permit), room: Some(room) });
+                }
             }
         }
     }
 
-    fn start_fetch(&mut self, DeferredFetch { head, body, permit }: DeferredFetch, max_bytes: usize) {
-        let room = ReplyRoom::new(max_bytes, self.room_to.clone());
-        let deadline = self.deadline(body.max_wait_ms);
+    /// About how large a reply about all topics is.
+    fn listing_bytes(&mut self) -> usize {
+        let view = self.view();
+        BYTES_PER_TOPIC * view.image.topics.len() + BYTES_PER_PARTITION * view.partitions
+    }
+
+    fn start_fetch(
+        &mut self,
+        head: FrameHead,
+        body: &messages::Fetch,
+        deadline: MonoTime,
+        (permit, room): (RequestPermit, ReplyRoom),
+        max_bytes: usize,
+    ) {
         let share = (max_bytes / body.partitions.len().max(1)).max(MIN_SHARE_BYTES);
         let mut fetch = FetchInWork {
             head,
             permit,
-            room,
+            room: Some(room),
             deadline,
             min_bytes: (body.min_bytes as usize).min(max_bytes),
             parts: Vec::with_capacity(body.partitions.len()),
@@ -151,6 +217,11 @@ impl Session {
     /// Asks every partition that is led here and not asked already.
     fn ask(&self, id: u64, fetch: &mut FetchInWork, park: bool) {
         fetch.parked = park;
+        if park && fetch.bytes == 0 {
+            // What it will be answered with is not there yet: meanwhile the room is for others. When records come, they are
+            // few and lie in the tail cache.
+            fetch.room = None;
+        }
         let wait_until = park.then_some(fetch.deadline);
         for (item, part) in fetch.parts.iter_mut().enumerate() {
             let Some(leader) = part.leader.as_ref().filter(|_| !part.awaited) else { continue };
@@ -204,7 +275,7 @@ impl Session {
             partitions.push(Outcome::from(part.state.unwrap_or_else(unasked)));
             attachments.push(part.records);
         }
-        let held = Held { permit: Some(fetch.permit), room: Some(fetch.room) };
+        let held = Held { permit: Some(fetch.permit), room: fetch.room };
         self.send(fetch.head, Ok(ReplyBody::Fetch(FetchReply { partitions })), attachments, held);
     }
 }

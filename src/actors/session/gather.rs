@@ -1,9 +1,12 @@
 //! Requests that ask several partitions and answer once all have: produce, offsets, log descriptions.
 
+use std::sync::Arc;
+
 use actix::Addr;
 use bytes::Bytes;
 
 use super::actor::{InWork, Session};
+use super::fetch::distinct;
 use crate::actors::codec::{Held, ReplyBody, RequestPermit};
 use crate::actors::partition_leader::{Answer, DescribeLog, ListOffset, PartitionLeader, Produce};
 use crate::actors::send::post;
@@ -67,7 +70,7 @@ impl Session {
         head: FrameHead,
         request: messages::Produce,
         attachments: Vec<Bytes>,
-        permit: RequestPermit,
+        mut permit: RequestPermit,
     ) {
         let messages::Produce { acks, timeout_ms, partitions } = request;
         if partitions.len() != attachments.len() {
@@ -81,16 +84,21 @@ impl Session {
             return;
         }
         let kind = if acks == Acks::None { Kind::ProduceUnanswered } else { Kind::Produce };
-        // Without a reply the bytes still have to be accounted for until they are written.
+        // Without a reply the request still counts as one in flight until it is written.
         let acks = if acks == Acks::None { Acks::Leader } else { acks };
         let (id, deadline) = (self.next_request(), self.deadline(timeout_ms));
+        // The room of the frame goes with its batches: it is taken until they are written, whether anybody still waits.
+        let frame_room = permit.take_room().map(Arc::new);
         let mut gather = Gather::new(kind, head, permit, partitions.len());
+        let frame_bytes: usize = attachments.iter().map(Bytes::len).sum();
         for (item, (entry, bytes)) in partitions.into_iter().zip(attachments).enumerate() {
+            // A batch may be kept for long in the tail cache. It must not keep a much larger frame alive.
+            let bytes = if bytes.len() * 2 < frame_bytes { Bytes::copy_from_slice(&bytes) } else { bytes };
             match self.batch_for(&entry, bytes) {
                 Ok((leader, batch)) => {
                     let reply = self.reply_to(id, item);
-                    let (leader_epoch, owner) = (entry.leader_epoch, self.owner);
-                    post(&leader, Produce { batch, leader_epoch, acks, deadline, owner, reply });
+                    let (leader_epoch, owner, room) = (entry.leader_epoch, self.owner, frame_room.clone());
+                    post(&leader, Produce { batch, room, leader_epoch, acks, deadline, owner, reply });
                     gather.asked.push(leader);
                 }
                 Err(error) => gather.put(item, Err(error)),
@@ -111,6 +119,11 @@ impl Session {
     }
 
     pub(super) fn list_offsets(&mut self, head: FrameHead, request: &messages::ListOffsets, permit: RequestPermit) {
+        let places = request.partitions.iter().map(|entry| (entry.topic, entry.partition, i64::from(entry.at)));
+        if let Err(error) = distinct(places, request.partitions.len(), "place") {
+            self.send(head, Err(error), Vec::new(), Held { permit: Some(permit), room: None });
+            return;
+        }
         let id = self.next_request();
         let mut gather = Gather::new(Kind::ListOffsets, head, permit, request.partitions.len());
         for (item, entry) in request.partitions.iter().enumerate() {
@@ -127,6 +140,10 @@ impl Session {
     }
 
     pub(super) fn describe_logs(&mut self, head: FrameHead, request: &messages::DescribeLogs, permit: RequestPermit) {
+        if let Err(error) = distinct(request.partitions.iter(), request.partitions.len(), "partition") {
+            self.send(head, Err(error), Vec::new(), Held { permit: Some(permit), room: None });
+            return;
+        }
         let id = self.next_request();
         let mut gather = Gather::new(Kind::DescribeLogs, head, permit, request.partitions.len());
         for (item, (topic, partition)) in request.partitions.iter().enumerate() {

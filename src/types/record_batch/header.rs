@@ -28,6 +28,14 @@ pub enum BatchError {
         /// Bytes there should be.
         need: usize,
     },
+    /// More bytes than the header says, where one batch is expected.
+    #[error("{extra} bytes follow the batch of {length}: send one batch for each partition named")]
+    TrailingBytes {
+        /// Bytes of the batch.
+        length: usize,
+        /// Bytes after it.
+        extra: usize,
+    },
     /// The length field does not fit a batch.
     #[error("the batch's length field says {length}, which no batch can have")]
     InvalidLength {
@@ -267,10 +275,14 @@ impl BatchHeader {
     /// Checks the checksum. `batch` is the whole batch, header first, and nothing after it.
     ///
     /// # Errors
-    /// [`BatchError::WrongChecksum`], or [`BatchError::Truncated`] when `batch` is not the whole.
+    /// [`BatchError::WrongChecksum`]; [`BatchError::Truncated`] or [`BatchError::TrailingBytes`] when `batch` is not the whole.
     pub fn verify_checksum(&self, batch: &[u8]) -> Result<(), BatchError> {
-        if batch.len() != self.total_bytes() {
-            return Err(BatchError::Truncated { have: batch.len(), need: self.total_bytes() });
+        let length = self.total_bytes();
+        if batch.len() < length {
+            return Err(BatchError::Truncated { have: batch.len(), need: length });
+        }
+        if batch.len() > length {
+            return Err(BatchError::TrailingBytes { length, extra: batch.len() - length });
         }
         let computed = crc32c(&batch[CHECKSUMMED_FROM..]);
         if computed == self.crc { Ok(()) } else { Err(BatchError::WrongChecksum { stored: self.crc, computed }) }

@@ -1,207 +1,39 @@
-//! The node: reads nothing, decides nothing, wires everything and ends it in order.
-//!
-//! ```text
-//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers, opens its replicas
-//!           ─► declared topics ─► connections are accepted ─► ready
-//!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
-//!           ─► clean-stop marker ─► threads
-//! ```
+//! Starting a node, serving its connections, and ending it: each in its order.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
-use super::codec::{CodecSettings, serve};
-use super::controller::{
-    CloseController, Controller, CreateTopics, MetadataLog, MetadataLogError, RegisterBroker, Subscribe,
-};
-use super::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
-use super::send::post;
-use super::session::{Session, SessionSettings};
-use super::threads::Threads;
-use crate::config::topics_file::{self, TopicsFileError};
-use crate::config::{ConfigError, NodeConfig, Role};
+use super::{NodeError, Ready};
+use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
+use crate::actors::codec::{CodecSettings, serve};
+use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
+use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::send::post;
+use crate::actors::session::{Session, SessionSettings};
+use crate::actors::threads::Threads;
+use crate::config::topics_file;
+use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
-use crate::net::{BindError, ByteBudget, ConnectionGate, Listener, NetLimits};
+use crate::net::{ByteBudget, ConnectionGate, Listener, NetLimits};
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::NewTopic;
-use crate::protocol::{ApiError, ErrorCode};
-use crate::storage::data_dir::{DataDir, DataDirError, DirectoryLock, lock_directory};
-use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
+use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
 use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
 
-/// Why a node did not start, or did not stop as it should. Each is one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The listener.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The metadata.
-    #[error(transparent)]
-    Metadata(#[from] MetadataLogError),
-    /// The topics file.
-    #[error(transparent)]
-    TopicsFile(#[from] TopicsFileError),
-    /// A declared topic could not be created.
-    #[error("topic '{name}' of {} could not be created: {cause}", file.display())]
-    DeclaredTopic {
-        /// The topic.
-        name: String,
-        /// The topics file.
-        file: PathBuf,
-        /// Why not.
-        cause: ApiError,
-    },
-    /// A node that is not both controller and broker.
-    #[error(
-        "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served"
-    )]
-    Roles,
-    /// The controller refused or failed.
-    #[error("the controller could not register this broker: {0}")]
-    Register(ApiError),
-    /// An operation of the operating system.
-    #[error("{what}: {cause}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// The node's own threads are gone.
-    #[error("the node ended unexpectedly: see its log")]
-    Ended,
-    /// Something could not be closed: the next start recovers it.
-    #[error("the node stopped, but not cleanly: {0}; the next start recovers from its log")]
-    Unclean(String),
-}
-
-/// What a node says about itself once it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// Where the native protocol is served.
-    pub native: SocketAddr,
-    /// The data directory.
-    pub data_dir: PathBuf,
-    /// The metadata at that moment.
-    pub cluster: String,
-    /// How many topics there are.
-    pub topics: usize,
-    /// What the topics file changed, in words.
-    pub declared: Vec<String>,
-}
-
-/// A node that runs on threads of its own.
-#[derive(Debug)]
-pub struct RunningNode {
-    ready: Ready,
-    stop: mpsc::Sender<()>,
-    ended: oneshot::Receiver<()>,
-    thread: JoinHandle<Result<(), NodeError>>,
-}
-
-impl RunningNode {
-    /// Starts a node and returns once it serves. Blocks meanwhile.
-    ///
-    /// # Errors
-    /// [`NodeError`] says what stands against it.
-    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::start_on(Arc::new(RealDisk), config)
-    }
-
-    /// Like [`RunningNode::start`], on another disk than the operating system's.
-    ///
-    /// # Errors
-    /// As [`RunningNode::start`].
-    pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
-        config.validate()?;
-        let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
-        let (ended_sender, ended) = oneshot::channel();
-        let (stop, stop_requests) = mpsc::channel(1);
-        let run = move || {
-            let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
-            // Whoever started the node may be gone.
-            let _ = ended_sender.send(());
-            result
-        };
-        let thread = std::thread::Builder::new()
-            .name("node".to_owned())
-            .spawn(run)
-            .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
-        match ready.recv() {
-            Ok(ready) => Ok(Self { ready, stop, ended, thread }),
-            Err(_) => Err(result_of(thread).err().unwrap_or(NodeError::Ended)),
-        }
-    }
-
-    /// What it said when it was ready.
-    #[must_use]
-    pub fn ready(&self) -> &Ready {
-        &self.ready
-    }
-
-    /// Waits until the node has ended by itself, which is an error, or `signal` has come, which stops it.
-    ///
-    /// # Errors
-    /// [`NodeError`] when it did not stop cleanly.
-    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { stop, mut ended, thread, .. } = self;
-        tokio::select! {
-            _ = &mut ended => return result_of(thread).and(Err(NodeError::Ended)),
-            () = signal => {}
-        }
-        // The node may have ended meanwhile; its result says so.
-        let _ = stop.send(()).await;
-        let _ = ended.await;
-        result_of(thread)
-    }
-
-    /// Stops the node. Blocks until it has stopped.
-    ///
-    /// # Errors
-    /// [`NodeError`] when it did not stop cleanly.
-    pub fn stop(self) -> Result<(), NodeError> {
-        // As above.
-        let _ = self.stop.try_send(());
-        result_of(self.thread)
-    }
-}
-
-fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {
-    thread.join().unwrap_or(Err(NodeError::Ended))
-}
-
-async fn live(
-    disk: Arc<dyn Disk>,
-    config: NodeConfig,
-    ready: &std::sync::mpsc::SyncSender<Ready>,
-    mut stop: mpsc::Receiver<()>,
-) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config).await?;
-    let said = node.announce()?;
-    let _ = ready.send(said);
-    node.serve_until(&mut stop).await
-}
-
-struct Node {
+pub(super) struct Node {
     config: Arc<NodeConfig>,
     directory: Arc<DataDir>,
     _lock: DirectoryLock,
@@ -217,7 +49,7 @@ struct Node {
 }
 
 impl Node {
-    async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -237,6 +69,7 @@ impl Node {
         let cluster = directory.meta().cluster;
         let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
+            partitions: 0,
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
@@ -255,6 +88,7 @@ impl Node {
                 reads: ReadBudget::new(config.limits.node_bytes_in_flight),
             },
             core: threads.core(),
+            topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
             view: view_sender,
         })
@@ -292,7 +126,7 @@ impl Node {
         })
     }
 
-    fn announce(&self) -> Result<Ready, NodeError> {
+    pub(super) fn announce(&self) -> Result<Ready, NodeError> {
         let view = self.view.borrow();
         Ok(Ready {
             native: local_address(&self.listener)?,
@@ -303,7 +137,7 @@ impl Node {
         })
     }
 
-    async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
+    pub(super) async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
         let owners = AtomicU64::new(0);
         loop {
             let connection = tokio::select! {
@@ -330,14 +164,15 @@ impl Node {
     async fn shut_down(self) -> Result<(), NodeError> {
         let Self { directory, epoch, controller, broker, threads, listener, .. } = self;
         drop(listener);
-        let mut problems = broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]);
+        // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
+        let mut problems = match controller.send(CloseController).await {
+            Ok(Ok(())) => Vec::new(),
+            Ok(Err(problem)) => vec![problem],
+            Err(error) => vec![error.to_string()],
+        };
+        problems.extend(broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]));
         // The replies to what was just written are on their way through codecs and sockets.
         tokio::time::sleep(LAST_REPLIES).await;
-        match controller.send(CloseController).await {
-            Ok(Ok(())) => {}
-            Ok(Err(problem)) => problems.push(problem),
-            Err(error) => problems.push(error.to_string()),
-        }
         if problems.is_empty()
             && let Err(error) = directory.mark_clean_stop(epoch)
         {
@@ -465,65 +300,4 @@ async fn declare_topics(
         }
     }
     Ok(said)
-}
-
-/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once.
-///
-/// # Errors
-/// [`NodeError`] when it could not start, or did not stop cleanly.
-pub fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let io = |what: &str, cause| NodeError::Io { what: what.to_owned(), cause };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| io("cannot start the runtime", cause))?;
-    // From here on a signal waits for the node to be up: it must not tear a start apart.
-    let mut signals = {
-        let _inside = runtime.enter();
-        Signals::listen().map_err(|cause| io("cannot listen for signals", cause))?
-    };
-    let node = RunningNode::start(config)?;
-    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
-    let (data, plural) = (data_dir.display(), if *topics == 1 { "" } else { "s" });
-    let ready =
-        format!("ready: native protocol at {native}, data in {data}, cluster {cluster}, {topics} topic{plural}");
-    let said = declared.iter().chain([&ready]).map(|line| format!("{line}\n")).collect::<String>();
-    // A node serves although nobody reads what it says.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
-    runtime.block_on(async move {
-        let (stop, stopping) = oneshot::channel();
-        let watch = async move {
-            signals.next().await;
-            tracing::info!("stopping: what was accepted is being written; a second signal ends the process at once");
-            let _ = stop.send(());
-            signals.next().await;
-            std::process::exit(130);
-        };
-        let stopped = node.run_until(async {
-            let _ = stopping.await;
-        });
-        tokio::select! {
-            result = stopped => result,
-            () = watch => Err(NodeError::Ended),
-        }
-    })
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -6,104 +6,21 @@
 //!
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
+mod records;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionIndex, ProducerId,
-    TopicConfigOverrides, TopicId, TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId, TopicName,
+    TopicPartition,
 };
 
-/// The version of the record format, raised when older software could not apply what newer software writes.
-pub const FEATURE_LEVEL: u16 = 1;
-
-/// One change of the metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MetadataRecord {
-    /// The first record of every log: what all that follow need of the software.
-    FeatureLevel {
-        /// See [`FEATURE_LEVEL`].
-        level: u16,
-    },
-    /// A broker came (back). Fenced until [`MetadataRecord::BrokerUnfenced`]; it leads nothing from here on.
-    BrokerRegistered(BrokerRegistration),
-    /// A broker may lead and join in-sync sets.
-    BrokerUnfenced {
-        /// The broker.
-        node: NodeId,
-        /// The registration that is meant.
-        epoch: BrokerEpoch,
-    },
-    /// A topic came to be.
-    TopicCreated {
-        /// Its identity.
-        topic: TopicId,
-        /// Its name.
-        name: TopicName,
-        /// The replicas of each partition, the preferred leader first.
-        replicas: Vec<Vec<NodeId>>,
-        /// Its settings.
-        config: TopicConfigOverrides,
-    },
-    /// A topic's settings changed.
-    TopicConfigChanged {
-        /// The topic.
-        topic: TopicId,
-        /// All its settings from here on.
-        config: TopicConfigOverrides,
-    },
-    /// A topic is gone. Its id stays as a tombstone until its files are gone too.
-    TopicDeleted {
-        /// The topic.
-        topic: TopicId,
-    },
-    /// No broker holds files of a deleted topic any more.
-    TombstoneCleared {
-        /// The topic.
-        topic: TopicId,
-    },
-    /// A partition has another leader or in-sync set.
-    PartitionChanged {
-        /// The partition.
-        partition: TopicPartition,
-        /// The leader from here on.
-        leader: Option<NodeId>,
-        /// Its epoch: one more than before for every election.
-        leader_epoch: LeaderEpoch,
-        /// The in-sync set from here on.
-        in_sync: Vec<NodeId>,
-        /// The partition epoch that this change expects to find.
-        expected_partition_epoch: u32,
-    },
-    /// Producer ids below this have been handed out.
-    ProducerIdsReserved {
-        /// The first that has not.
-        next: ProducerId,
-    },
-}
-
-/// A broker as it registered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrokerRegistration {
-    /// The broker.
-    pub node: NodeId,
-    /// This registration: higher than any before it.
-    pub epoch: BrokerEpoch,
-    /// The run of its process.
-    pub incarnation: IncarnationId,
-    /// Its data directory.
-    pub directory: DirectoryId,
-    /// The advertised host.
-    pub host: String,
-    /// The advertised port.
-    pub port: u16,
-    /// Its rack.
-    pub rack: Option<String>,
-    /// Its software version.
-    pub software: String,
-}
+pub use records::{BrokerRegistration, FEATURE_LEVEL, MetadataRecord};
 
 /// A broker in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +57,8 @@ pub struct TopicImage {
     pub config: TopicConfigOverrides,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionImage>,
+    /// The brokers that have had all their replicas of it on disk.
+    pub opened: BTreeSet<NodeId>,
 }
 
 /// The whole metadata at one index of the metadata log. Cheap to clone: topics are shared.
@@ -272,6 +191,10 @@ impl ClusterImage {
             MetadataRecord::TopicCreated { topic, name, replicas, config } => {
                 self.create_topic(*topic, name, replicas, config)
             }
+            MetadataRecord::TopicOpened { topic, node } => {
+                self.topic_mut(*topic)?.opened.insert(*node);
+                Ok(())
+            }
             MetadataRecord::TopicConfigChanged { topic, config } => {
                 self.topic_mut(*topic)?.config = config.clone();
                 Ok(())
@@ -358,8 +281,13 @@ impl ClusterImage {
             in_sync: replicas.clone(),
             partition_epoch: 0,
         });
-        let image =
-            TopicImage { id: topic, name: name.clone(), config: config.clone(), partitions: partitions.collect() };
+        let image = TopicImage {
+            id: topic,
+            name: name.clone(),
+            config: config.clone(),
+            partitions: partitions.collect(),
+            opened: BTreeSet::new(),
+        };
         self.topic_ids.insert(name.clone(), topic);
         self.topics.insert(topic, Arc::new(image));
         Ok(())
@@ -395,7 +323,3 @@ impl ClusterImage {
         self.topics.get_mut(&topic).map(Arc::make_mut).ok_or(ApplyError::UnknownTopic { topic })
     }
 }
-
-#[cfg(test)]
-#[path = "metadata_tests.rs"]
-mod tests;

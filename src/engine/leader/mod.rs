@@ -10,7 +10,12 @@
 //! from the high watermark, and consumers are given nothing beyond it. A duplicate is answered only when the watermark
 //! has passed the original.
 
-use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+mod events;
+mod queries;
+#[cfg(test)]
+mod tests;
+
+use crate::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::BatchHeader;
 use crate::types::{FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TimestampMs, TimestampType, TopicConfig};
@@ -18,109 +23,7 @@ use crate::types::{FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, Timestamp
 use super::cursors::Cursors;
 use super::producer_state::{ProducerTable, Verdict};
 use super::waiters::{OwnerId, Waiter, WaiterQueue};
-
-/// A batch that wants to be appended. The engine sees its header only.
-#[derive(Clone, Debug)]
-pub struct ProduceEvent<R> {
-    /// The header, checksum already verified.
-    pub header: BatchHeader,
-    /// The size of the whole batch in bytes.
-    pub batch_bytes: usize,
-    /// The epoch that the client believes in.
-    pub leader_epoch: Option<LeaderEpoch>,
-    /// When to answer.
-    pub acks: Acks,
-    /// When to give up waiting.
-    pub deadline: MonoTime,
-    /// The wall clock, for log-append time.
-    pub wall: TimestampMs,
-    /// Who asks.
-    pub owner: OwnerId,
-    /// How to answer.
-    pub reply: R,
-}
-
-/// A wish to read.
-#[derive(Clone, Debug)]
-pub struct FetchEvent<R> {
-    /// The first offset wanted.
-    pub offset: Offset,
-    /// About how many bytes.
-    pub max_bytes: usize,
-    /// The epoch that the client believes in.
-    pub leader_epoch: Option<LeaderEpoch>,
-    /// Until when to wait for a record; `None` answers at once.
-    pub wait_until: Option<MonoTime>,
-    /// Who asks.
-    pub owner: OwnerId,
-    /// How to answer.
-    pub reply: R,
-}
-
-/// What to read from the log on behalf of a fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadRange {
-    /// The first offset wanted.
-    pub from: Offset,
-    /// Nothing at or beyond this.
-    pub upper_exclusive: Offset,
-    /// About how many bytes.
-    pub max_bytes: usize,
-}
-
-/// What the actor has to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command<R> {
-    /// Stamp the batch of the event at hand and pass it to the log writer.
-    Append {
-        /// The offset of its first record.
-        base_offset: Offset,
-        /// The current epoch.
-        leader_epoch: LeaderEpoch,
-        /// The time to stamp, with log-append time.
-        append_time: Option<TimestampMs>,
-    },
-    /// Answer a produce request.
-    Produced {
-        /// How.
-        reply: R,
-        /// With what.
-        result: Result<ProducedBatch, ApiError>,
-    },
-    /// Read records and answer a fetch with them and with `state`.
-    Read {
-        /// How.
-        reply: R,
-        /// What to read.
-        range: ReadRange,
-        /// The partition's state for the answer.
-        state: FetchedPartition,
-    },
-    /// Answer a fetch without records.
-    Fetched {
-        /// How.
-        reply: R,
-        /// With what.
-        result: Result<FetchedPartition, ApiError>,
-    },
-    /// Have the log writer store this producer snapshot, after the appends that went before.
-    SnapshotProducers {
-        /// The end offset that it describes.
-        at: Offset,
-        /// See [`ProducerTable::to_snapshot`].
-        payload: Vec<u8>,
-    },
-}
-
-/// The commands of one event, in the order in which they are to be carried out.
-#[derive(Debug)]
-pub struct Output<R>(pub Vec<Command<R>>);
-
-impl<R> Default for Output<R> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
+pub use events::{Command, FetchEvent, Output, ProduceEvent, ReadRange};
 
 #[derive(Debug)]
 struct ParkedFetch<R> {
@@ -391,32 +294,6 @@ impl<R> LeaderEngine<R> {
         ))
     }
 
-    /// A look-up by position. `None` for one by time, which has to read the log.
-    #[must_use]
-    pub fn on_list_offsets(&self, at: OffsetAt) -> Option<ListedOffset> {
-        let offset = match at {
-            OffsetAt::Earliest => self.cursors.log_start(),
-            OffsetAt::Latest => self.cursors.high_watermark(),
-            OffsetAt::MaxTimestamp | OffsetAt::Timestamp(_) => return None,
-        };
-        Some(ListedOffset { offset: Some(offset), timestamp: None, leader_epoch: self.leadership.epoch })
-    }
-
-    /// What the log holds; the shell adds what only the files know.
-    #[must_use]
-    pub fn describe(&self, size_bytes: u64, segments: u32, damaged: Vec<(Offset, Offset)>) -> LogDescription {
-        LogDescription {
-            log_start_offset: self.cursors.log_start(),
-            high_watermark: self.cursors.high_watermark(),
-            durable_end_offset: self.cursors.durable_end(),
-            log_end_offset: self.cursors.written_end(),
-            size_bytes,
-            segments,
-            leader_epoch: self.leadership.epoch,
-            damaged,
-        }
-    }
-
     /// Records below `to` are gone: by retention or on request.
     pub fn on_log_start(&mut self, to: Offset, out: &mut Output<R>) {
         if !self.cursors.drop_before(to) {
@@ -513,7 +390,3 @@ fn timed_out() -> ApiError {
         "the records were appended but not committed within the request's timeout: a retry of an idempotent producer is safe",
     )
 }
-
-#[cfg(test)]
-#[path = "leader_tests.rs"]
-mod tests;

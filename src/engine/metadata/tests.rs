@@ -1,6 +1,7 @@
 //! `apply`: what changes the image, and what is refused without a trace.
 
 use super::*;
+use crate::types::{DirectoryId, IncarnationId};
 use uuid::Uuid;
 
 pub fn registration(node: u32, epoch: u64) -> BrokerRegistration {

@@ -1,0 +1,121 @@
+//! What a broker does beside following the metadata: deleted files, forgotten directories, the free space.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::{AsyncContext, Context, Handler};
+
+use super::actor::Broker;
+use super::messages::{DirectoryListed, DiskSpaceSeen, OpenedReplica, ReplicaDeleted};
+use super::replicas::name_of;
+use crate::actors::partition_leader::SetDiskSpace;
+use crate::actors::send::post;
+use crate::actors::threads::Lane;
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::{TopicId, TopicPartition};
+
+impl Broker {
+    pub(super) fn disk_full_error(&self) -> ApiError {
+        let (least, root) = (self.settings.partitions.storage.min_free_bytes, self.settings.directory.root().display());
+        ApiError::new(
+            ErrorCode::DiskFull,
+            format!(
+                "less than storage.min_free_bytes ({least}) is free under {root}: delete topics, lower retention or add space"
+            ),
+        )
+    }
+
+    /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
+    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &Context<Self>) {
+        let unknown = found.into_iter().filter(|(partition, _)| self.image.partition(*partition).is_none());
+        let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
+        for (partition, path) in unknown.collect::<Vec<_>>() {
+            let name = name_of(&path);
+            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+            if self.image.tombstones.contains(&partition.topic) {
+                tombstones.remove(&partition.topic);
+                *self.deleting.entry(partition.topic).or_default() += 1;
+                self.settings.partitions.disk.run(Lane::Background, move || {
+                    post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
+                });
+            } else {
+                tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
+                self.settings.partitions.disk.run(Lane::Background, move || {
+                    if let Err(error) = directory.quarantine(&name) {
+                        tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
+                    }
+                });
+            }
+        }
+        for topic in tombstones {
+            self.topic_is_gone_if_done(topic);
+        }
+    }
+
+    pub(super) fn list_directory(&self, ctx: &Context<Self>) {
+        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+        self.settings
+            .partitions
+            .disk
+            .run(Lane::Background, move || post(&home, DirectoryListed(directory.partitions())));
+    }
+}
+
+/// Says what recovery found, where there is anything to say.
+pub(super) fn report(partition: TopicPartition, opened: &OpenedReplica) {
+    let Some(report) = &opened.report else { return };
+    if let Some(cut) = &report.cut {
+        tracing::warn!(%partition, ?cut, "a torn tail was cut off after an unclean stop");
+    }
+    if !report.damaged.is_empty() {
+        tracing::error!(%partition, damaged = ?report.damaged, "records are damaged on this disk and will not be served");
+    }
+    tracing::debug!(%partition, clean = report.clean, scanned_bytes = report.scanned_bytes, "opened");
+}
+
+impl Handler<DirectoryListed> for Broker {
+    type Result = ();
+    fn handle(&mut self, DirectoryListed(listed): DirectoryListed, ctx: &mut Self::Context) {
+        match listed {
+            Ok(found) => self.tidy(found, ctx),
+            Err(error) => tracing::warn!(%error, "the data directory could not be listed"),
+        }
+    }
+}
+
+impl Handler<DiskSpaceSeen> for Broker {
+    type Result = ();
+    fn handle(&mut self, DiskSpaceSeen(free): DiskSpaceSeen, _: &mut Self::Context) {
+        let Ok(free) = free.inspect_err(|error| tracing::warn!(%error, "the free space could not be read")) else {
+            return;
+        };
+        let full = free < self.settings.partitions.storage.min_free_bytes;
+        if full == self.disk_is_full {
+            return;
+        }
+        self.disk_is_full = full;
+        let refusing = full.then(|| self.disk_full_error());
+        match &refusing {
+            Some(cause) => tracing::error!(free_bytes = free, %cause, "appends are refused until there is space"),
+            None => tracing::info!(free_bytes = free, "there is space again: appends are accepted"),
+        }
+        self.leaders().for_each(|leader| post(leader, SetDiskSpace(refusing.clone())));
+    }
+}
+
+impl Handler<ReplicaDeleted> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaDeleted { partition, result }: ReplicaDeleted, _: &mut Self::Context) {
+        match result {
+            Ok(()) => {
+                if let Some(left) = self.deleting.get_mut(&partition.topic) {
+                    *left = left.saturating_sub(1);
+                }
+                self.topic_is_gone_if_done(partition.topic);
+            }
+            // The count never reaches zero, the tombstone stays, and the next start tries again.
+            Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the leader's engine is told, and what it commands.
+
+use crate::protocol::ApiError;
+use crate::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
+use crate::types::record_batch::BatchHeader;
+use crate::types::{LeaderEpoch, MonoTime, Offset, TimestampMs};
+
+use crate::engine::waiters::OwnerId;
+
+/// A batch that wants to be appended. The engine sees its header only.
+#[derive(Clone, Debug)]
+pub struct ProduceEvent<R> {
+    /// The header, checksum already verified.
+    pub header: BatchHeader,
+    /// The size of the whole batch in bytes.
+    pub batch_bytes: usize,
+    /// The epoch that the client believes in.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// When to answer.
+    pub acks: Acks,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
+    /// The wall clock, for log-append time.
+    pub wall: TimestampMs,
+    /// Who asks.
+    pub owner: OwnerId,
+    /// How to answer.
+    pub reply: R,
+}
+
+/// A wish to read.
+#[derive(Clone, Debug)]
+pub struct FetchEvent<R> {
+    /// The first offset wanted.
+    pub offset: Offset,
+    /// About how many bytes.
+    pub max_bytes: usize,
+    /// The epoch that the client believes in.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// Until when to wait for a record; `None` answers at once.
+    pub wait_until: Option<MonoTime>,
+    /// Who asks.
+    pub owner: OwnerId,
+    /// How to answer.
+    pub reply: R,
+}
+
+/// What to read from the log on behalf of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRange {
+    /// The first offset wanted.
+    pub from: Offset,
+    /// Nothing at or beyond this.
+    pub upper_exclusive: Offset,
+    /// About how many bytes.
+    pub max_bytes: usize,
+}
+
+/// What the actor has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command<R> {
+    /// Stamp the batch of the event at hand and pass it to the log writer.
+    Append {
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// The current epoch.
+        leader_epoch: LeaderEpoch,
+        /// The time to stamp, with log-append time.
+        append_time: Option<TimestampMs>,
+    },
+    /// Answer a produce request.
+    Produced {
+        /// How.
+        reply: R,
+        /// With what.
+        result: Result<ProducedBatch, ApiError>,
+    },
+    /// Read records and answer a fetch with them and with `state`.
+    Read {
+        /// How.
+        reply: R,
+        /// What to read.
+        range: ReadRange,
+        /// The partition's state for the answer.
+        state: FetchedPartition,
+    },
+    /// Answer a fetch without records.
+    Fetched {
+        /// How.
+        reply: R,
+        /// With what.
+        result: Result<FetchedPartition, ApiError>,
+    },
+    /// Have the log writer store this producer snapshot, after the appends that went before.
+    SnapshotProducers {
+        /// The end offset that it describes.
+        at: Offset,
+        /// See [`ProducerTable::to_snapshot`].
+        payload: Vec<u8>,
+    },
+}
+
+/// The commands of one event, in the order in which they are to be carried out.
+#[derive(Debug)]
+pub struct Output<R>(pub Vec<Command<R>>);
+
+impl<R> Default for Output<R> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
