@@ -144,10 +144,11 @@ async fn open(connect: &ConnectArgs, args: &ConsumeArgs, client_id: &str) -> Res
     let client = super::connect(connect, client_id).await?;
     let mut consumer = client.consumer(ConsumerConfig::default()).await?;
     let partitions = (!args.partition.is_empty()).then(|| args.partition.clone());
-    consumer.assign(&args.topic, partitions, start(args)).await?;
+    // Before reading starts: it would start elsewhere.
     if let StartAt::Offset(from) = start(args) {
         check_not_beyond_the_end(&consumer, args, from).await?;
     }
+    consumer.assign(&args.topic, partitions, start(args)).await?;
     Ok(consumer)
 }
 
