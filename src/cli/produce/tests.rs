@@ -201,3 +201,18 @@ async fn a_load_sends_rising_numbers_from_each_producer() {
     let rising: Vec<u64> = (1..=20).collect();
     assert_eq!(numbers, ["user1", "user2", "user3"].map(|key| (Bytes::from(key), rising.clone())).into());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_ctrl_c_what_was_read_is_sent_and_nothing_more_is_read() {
+    let (broker, args, producer) = start(&[]).await;
+    let (counters, (sender, stop)) = (Arc::default(), Stop::by_hand());
+    sender.send(true).expect("listened to");
+    let (reader, portions) = mpsc::channel(4);
+    for lines in [["a", "b"], ["c", "d"]] {
+        reader.send(Portion::Records(lines.map(Bytes::from).into())).await.expect("there is room");
+    }
+    let ending = send_portions(producer, portions, &args, &stop, &counters).await;
+    assert!(ending.first_failure.is_none() && ending.fatal.is_none());
+    assert_eq!((written(&broker), counted(&counters)), (["a", "b", "c", "d"].map(Bytes::from).to_vec(), (4, 0)));
+    assert!(reader.is_closed());
+}
