@@ -8,6 +8,8 @@
 //! ```
 
 use std::error::Error;
+use std::pin::pin;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use callboard::client::{Client, ClientConfig, ClientError, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
@@ -17,18 +19,28 @@ const TOPIC: &str = "rides";
 const USAGE: &str = "usage: ride_driver drive|ride NAME [HOST:PORT]";
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (role, name) = match arguments.as_slice() {
-        [role, name, ..] => (role.as_str(), name.as_str()),
+        [role, name, ..] if role == "drive" || role == "ride" => (role.as_str(), name.as_str()),
         _ => return Err(USAGE.into()),
     };
     let address = arguments.get(2).map_or("127.0.0.1:9644", String::as_str);
     let client = Client::connect(ClientConfig::new(address).client_id("ride_driver")).await?;
-    match role {
-        "drive" => drive(&client, name).await?,
-        "ride" => ride(&client, name).await?,
-        _ => return Err(USAGE.into()),
+    if role == "drive" {
+        drive(&client, name).await?;
+    } else {
+        ride(&client, name).await?;
     }
     Ok(())
 }
@@ -39,10 +51,13 @@ async fn drive(client: &Client, name: &str) -> Result<(), ClientError> {
     let producer = client.producer(ProducerConfig::default()).await?;
     let mut interval = tokio::time::interval(Duration::from_millis(200));
     let (mut latitude, mut longitude) = (52.52, 13.405);
+    // One listener for the whole loop: a new one each time round would miss the Ctrl-C that comes while a record is sent.
+    let mut ctrl_c = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
+            biased;
+            _ = &mut ctrl_c => break,
             _ = interval.tick() => {}
-            _ = tokio::signal::ctrl_c() => break,
         }
         latitude += (fastrand::f64() - 0.5) / 1_000.0;
         longitude += (fastrand::f64() - 0.5) / 1_000.0;
@@ -50,7 +65,8 @@ async fn drive(client: &Client, name: &str) -> Result<(), ClientError> {
         let delivery = producer.send(OutgoingRecord::to(TOPIC).key(name.to_owned()).value(position.clone())).await?;
         // Waiting for each is simple and safe. Who sends thousands a second collects the deliveries instead.
         let sent = delivery.await?;
-        println!("{name} is at {position} (partition {}, offset {:?})", sent.partition, sent.offset);
+        let offset = sent.offset.map(|offset| offset.to_string()).unwrap_or_default();
+        println!("{name} is at {position} (partition {}, offset {offset})", sent.partition);
     }
     producer.close().await
 }
@@ -61,10 +77,12 @@ async fn ride(client: &Client, name: &str) -> Result<(), ClientError> {
     let mut consumer = client.consumer(ConsumerConfig::default()).await?;
     consumer.assign(TOPIC, None, StartAt::Latest).await?;
     println!("waiting for {name}");
+    let mut ctrl_c = pin!(tokio::signal::ctrl_c());
     loop {
         let record = tokio::select! {
+            biased;
+            _ = &mut ctrl_c => return Ok(()),
             record = consumer.recv() => record?,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         if record.key.as_deref() == Some(name.as_bytes()) {
             let position = record.value.unwrap_or_default();

@@ -45,7 +45,8 @@ pub fn run(command: &LogCommand, json: bool) -> Result<(), CliError> {
     let first = report.problems.first().or(report.index_problems.first()).map(problem_text).unwrap_or_default();
     let count = (report.problems.len() + report.index_problems.len()) as u64 + report.unlisted_problems;
     let problems = counted(count, "problem");
-    Err(CliError::Failed(format!("{problems} in {}; the first one: {first}", directory.display())))
+    let first_one = if count == 1 { "" } else { "the first one: " };
+    Err(CliError::Failed(format!("{problems} in {}: {first_one}{first}", directory.display())))
 }
 
 /// A directory that is not there or is no partition's is a slip of the hand, not a damaged log.

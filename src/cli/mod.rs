@@ -25,6 +25,7 @@ pub mod produce;
 pub mod progress;
 pub mod stop;
 pub mod topic;
+pub mod warnings;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ pub fn consumer_main() -> ExitCode {
 }
 
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    warnings::show();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(command);

@@ -18,7 +18,11 @@ fn a_partition_is_read_while_the_node_runs_and_after_it_stopped() {
     let cluster = node.callboard(&["cluster", "describe", "--json"]).json();
     let cluster = cluster["cluster_id"].as_str().expect("an id").to_owned();
     let to = ["--topic", "t", "--partition", "1"];
-    node.produce(b"k:one\nplain\n", &[&to[..], &["--key-separator", ":", "--header", "h=1"]].concat()).quietly();
+    node.produce(
+        b"k:one\nplain\n",
+        &[&to[..], &["--key-separator", ":", "--header", "h=1", "--linger", "1s"]].concat(),
+    )
+    .quietly();
     node.produce(b"three\n", &[&to[..], &["--compression", "zstd"]].concat()).quietly();
     let directories = node.partitions("t");
     let (empty, full) = (directories[0].to_str().expect("text"), directories[1].to_str().expect("text"));

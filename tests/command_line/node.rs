@@ -78,7 +78,7 @@ fn a_wrong_setting_is_one_line_that_names_the_nearest_key() {
             "--set limits.max_topics=many: limits.max_topics = many is not valid: give 1 to 1000000".to_owned(),
         ),
         (
-            refused(&data, &["node.roles=[\"broker\"]"]),
+            refused(&data, &["node.roles=broker"]),
             "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served".to_owned(),
         ),
         (with_file(&misspelt), format!("{misspelt}:2: there is no key \"limits.max_topic\"; did you mean limits.max_topics?")),

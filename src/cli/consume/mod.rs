@@ -144,8 +144,29 @@ async fn open(connect: &ConnectArgs, args: &ConsumeArgs, client_id: &str) -> Res
     let client = super::connect(connect, client_id).await?;
     let mut consumer = client.consumer(ConsumerConfig::default()).await?;
     let partitions = (!args.partition.is_empty()).then(|| args.partition.clone());
+    // Before reading starts: it would start elsewhere.
+    if let StartAt::Offset(from) = start(args) {
+        check_not_beyond_the_end(&consumer, args, from).await?;
+    }
     consumer.assign(&args.topic, partitions, start(args)).await?;
     Ok(consumer)
+}
+
+/// Refuses a start that nothing can be read from. Records that retention took are another matter: the library goes on where
+/// the log starts now, and says so.
+async fn check_not_beyond_the_end(consumer: &Consumer, args: &ConsumeArgs, from: Offset) -> Result<(), CliError> {
+    let ends = consumer.end_offsets(&args.topic).await?;
+    match ends.into_iter().find(|(partition, end)| is_wanted(args, *partition) && *end < from) {
+        None => Ok(()),
+        Some((partition, end)) => Err(CliError::Failed(format!(
+            "--from {from} is beyond the end of partition {partition} of topic '{}', which is {end}: start there or earlier, or name another partition with --partition",
+            args.topic
+        ))),
+    }
+}
+
+fn is_wanted(args: &ConsumeArgs, partition: u32) -> bool {
+    args.partition.is_empty() || args.partition.contains(&partition)
 }
 
 fn start(args: &ConsumeArgs) -> StartAt {
@@ -163,8 +184,7 @@ impl Ends {
             return Ok(None);
         }
         let ends = consumer.end_offsets(&args.topic).await?;
-        let wanted = |partition: &u32| args.partition.is_empty() || args.partition.contains(partition);
-        Ok(Some(Self(ends.into_iter().filter(|(partition, _)| wanted(partition)).collect())))
+        Ok(Some(Self(ends.into_iter().filter(|(partition, _)| is_wanted(args, *partition)).collect())))
     }
 
     /// Whether every partition has been read up to its end.

@@ -6,10 +6,11 @@
 //!   load: n, send time ─────┘                    (bounded queue)
 //! ```
 //!
-//! Reading order: [`lines`], [`load`], `run`.
+//! Reading order: [`lines`], `template`, [`load`], `run`.
 
 pub mod lines;
 pub mod load;
+mod template;
 
 use std::io::{IsTerminal, Read};
 use std::sync::Arc;
@@ -28,8 +29,9 @@ use super::output;
 use super::progress::{self, Progress, grouped, print_line};
 use super::stop::Stop;
 use super::topic::create_if_missing;
-use crate::client::{Client, ClientError, Delivery, Header, OutgoingRecord, Producer, ProducerConfig};
-use lines::{Delimiter, Portion, read_on_thread};
+use crate::client::{Client, ClientError, Delivery, OutgoingRecord, Producer, ProducerConfig};
+use lines::{Portion, read_on_thread};
+use template::Template;
 
 /// Portions of deliveries that wait to be settled. A portion has at most 4,096, so about half a million in all.
 const UNSETTLED_PORTIONS: usize = 128;
@@ -107,45 +109,6 @@ fn config(args: &ProduceArgs) -> ProducerConfig {
         .buffer_bytes(buffer_bytes)
 }
 
-/// Makes records: everything that is the same for all of them.
-#[derive(Debug)]
-struct Template {
-    topic: Arc<str>,
-    partition: Option<u32>,
-    key: Option<Bytes>,
-    key_separator: Option<Delimiter>,
-    headers: Vec<Header>,
-}
-
-impl Template {
-    fn new(args: &ProduceArgs) -> Self {
-        let header = |(key, value): &(String, String)| Header { key: key.clone(), value: Some(value.clone().into()) };
-        Self {
-            topic: args.topic.as_str().into(),
-            partition: args.partition,
-            key: args.key.clone().map(Bytes::from),
-            key_separator: args.key_separator.clone(),
-            headers: args.header.iter().map(header).collect(),
-        }
-    }
-
-    fn record(&self, line: Bytes) -> OutgoingRecord {
-        let (key, value) =
-            match self.key_separator.as_ref().and_then(|separator| Some((separator, separator.find(&line)?))) {
-                Some((separator, at)) => (Some(line.slice(..at)), line.slice(at + separator.as_bytes().len()..)),
-                None => (self.key.clone(), line),
-            };
-        OutgoingRecord {
-            topic: Arc::clone(&self.topic),
-            partition: self.partition,
-            key,
-            value: Some(value),
-            headers: self.headers.clone(),
-            timestamp: None,
-        }
-    }
-}
-
 async fn send_lines(
     producer: Producer,
     input: impl Read + Send + 'static,
@@ -153,8 +116,18 @@ async fn send_lines(
     stop: &Stop,
     counters: &Arc<Counters>,
 ) -> Ending {
+    let portions = read_on_thread(input, args.delimiter.clone());
+    send_portions(producer, portions, args, stop, counters).await
+}
+
+async fn send_portions(
+    producer: Producer,
+    mut portions: mpsc::Receiver<Portion>,
+    args: &ProduceArgs,
+    stop: &Stop,
+    counters: &Arc<Counters>,
+) -> Ending {
     let template = Template::new(args);
-    let mut portions = read_on_thread(input, args.delimiter.clone());
     let (unsettled, settled) = settle(Arc::clone(counters));
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut ending = Ending::default();
@@ -383,10 +356,10 @@ impl Ending {
         let failed = counters.failed.load(Ordering::Relaxed);
         match (self.fatal, self.first_failure) {
             (Some(fatal), _) => Err(fatal),
-            (None, Some(first)) => {
-                let were = if failed == 1 { "record was" } else { "records were" };
-                Err(CliError::Failed(format!("{} {were} not delivered; the first one: {first}", grouped(failed))))
-            }
+            (None, Some(first)) => Err(CliError::Failed(match failed {
+                1 => format!("1 record was not delivered: {first}"),
+                _ => format!("{} records were not delivered; the first one: {first}", grouped(failed)),
+            })),
             (None, None) => Ok(()),
         }
     }

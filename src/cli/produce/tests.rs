@@ -152,7 +152,7 @@ async fn records_that_fail_are_counted_and_later_ones_arrive() {
     let input = AfterFailure { parts: [b"one\n", b"two\nthree\n"], given: 0, counters: Arc::clone(&counters) };
     let ending = send_lines(producer, input, &args, &stop, &counters).await;
     let error = ending.into_result(&counters).expect_err("one failed");
-    assert!(error.to_string().starts_with("1 record was not delivered; the first one: "), "{error}");
+    assert!(error.to_string().starts_with("1 record was not delivered: "), "{error}");
     assert_eq!((counted(&counters), error.exit_code()), ((2, 1), 1));
     assert_eq!(written(&broker), ["two", "three"]);
 }
@@ -164,7 +164,7 @@ async fn a_record_that_is_too_large_is_counted_and_the_others_arrive() {
     let (counters, (_sender, stop)) = (Arc::default(), Stop::by_hand());
     let ending = send_lines(producer, std::io::Cursor::new(input), &args, &stop, &counters).await;
     let error = ending.into_result(&counters).expect_err("one is above the broker's frame limit of 8 MiB");
-    assert!(error.to_string().starts_with("1 record was not delivered; the first one: the record has "), "{error}");
+    assert!(error.to_string().starts_with("1 record was not delivered: the record has "), "{error}");
     assert_eq!(written(&broker), ["one", "two"]);
 }
 
@@ -200,4 +200,19 @@ async fn a_load_sends_rising_numbers_from_each_producer() {
     }
     let rising: Vec<u64> = (1..=20).collect();
     assert_eq!(numbers, ["user1", "user2", "user3"].map(|key| (Bytes::from(key), rising.clone())).into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_ctrl_c_what_was_read_is_sent_and_nothing_more_is_read() {
+    let (broker, args, producer) = start(&[]).await;
+    let (counters, (sender, stop)) = (Arc::default(), Stop::by_hand());
+    sender.send(true).expect("listened to");
+    let (reader, portions) = mpsc::channel(4);
+    for lines in [["a", "b"], ["c", "d"]] {
+        reader.send(Portion::Records(lines.map(Bytes::from).into())).await.expect("there is room");
+    }
+    let ending = send_portions(producer, portions, &args, &stop, &counters).await;
+    assert!(ending.first_failure.is_none() && ending.fatal.is_none());
+    assert_eq!((written(&broker), counted(&counters)), (["a", "b", "c", "d"].map(Bytes::from).to_vec(), (4, 0)));
+    assert!(reader.is_closed());
 }
