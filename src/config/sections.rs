@@ -88,7 +88,7 @@ pub enum LogWriterPlacement {
 pub struct ThreadsSection {
     /// Threads of sessions and partitions; 0 for one a CPU. At most 1024.
     pub core: usize,
-    /// Threads that sync files and read what is not cached. 1 to 1024.
+    /// Threads that sync files; as many again read what is not cached and work in the background. 1 to 1024.
     pub disk: usize,
     /// See [`LogWriterPlacement`].
     pub log_writer: LogWriterPlacement,
