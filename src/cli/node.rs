@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use super::args::ConfigArgs;
@@ -46,7 +45,6 @@ fn load(args: &ConfigArgs) -> Result<NodeConfig, CliError> {
 fn start(config: NodeConfig) -> Result<(), CliError> {
     start_log(&config)?;
     abort_on_panic();
-    raise_open_files_limit();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -80,15 +78,4 @@ fn abort_on_panic() {
         report(panic);
         std::process::abort();
     }));
-}
-
-/// Raises the soft limit of open files to the hard one: each connection is one, and so is each file of an active segment.
-fn raise_open_files_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
 }

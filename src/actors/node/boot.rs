@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use super::{NodeError, Ready};
@@ -29,6 +30,9 @@ use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
 use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+
+/// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
+const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
@@ -56,7 +60,7 @@ impl Node {
         let config = Arc::new(config);
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
-        let limits = net_limits(&config);
+        let limits = net_limits(&config, descriptors());
         let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
         let lock = lock_directory(root)?;
         let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
@@ -183,12 +187,41 @@ impl Node {
     }
 }
 
-fn net_limits(config: &NodeConfig) -> NetLimits {
+/// Raises the soft limit of open files to the hard one, and returns how many files this process may have open: each
+/// connection is one, and an active segment has three.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+/// How many connections may be open: when descriptors are few, connections are refused, and never an append for want of
+/// a file. Half of them at least are left to connections.
+fn most_connections(wanted: usize, open_files: usize, descriptors: usize) -> usize {
+    let for_logs = open_files.saturating_add(DESCRIPTORS_OF_ACTIVE_SEGMENTS).min(descriptors / 2);
+    let most = wanted.min(descriptors - for_logs);
+    if most < wanted {
+        tracing::debug!(
+            most,
+            wanted,
+            descriptors,
+            "fewer connections than limits.max_connections: raise `ulimit -Hn` for more"
+        );
+    }
+    most
+}
+
+fn net_limits(config: &NodeConfig, descriptors: usize) -> NetLimits {
     let limits = &config.limits;
     NetLimits {
         max_frame_bytes: limits.max_frame_bytes as usize,
         max_frame_bytes_before_hello: limits.max_frame_bytes_before_hello as usize,
-        max_connections: limits.max_connections,
+        max_connections: most_connections(limits.max_connections, config.storage.open_files, descriptors),
         max_connections_per_address: limits.max_connections_per_address,
         connection_bytes_in_flight: limits.connection_bytes_in_flight,
         node_bytes_in_flight: limits.node_bytes_in_flight,
@@ -300,4 +333,16 @@ async fn declare_topics(
         }
     }
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_descriptors_are_few_logs_keep_theirs_and_connections_are_fewer() {
+        assert_eq!(most_connections(20_000, 4_096, usize::MAX), 20_000);
+        assert_eq!(most_connections(20_000, 4_096, 20_000), 20_000 - 4_096 - 1_024);
+        assert_eq!(most_connections(20_000, 4_096, 1_024), 512);
+    }
 }

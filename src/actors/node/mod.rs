@@ -227,7 +227,9 @@ async fn serve_until(config: NodeConfig, stopping: oneshot::Receiver<()>) -> Res
         // The sender lives as long as the process listens for signals.
         let _ = stopping.await;
     };
-    node.run_until(signal).await
+    node.run_until(signal).await?;
+    tracing::info!("stopped cleanly: the next start reads no record data");
+    Ok(())
 }
 
 /// Prints lines on stdout. Whoever started the node may not listen: that is no reason to stop.
