@@ -122,7 +122,7 @@ pub enum LogCommand {
     /// Print every batch of a partition
     #[command(after_help = examples::LOG_DUMP)]
     Dump {
-        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        /// The partition's directory in the data directory: TOPIC-ID-PARTITION
         directory: PathBuf,
         /// Print the records, too
         #[arg(long)]
@@ -131,7 +131,7 @@ pub enum LogCommand {
     /// Check every batch and index of a partition; exit code 1 when something is wrong
     #[command(after_help = examples::LOG_VERIFY)]
     Verify {
-        /// The partition's directory: DATA_DIR/<topic>-<topic id>-<partition>
+        /// The partition's directory in the data directory: TOPIC-ID-PARTITION
         directory: PathBuf,
     },
 }

@@ -95,7 +95,7 @@ pub enum Command<R> {
     SnapshotProducers {
         /// The end offset that it describes.
         at: Offset,
-        /// See [`ProducerTable::to_snapshot`].
+        /// See [`crate::engine::producer_state::ProducerTable::to_snapshot`].
         payload: Vec<u8>,
     },
 }
