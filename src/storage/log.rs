@@ -186,13 +186,13 @@ impl Log {
     /// Bytes of record batches in all segments.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.shared.read().segments.iter().map(|segment| segment.size).sum()
+        self.reader().size_bytes()
     }
 
     /// How many segments have a file.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.shared.read().segments.len()
+        self.reader().segment_count()
     }
 
     /// Whose log it is.

@@ -31,8 +31,10 @@ fn a_node_says_where_it_is_and_stops_cleanly_on_either_signal() {
         node.produce(sent.as_bytes(), &["--topic", "orders", "--partition", "1"]).quietly();
         let stopped = node.stop(signal);
         assert_eq!((stopped.code, stopped.stdout), (0, ready), "{}", stopped.stderr);
-        assert_eq!(lines(&stopped.stderr).len(), 1, "{}", stopped.stderr);
-        assert!(stopped.stderr.contains("INFO callboard::actors::node: stopping:"), "{}", stopped.stderr);
+        let said = lines(&stopped.stderr);
+        assert_eq!(said.len(), 2, "{}", stopped.stderr);
+        assert!(said[0].contains("INFO callboard::actors::node: stopping:"), "{}", stopped.stderr);
+        assert!(said[1].contains("stopped cleanly"), "{}", stopped.stderr);
         assert!(data.join("clean-stop").exists());
     }
 
