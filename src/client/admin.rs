@@ -6,9 +6,9 @@ use super::{Client, ClientError};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{
     AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
-    DeleteRecordsPartition, DeleteTopics, DescribeCluster,
-    DescribeClusterReply, DescribeLogs, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset,
-    LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
+    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeTopics,
+    ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt,
+    Outcome, TopicDescription,
 };
 use crate::types::{Offset, TopicId};
 

@@ -36,8 +36,8 @@ pub enum Step {
 }
 
 use Step::{
-    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, Sync, SyncWhileAppending,
-    SyncWhileTruncating, Trim, Truncate,
+    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, Sync,
+    SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
 };
 
 const fn small(partition: usize, batches: usize) -> Step {
@@ -101,7 +101,14 @@ pub const SCRIPTS: [(&str, &[Step]); 13] = [
     ),
     (
         "deleting all records of a log that was stopped cleanly",
-        &[Create(0), small(0, 3), Sync(0), CleanRestart, DeleteRecords { partition: 0, batches_ahead: 9 }, CleanRestart],
+        &[
+            Create(0),
+            small(0, 3),
+            Sync(0),
+            CleanRestart,
+            DeleteRecords { partition: 0, batches_ahead: 9 },
+            CleanRestart,
+        ],
     ),
     (
         "checkpoints and leader changes",

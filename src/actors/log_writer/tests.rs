@@ -241,7 +241,7 @@ async fn deletion_that_fails_is_told_and_the_log_goes_on() {
     let mut stage = Stage::new(FlushPolicy::Always);
     stage.append(0..3);
     stage.hears(&[written(3), synced(3)]).await;
-    stage.disk.fail_nth(FaultyOperation::Write, 1, "partition.state");
+    stage.disk.fail_nth(FaultyOperation::Write, 1, "partition.state.tmp");
     deletes(&stage, 2);
     let LogEvent::DeleteFailed(Offset(2), cause) = stage.leader.next().await else { panic!("it failed") };
     assert_eq!(cause.code, ErrorCode::StorageFailed);

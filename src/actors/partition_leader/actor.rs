@@ -10,8 +10,8 @@ use super::messages::*;
 use super::reads::{self, ReadBudget};
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
-    self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room,
-    SaveCheckpoint, StoreProducerSnapshot,
+    self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
+    Room, SaveCheckpoint, StoreProducerSnapshot,
 };
 use crate::actors::send::post;
 use crate::actors::threads::DiskPool;

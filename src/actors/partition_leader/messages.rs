@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::messages::{Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::protocol::messages::{
+    Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch,
+};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;

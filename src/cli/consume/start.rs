@@ -38,9 +38,9 @@ pub fn time(text: &str) -> Result<TimestampMs, String> {
         let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse().ok().map(TimestampMs)
     };
-    text.strip_prefix('@').map_or_else(|| timestamp(text), millis).ok_or_else(|| {
-        "give a time with its zone such as 2026-01-31T12:00:00Z, or @MILLISECONDS since 1970".to_owned()
-    })
+    text.strip_prefix('@')
+        .map_or_else(|| timestamp(text), millis)
+        .ok_or_else(|| "give a time with its zone such as 2026-01-31T12:00:00Z, or @MILLISECONDS since 1970".to_owned())
 }
 
 /// A moment with its zone; parts of a millisecond are rounded up, so that nothing before that moment is read.

@@ -29,7 +29,9 @@ use args::{CreateTopicArgs, TopicCommand};
 pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), CliError> {
     // What can be refused without the cluster is refused before it is asked.
     let confirmed = match &command {
-        TopicCommand::Delete { names, yes } => confirm(&delete_question(names), "deleting takes all records with it", *yes)?,
+        TopicCommand::Delete { names, yes } => {
+            confirm(&delete_question(names), "deleting takes all records with it", *yes)?
+        }
         TopicCommand::Trim(args) => confirm(&trim::question(args), "what is trimmed is gone for good", args.yes)?,
         _ => true,
     };

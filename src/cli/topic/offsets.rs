@@ -43,13 +43,7 @@ pub(super) async fn list(
     Ok(admin.list_offsets(&places).await?)
 }
 
-async fn show_place(
-    admin: &Admin,
-    topic: &str,
-    partitions: &[u32],
-    at: OffsetAt,
-    json: bool,
-) -> Result<(), CliError> {
+async fn show_place(admin: &Admin, topic: &str, partitions: &[u32], at: OffsetAt, json: bool) -> Result<(), CliError> {
     let listed = list(admin, topic, partitions, at).await?;
     let mut first_error = None;
     let (mut rows, mut report) = (Vec::new(), Vec::new());
@@ -59,7 +53,7 @@ async fn show_place(
         rows.push(vec![
             partition.to_string(),
             number(found.and_then(|found| found.offset).map(|offset| offset.to_string())),
-            number(found.and_then(|found| found.timestamp).map(|time| output::time(time))),
+            number(found.and_then(|found| found.timestamp).map(output::time)),
             number(found.map(|found| found.leader_epoch.to_string())),
         ]);
         report.push(json!({

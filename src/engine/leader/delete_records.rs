@@ -59,7 +59,8 @@ impl<R> LeaderEngine<R> {
 
     pub(super) fn expire_deletions(&mut self, now: MonoTime, out: &mut Output<R>) {
         for waiter in self.deletions.take_expired(now) {
-            let text = "the records were not deleted within the request's timeout, and may still be: asking again is safe";
+            let text =
+                "the records were not deleted within the request's timeout, and may still be: asking again is safe";
             let result = Err(ApiError::new(ErrorCode::TimedOut, text));
             out.0.push(Command::RecordsDeleted { reply: waiter.payload, result });
         }

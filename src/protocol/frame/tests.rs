@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::protocol::messages::{
-    Acks, DeleteBefore, DeleteRecords, DeleteRecordsPartition, DeleteRecordsReply, DescribeCluster, Fetch, Hello, ListOffsets, Metadata, Produce, ProducePartition, ProduceReply, Request,
+    Acks, DeleteBefore, DeleteRecords, DeleteRecordsPartition, DeleteRecordsReply, DescribeCluster, Fetch, Hello,
+    ListOffsets, Metadata, Produce, ProducePartition, ProduceReply, Request,
 };
 use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
@@ -86,10 +87,11 @@ fn golden_bytes_of_a_reply_with_an_error() {
 
 /// A DeleteRecords request, and an answer to it. Written by hand from docs/protocol.md.
 const GOLDEN_DELETE_RECORDS: &[u8] = &[
-    0, 0, 0, 51, // length
+    0, 0, 0, 54, // length
     0x95, 107, 1, 2, // five elements: api 107, version 1, correlation id 2
     0x92, 0xcd, 0x75, 0x30, 0x92, // timeout 30000, two partitions
-    0x93, 0xc4, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0xcd, 0x03, 0xe8, // partition 0, before 1000
+    0x93, 0xc4, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0xcd, 0x03,
+    0xe8, // partition 0, before 1000
     0x93, 0xc4, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 1, 0xff, // partition 1, the high watermark
     0x90, // no attachments
 ];
