@@ -104,9 +104,9 @@ Examples:
   callboard topic trim orders --partition 0 --before-offset 5000
   callboard topic trim orders --all --yes               in scripts, where nobody can be asked
 
-What is trimmed can no longer be read, from then on and after any restart; offsets go on where they were. Disk space is
-given back by whole segment files. Only committed records can be trimmed.
-Exit codes: 0 trimmed, 1 a partition was not, 2 wrong usage or not confirmed, 3 the cluster was not reached.";
+What is trimmed is gone for good; offsets go on where they were. Only committed records can be
+trimmed. Disk space comes back by whole segment files.
+Exit codes: 0 trimmed, 1 one was not, 2 wrong usage or not confirmed, 3 the cluster was not reached.";
 
 /// Below `callboard topic offsets --help`.
 pub const TOPIC_OFFSETS: &str = "\

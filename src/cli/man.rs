@@ -43,7 +43,10 @@ pub fn run(args: &ManArgs) -> Result<(), CliError> {
 /// The pages of a command and of all below it, by file name.
 fn pages_of(command: &clap::Command) -> Vec<(String, clap_mangen::Man)> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    let page = clap_mangen::Man::new(command.clone()).title(name.clone());
+    let page = clap_mangen::Man::new(command.clone())
+        .title(name.clone())
+        .source(concat!("callboard ", env!("CARGO_PKG_VERSION")))
+        .manual("Callboard");
     let mut pages = vec![(format!("{name}.1"), page)];
     pages.extend(command.get_subcommands().filter(|below| !below.is_hide_set()).flat_map(pages_of));
     pages

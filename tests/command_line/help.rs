@@ -61,6 +61,8 @@ fn each_command_gets_a_manual_page() {
     assert!(page.starts_with(".ie \\n(.g .ds Aq") && page.contains(".TH callboard-topic-trim 1"), "{page}");
     assert!(page.contains("before\\-time") && page.contains("Exit codes"), "{page}");
 
+    assert!(page.contains("CALLBOARD_SERVER") && page.contains(env!("CARGO_PKG_VERSION")), "{page}");
+
     let file = write(home.path(), "file", "");
     let refused = callboard(&["man", "--output", &file]);
     let (code, line) = refused.refusal();
