@@ -36,6 +36,30 @@ Examples:
 
 Exit codes: 0 the configuration is good, 2 it is not.";
 
+/// Below `callboard config show --help`.
+pub const CONFIG_SHOW: &str = "\
+Examples:
+  callboard config show --config configs/single.toml
+  callboard config show --set limits.max_topics=100 --json
+
+Exit codes: 0 done, 2 the configuration is not good.";
+
+/// Below `callboard completions --help`.
+pub const COMPLETIONS: &str = "\
+Examples:
+  callboard completions bash > /etc/bash_completion.d/callboard
+  callboard completions zsh > ~/.zfunc/_callboard
+  callboard completions fish --program callboard-producer > ~/.config/fish/completions/callboard-producer.fish
+
+Exit codes: 0 done, 2 wrong usage.";
+
+/// Below `callboard man --help`.
+pub const MAN: &str = "\
+Example:
+  callboard man --output /usr/local/share/man/man1      then: man callboard-topic-create
+
+Exit codes: 0 written, 1 a page could not be written, 2 wrong usage.";
+
 /// Below `callboard topic create --help`.
 pub const TOPIC_CREATE: &str = "\
 Examples:
@@ -72,6 +96,27 @@ Examples:
   callboard topic delete orders logs --yes              in scripts, where nobody can be asked
 
 Exit codes: 0 deleted, 1 refused, 2 not confirmed, 3 the cluster was not reached.";
+
+/// Below `callboard topic trim --help`.
+pub const TOPIC_TRIM: &str = "\
+Examples:
+  callboard topic trim orders --before-time 2026-01-31T12:00:00Z
+  callboard topic trim orders --partition 0 --before-offset 5000
+  callboard topic trim orders --all --yes               in scripts, where nobody can be asked
+
+What is trimmed is gone for good; offsets go on where they were. Only committed records can be
+trimmed. Disk space comes back by whole segment files.
+Exit codes: 0 trimmed, 1 one was not, 2 wrong usage or not confirmed, 3 the cluster was not reached.";
+
+/// Below `callboard topic offsets --help`.
+pub const TOPIC_OFFSETS: &str = "\
+Examples:
+  callboard topic offsets orders
+  callboard topic offsets orders --partition 0 --at 2026-01-31T12:00:00Z
+  callboard topic offsets orders --at max-timestamp --json
+
+An offset that there is none of (no record is that new) is shown as '-', and null in JSON.
+Exit codes: 0 done, 1 a partition did not answer, 2 wrong usage, 3 the cluster was not reached.";
 
 /// Below `callboard topic apply --help`.
 pub const TOPIC_APPLY: &str = "\

@@ -10,13 +10,13 @@ use super::messages::*;
 use super::reads::{self, ReadBudget};
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
-    Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room,
-    SaveCheckpoint, StoreProducerSnapshot,
+    self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
+    Room, SaveCheckpoint, StoreProducerSnapshot,
 };
 use crate::actors::send::post;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::leader::{Command, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
+use crate::engine::leader::{Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
 use crate::engine::producer_state::ProducerTable;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::{Log, LogConfig, LogError, LogReader};
@@ -135,6 +135,8 @@ impl PartitionLeader {
                     reads::read(&self.settings.disk, budget, reader, range, state, reply);
                 }
             },
+            Command::DeleteRecords { before } => post(&self.writer, log_writer::DeleteRecords { before }),
+            Command::RecordsDeleted { reply, result } => reply.answer(result.map(Answer::RecordsDeleted)),
             Command::SnapshotProducers { at, payload } => post(&self.writer, StoreProducerSnapshot { at, payload }),
         }
     }
@@ -241,6 +243,15 @@ impl Handler<ListOffset> for PartitionLeader {
     }
 }
 
+impl Handler<DeleteRecords> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, message: DeleteRecords, ctx: &mut Self::Context) {
+        let DeleteRecords { before, deadline, owner, reply } = message;
+        let event = DeleteRecordsEvent { before, deadline, owner, reply };
+        self.step(ctx, None, |engine, out| engine.on_delete_records(event, out));
+    }
+}
+
 impl Handler<DescribeLog> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
@@ -259,6 +270,9 @@ impl Handler<LogEvent> for PartitionLeader {
             LogEvent::Synced(end) => self.step(ctx, None, |engine, out| engine.on_synced(end, out)),
             LogEvent::Rolled => self.step(ctx, None, LeaderEngine::on_rolled),
             LogEvent::LogStart(start) => self.step(ctx, None, |engine, out| engine.on_log_start(start, out)),
+            LogEvent::DeleteFailed(before, cause) => {
+                self.step(ctx, None, |engine, out| engine.on_delete_failed(before, &cause, out));
+            }
             LogEvent::CheckpointDue => {
                 post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
             }

@@ -13,7 +13,7 @@ use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::Leadership;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::messages::{Acks, OffsetAt};
+use crate::protocol::messages::{Acks, DeleteBefore, OffsetAt};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::storage::disk::VirtualDisk;
@@ -254,4 +254,25 @@ async fn a_nearly_full_disk_refuses_appends_until_there_is_space() {
     post(&stage.leader, SetDiskSpace(None));
     stage.produce(3, 1, Acks::All);
     assert_eq!(stage.produced_at().await, (3, 0));
+}
+
+#[actix::test]
+async fn records_are_deleted_for_good_and_only_what_is_committed() {
+    let mut stage = Stage::new(TopicConfig::default());
+    stage.produce(1, 4, Acks::All);
+    assert_eq!(stage.produced_at().await, (1, 0));
+    let delete = |stage: &Stage, request, before| {
+        let (deadline, reply) = (stage.within(Duration::from_secs(10)), stage.reply(request));
+        post(&stage.leader, DeleteRecords { before, deadline, owner: ME, reply });
+    };
+    delete(&stage, 2, DeleteBefore::Offset(Offset(3)));
+    assert_eq!(stage.answer().await, (2, Ok(Answer::RecordsDeleted(Offset(3)))));
+    stage.fetch(3, 2, None);
+    assert_eq!(stage.refused().await, (3, ErrorCode::OffsetOutOfRange));
+    delete(&stage, 4, DeleteBefore::Offset(Offset(5)));
+    assert_eq!(stage.refused().await, (4, ErrorCode::OffsetOutOfRange));
+    delete(&stage, 5, DeleteBefore::HighWatermark);
+    assert_eq!(stage.answer().await, (5, Ok(Answer::RecordsDeleted(Offset(4)))));
+    stage.produce(6, 1, Acks::All);
+    assert_eq!(stage.produced_at().await, (6, 4), "offsets go on");
 }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod data;
+pub mod delete_records;
 pub mod session;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use super::{Api, ApiError};
 
 pub use admin::*;
 pub use data::*;
+pub use delete_records::*;
 pub use session::*;
 
 /// A request body: knows its api and what answers it.
