@@ -4,6 +4,7 @@
 //!   callboard ─┬─ node, config check ─────────► config ─► actors
 //!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
+//!              ├─ bench ─► bench/ ──────────────┤
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
 //! ```
@@ -14,6 +15,7 @@
 //! Reading order: [`args`], [`error`], then the folder of the command.
 
 pub mod args;
+pub mod bench;
 pub mod cluster;
 pub mod consume;
 pub mod error;
@@ -52,6 +54,7 @@ pub fn callboard_main() -> ExitCode {
         Command::Cluster(command) => block_on(cluster::run(&connect, &command)),
         Command::Produce(args) => block_on(produce::run(&connect, *args)),
         Command::Consume(args) => block_on(consume::run(&connect, *args)),
+        Command::Bench(command) => bench::run(&connect, command),
     })
 }
 

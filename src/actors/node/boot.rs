@@ -14,7 +14,7 @@ use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{Session, SessionSettings};
 use crate::actors::threads::Threads;
@@ -53,7 +53,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -90,6 +90,7 @@ impl Node {
                 disk: threads.disk_pool(),
                 cache: CacheBudget::new(config.storage.tail_cache_bytes),
                 reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+                keeping,
             },
             core: threads.core(),
             topic_opened: controller.clone().recipient(),

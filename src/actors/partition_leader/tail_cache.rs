@@ -99,6 +99,12 @@ impl TailCache {
         }
     }
 
+    /// The offset of the oldest batch that is here.
+    #[must_use]
+    pub fn start(&self) -> Option<Offset> {
+        self.batches.front().map(|batch| batch.base_offset)
+    }
+
     /// Gives memory back while the node's budget is exceeded, down to nothing if need be.
     pub fn shrink(&mut self) {
         while self.budget.is_exceeded() && self.drop_oldest() {}

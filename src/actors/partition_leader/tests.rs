@@ -47,6 +47,7 @@ impl Stage {
             disk: thread.pool.clone(),
             cache: CacheBudget::new(1 << 20),
             reads: ReadBudget::new(1 << 20),
+            keeping: Keeping::Log,
         };
         let leadership = Leadership { epoch: LeaderEpoch(3), in_sync: vec![NodeId(1)] };
         let leader = PartitionLeader::create(|ctx| {
