@@ -8,6 +8,7 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod describe_node;
 mod durability;
 mod limits;
 mod produce_consume;

@@ -57,6 +57,7 @@ bodies!(
     DescribeTopics,
     DescribeLogs,
     DescribeCluster,
+    DescribeNode,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

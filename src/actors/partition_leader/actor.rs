@@ -260,6 +260,14 @@ impl Handler<DescribeLog> for PartitionLeader {
     }
 }
 
+impl Handler<ExamineReplica> for PartitionLeader {
+    type Result = ReplicaHealth;
+    fn handle(&mut self, _: ExamineReplica, _: &mut Self::Context) -> Self::Result {
+        let damaged_ranges = self.reader.damaged_ranges().len();
+        ReplicaHealth { failure: self.engine.failure().cloned(), damaged_ranges }
+    }
+}
+
 impl Handler<LogEvent> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, event: LogEvent, ctx: &mut Self::Context) {

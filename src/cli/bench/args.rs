@@ -122,9 +122,9 @@ pub struct BatchArgs {
     /// Bytes of records in a batch, instead of --batch-records
     #[arg(long, value_name = "BYTES", value_parser = size, conflicts_with = "batch_records")]
     pub batch_size: Option<usize>,
-    /// How long a record waits for company, such as 5ms
-    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration)]
-    pub linger: Duration,
+    /// How long a record waits for company, such as 5ms; 20ms when left out, so that batches are full, and 0ms with --rate
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub linger: Option<Duration>,
     /// Batches of a partition, and requests of a connection, that wait for their acknowledgement at a time; with --acks all
     /// at most 5
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]

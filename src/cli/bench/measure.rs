@@ -26,18 +26,9 @@ const LEAST_PREFETCH_BYTES: usize = 16 << 20;
 /// So long does what a bench fills a topic with take at most to be acknowledged.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The server that is measured.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Where it listens.
-    pub server: String,
-    /// Its process, when it is known and on this machine.
-    pub pid: Option<u32>,
-}
-
 /// What the parts of a measurement share.
 struct Stage<'a> {
-    target: &'a Target,
+    server: &'a str,
     topic: &'a BenchTopic,
     content: Arc<Content>,
     clock: BenchClock,
@@ -46,23 +37,21 @@ struct Stage<'a> {
 
 /// CPU and memory of both sides, from here on.
 struct Meter {
-    pid: Option<u32>,
-    node: Option<Usage>,
+    node: Usage,
     bench: Usage,
 }
 
 impl Meter {
-    fn start(target: &Target) -> Self {
-        let node = target.pid.and_then(Usage::of);
-        Self { pid: target.pid, node, bench: Usage::own() }
+    async fn start(stage: &Stage<'_>) -> Result<Self, CliError> {
+        Ok(Self { node: Usage::of_node(&stage.topic.admin).await?, bench: Usage::own() })
     }
 
     /// Adds what was used since the start to `figures`.
-    fn stop(self, figures: Figures) -> Figures {
-        let bytes = figures.bytes;
-        let node = self.pid.and_then(Usage::of).zip(self.node).map(|(now, before)| now.since(before));
+    async fn stop(self, stage: &Stage<'_>, figures: Figures) -> Result<Figures, CliError> {
         let bench = Usage::own().since(self.bench);
-        Figures { node: node.map(|used| Used::new(used, bytes)), bench: Some(Used::new(bench, bytes)), ..figures }
+        let node = Usage::of_node(&stage.topic.admin).await?.since(self.node);
+        let used = |usage| Some(Used::new(usage, figures.bytes));
+        Ok(Figures { node: used(node), bench: used(bench), ..figures })
     }
 }
 
@@ -80,30 +69,35 @@ impl AmountArgs {
     }
 }
 
-fn producer_config(args: &CommonArgs, batch: &BatchArgs) -> ProducerConfig {
+/// So long does a batch wait to be full when records are sent as fast as it goes: ten milliseconds fill any at a tenth of
+/// the speed of a node, and a batch that is full does not wait.
+const LINGER_UNPACED: Duration = Duration::from_millis(20);
+
+fn producer_config(args: &CommonArgs, batch: &BatchArgs, rate: Option<u64>) -> ProducerConfig {
+    let linger = batch.linger.unwrap_or(if rate.is_some() { Duration::ZERO } else { LINGER_UNPACED });
     let bytes = batch.batch_size.unwrap_or_else(|| batch_bytes(batch.batch_records, args.record_size));
     let in_flight = usize::from(batch.batches_in_flight);
     ProducerConfig::default()
         .acks(args.acks)
         .compression(args.compression)
-        .linger(batch.linger)
+        .linger(linger)
         .batch_bytes(bytes)
         .buffer_bytes(LEAST_BUFFER_BYTES.max(bytes * (in_flight + 2)))
-        .delivery_timeout(DELIVERY_TIMEOUT + batch.linger)
+        .delivery_timeout(DELIVERY_TIMEOUT + linger)
         .max_in_flight(in_flight)
 }
 
 /// Opens the topic, measures, and deletes it again, whatever came of it.
 async fn on_a_topic<T>(
-    target: &Target,
+    server: &str,
     args: &CommonArgs,
     stop: &Stop,
     measure: impl AsyncFnOnce(Stage<'_>) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
-    let client = Client::connect(ClientConfig::new(&target.server).client_id("callboard-bench")).await?;
+    let client = Client::connect(ClientConfig::new(server).client_id("callboard-bench")).await?;
     let topic = BenchTopic::open(&client, args).await?;
     let content = Arc::new(Content::new(fastrand::u32(..), args.record_size));
-    let outcome = measure(Stage { target, topic: &topic, content, clock: BenchClock::start(), stop }).await;
+    let outcome = measure(Stage { server, topic: &topic, content, clock: BenchClock::start(), stop }).await;
     topic.close().await;
     outcome
 }
@@ -118,7 +112,7 @@ impl Stage<'_> {
             producer,
             content: Arc::clone(&self.content),
         };
-        Fleet::connect(&self.target.server, &settings, self.clock).await
+        Fleet::connect(self.server, &settings, self.clock).await
     }
 
     /// Readers from where the topic ends now.
@@ -162,20 +156,20 @@ impl Stage<'_> {
 ///
 /// # Errors
 /// When the server is not reached or refuses, or a record fails.
-pub async fn produce(target: &Target, args: &ProduceBench, stop: &Stop) -> Result<Figures, CliError> {
+pub async fn produce(server: &str, args: &ProduceBench, stop: &Stop) -> Result<Figures, CliError> {
     let ProduceBench { common, batch, .. } = args;
     let amount = args.amount.or_bytes(1 << 30, common.record_size);
     // About one record of each batch.
     let time_every = u64::from(batch.batch_records.min(1_000));
     let pace = args.rate.map_or(Pace::Closed { time_every }, Pace::Open);
-    on_a_topic(target, common, stop, async |stage: Stage<'_>| {
-        let mut fleet = stage.fleet(common, producer_config(common, batch)).await?;
+    on_a_topic(server, common, stop, async |stage: Stage<'_>| {
+        let mut fleet = stage.fleet(common, producer_config(common, batch, args.rate)).await?;
         if !args.warm_up.is_zero() {
             fleet.run(Amount::Duration(args.warm_up), pace, stop).await?;
         }
-        let meter = Meter::start(target);
+        let meter = Meter::start(&stage).await?;
         let sent = fleet.run(amount, pace, stop).await?;
-        Ok(meter.stop(stage.figures(&sent)))
+        meter.stop(&stage, stage.figures(&sent)).await
     })
     .await
 }
@@ -184,15 +178,15 @@ pub async fn produce(target: &Target, args: &ProduceBench, stop: &Stop) -> Resul
 ///
 /// # Errors
 /// As [`produce`], or when a record is not read as it was sent.
-pub async fn consume(target: &Target, args: &ConsumeBench, stop: &Stop) -> Result<Figures, CliError> {
+pub async fn consume(server: &str, args: &ConsumeBench, stop: &Stop) -> Result<Figures, CliError> {
     let ConsumeBench { common, batch, .. } = args;
     let amount = args.amount.or_bytes(512 << 20, common.record_size);
     let config = ConsumerConfig::default()
         .partition_max_bytes(args.fetch_size)
         .max_bytes(ConsumerConfig::default().max_bytes.max(args.fetch_size))
         .prefetch_bytes(LEAST_PREFETCH_BYTES.max(args.fetch_size * 4));
-    on_a_topic(target, common, stop, async |stage: Stage<'_>| {
-        let mut fleet = stage.fleet(common, producer_config(common, batch)).await?;
+    on_a_topic(server, common, stop, async |stage: Stage<'_>| {
+        let mut fleet = stage.fleet(common, producer_config(common, batch, None)).await?;
         let shared = if args.fan_out { 1 } else { args.consumers };
         let mut settings = stage.readers(shared, config, fleet.sent()).await?;
         (settings.consumers, settings.fan_out) = (args.consumers, args.fan_out);
@@ -201,13 +195,13 @@ pub async fn consume(target: &Target, args: &ConsumeBench, stop: &Stop) -> Resul
         if let Some(data_dir) = &args.cold {
             make_cold(data_dir, &stage.topic.name)?;
         }
-        let readers = Readers::connect(&target.server, &settings, stage.clock).await?;
+        let readers = Readers::connect(server, &settings, stage.clock).await?;
         let (_known, goal) = watch::channel(Some(fleet.sent()));
-        let meter = Meter::start(target);
+        let meter = Meter::start(&stage).await?;
         let read = readers.run(goal, args.passes, CountedFrom::default(), stop).await?;
         let bytes = read.records * stage.content.record_bytes() as u64;
         let figures = Figures::rates(Some(read.records), bytes, read.elapsed);
-        Ok(meter.stop(Figures { complete: !read.stopped, ..figures }))
+        meter.stop(&stage, Figures { complete: !read.stopped, ..figures }).await
     })
     .await
 }
@@ -216,7 +210,7 @@ pub async fn consume(target: &Target, args: &ConsumeBench, stop: &Stop) -> Resul
 ///
 /// # Errors
 /// As [`consume`].
-pub async fn latency(target: &Target, args: &LatencyBench, stop: &Stop) -> Result<Figures, CliError> {
+pub async fn latency(server: &str, args: &LatencyBench, stop: &Stop) -> Result<Figures, CliError> {
     let common = &args.common;
     let amount = args.amount;
     let amount = match (amount.records, amount.bytes, amount.duration) {
@@ -224,24 +218,24 @@ pub async fn latency(target: &Target, args: &LatencyBench, stop: &Stop) -> Resul
         _ => amount.or_bytes(0, common.record_size),
     };
     let config = ProducerConfig::default().acks(common.acks).compression(common.compression);
-    on_a_topic(target, common, stop, async |stage: Stage<'_>| {
+    on_a_topic(server, common, stop, async |stage: Stage<'_>| {
         let mut fleet = stage.fleet(common, config).await?;
         let Some(rate) = args.rate else {
             let pace = Pace::InFlight(args.in_flight);
             if !args.warm_up.is_zero() {
                 fleet.run(Amount::Duration(args.warm_up), pace, stop).await?;
             }
-            let meter = Meter::start(target);
+            let meter = Meter::start(&stage).await?;
             let sent = fleet.run(amount, pace, stop).await?;
-            return Ok(meter.stop(stage.figures(&sent)));
+            return meter.stop(&stage, stage.figures(&sent)).await;
         };
         let settings = stage.readers(args.consumers, ConsumerConfig::default(), fleet.sent()).await?;
-        let readers = Readers::connect(&target.server, &settings, stage.clock).await?;
+        let readers = Readers::connect(server, &settings, stage.clock).await?;
         let counted_from = CountedFrom::default();
         let (known, goal) = watch::channel(None);
         let (reading_stop, counted) = (stop.clone(), counted_from.clone());
         let reading = tokio::spawn(async move { readers.run(goal, 1, counted, &reading_stop).await });
-        let outcome = end_to_end(&mut fleet, args, (amount, rate), target, &stage, &counted_from).await;
+        let outcome = end_to_end(&mut fleet, args, (amount, rate), &stage, &counted_from).await;
         // Without a goal the readers end with the sender of it.
         let figures = match outcome {
             Ok(figures) => figures,
@@ -262,7 +256,6 @@ async fn end_to_end(
     fleet: &mut Fleet,
     args: &LatencyBench,
     (amount, rate): (Amount, u64),
-    target: &Target,
     stage: &Stage<'_>,
     counted_from: &CountedFrom,
 ) -> Result<Figures, CliError> {
@@ -270,9 +263,9 @@ async fn end_to_end(
         fleet.run(Amount::Duration(args.warm_up), Pace::Open(rate), stage.stop).await?;
     }
     counted_from.set(stage.clock.now_ns());
-    let meter = Meter::start(target);
+    let meter = Meter::start(stage).await?;
     let sent = fleet.run(amount, Pace::Open(rate), stage.stop).await?;
-    Ok(meter.stop(stage.figures(&sent)))
+    meter.stop(stage, stage.figures(&sent)).await
 }
 
 /// Drops the files of a topic from the page cache.

@@ -41,7 +41,6 @@ use super::error::CliError;
 use super::output;
 use super::stop::Stop;
 use args::{BenchCommand, Beside, CommonArgs, ConsumeBench, LatencyBench, LimitBench, ProduceBench};
-use measure::Target;
 use report::{Figures, Report, Run};
 use server_process::ServerProcess;
 
@@ -78,7 +77,7 @@ async fn produce(connect: &ConnectArgs, args: &ProduceBench) -> Result<(), CliEr
     let stop = Stop::on_signals()?;
     let settings =
         json!({"rate": args.rate, "batch_records": args.batch.batch_records, "batch_bytes": args.batch.batch_size});
-    let node = async |target: &Target| measure::produce(target, args, &stop).await;
+    let node = async |server: &str| measure::produce(server, args, &stop).await;
     let limit = async || limits::beside_produce(args, &stop).await;
     repeat("produce", connect, &args.common, settings, &stop, node, limit).await
 }
@@ -92,7 +91,7 @@ async fn consume(connect: &ConnectArgs, args: &ConsumeBench) -> Result<(), CliEr
     let stop = Stop::on_signals()?;
     let settings = json!({"consumers": args.consumers, "fan_out": args.fan_out, "fetch_bytes": args.fetch_size,
         "passes": args.passes, "cold": args.cold.is_some()});
-    let node = async |target: &Target| measure::consume(target, args, &stop).await;
+    let node = async |server: &str| measure::consume(server, args, &stop).await;
     let limit = async || limits::beside_consume(args, &stop).await;
     repeat("consume", connect, &args.common, settings, &stop, node, limit).await
 }
@@ -101,7 +100,7 @@ async fn latency(connect: &ConnectArgs, args: &LatencyBench) -> Result<(), CliEr
     let stop = Stop::on_signals()?;
     let in_flight = args.rate.is_none().then_some(args.in_flight);
     let settings = json!({"rate": args.rate, "in_flight": in_flight, "consumers": args.rate.map(|_| args.consumers)});
-    let node = async |target: &Target| measure::latency(target, args, &stop).await;
+    let node = async |server: &str| measure::latency(server, args, &stop).await;
     let limit = async || limits::beside_latency(args, &stop).await;
     repeat("latency", connect, &args.common, settings, &stop, node, limit).await
 }
@@ -127,19 +126,18 @@ async fn repeat(
     common: &CommonArgs,
     own_settings: Value,
     stop: &Stop,
-    node: impl AsyncFn(&Target) -> Result<Figures, CliError>,
+    node: impl AsyncFn(&str) -> Result<Figures, CliError>,
     limit: impl AsyncFn() -> Result<Figures, CliError>,
 ) -> Result<(), CliError> {
     let null = if common.beside.contains(&Beside::Null) { Some(ServerProcess::null().await?) } else { None };
     let mut report = Report { bench, settings: settings(connect, common, own_settings), runs: Vec::new() };
     for _ in 0..common.runs {
-        let mut measured = vec![("node", node(&Target { server: connect.server.clone(), pid: None }).await?)];
+        let mut measured = vec![("node", node(&connect.server).await?)];
         if common.beside.contains(&Beside::Limit) && !stop.is_stopped() {
             measured.push(("limit", limit().await?));
         }
         if let Some(null) = null.as_ref().filter(|_| !stop.is_stopped()) {
-            let target = Target { server: null.address.clone(), pid: Some(null.pid()) };
-            measured.push(("null", node(&target).await?));
+            measured.push(("null", node(&null.address).await?));
         }
         report.runs.push(Run { measured });
         if stop.is_stopped() {

@@ -67,12 +67,6 @@ impl ServerProcess {
         Ok(server)
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Ends it, and waits until its files are at rest.
     pub async fn stop(mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

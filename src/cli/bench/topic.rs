@@ -19,7 +19,8 @@ pub struct BenchTopic {
     pub name: Arc<str>,
     /// Its partitions.
     pub partitions: u32,
-    admin: Admin,
+    /// What administers it.
+    pub admin: Admin,
     is_temporary: bool,
 }
 

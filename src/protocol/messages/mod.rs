@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod data;
+pub mod node;
 pub mod session;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use super::{Api, ApiError};
 
 pub use admin::*;
 pub use data::*;
+pub use node::*;
 pub use session::*;
 
 /// A request body: knows its api and what answers it.
