@@ -280,6 +280,9 @@ pub struct NullBench {
     /// Core threads; 0 for one a CPU
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub core_threads: usize,
+    /// End when the process that started this one ends, however it does
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
 }
 
 /// `callboard bench gates`.

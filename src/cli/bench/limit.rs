@@ -21,8 +21,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::moved::Moved;
 use super::temporary_file::TemporaryFile;
 
 /// A sender waits when so many bytes are not acknowledged: more than a producer has in flight with five batches of 1 MiB.
@@ -43,15 +44,6 @@ pub struct Limit {
     pub sync: bool,
     /// Where the files go.
     pub directory: PathBuf,
-}
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// Bytes that were acknowledged.
-    pub bytes: u64,
-    /// From the first byte to the last acknowledgement.
-    pub elapsed: Duration,
 }
 
 /// Where several connections append, and how far each has come.
@@ -97,7 +89,7 @@ impl Limit {
             sockets.push((sender, receiver, target, target.lock().len() - 1));
         }
         let started = Instant::now();
-        let acknowledged = thread::scope(|scope| {
+        thread::scope(|scope| {
             let mut others = Vec::new();
             let mut senders = Vec::new();
             for (sender, receiver, target, place) in sockets {
@@ -107,16 +99,13 @@ impl Limit {
             if self.sync {
                 others.extend(targets.iter().map(|target| scope.spawn(|| keep_synced(target))));
             }
-            let mut acknowledged = 0;
-            for sender in senders {
-                acknowledged += join(sender)?;
-            }
+            let sent: Vec<_> = senders.into_iter().map(join).collect();
             let elapsed = started.elapsed();
+            // Why a receiver gave up says more than that its sender lost the connection.
             others.into_iter().try_for_each(join)?;
-            io::Result::Ok((acknowledged, elapsed))
-        });
-        let (acknowledged, elapsed) = acknowledged?;
-        Ok(Moved { bytes: acknowledged * self.chunk_bytes as u64, elapsed })
+            let chunks: u64 = sent.into_iter().sum::<io::Result<u64>>()?;
+            Ok(Moved { bytes: chunks * self.chunk_bytes as u64, elapsed })
+        })
     }
 
     fn target(&self, number: usize) -> io::Result<Target> {

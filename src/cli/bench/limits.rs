@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::args::{CommonArgs, ConsumeBench, Flush, LatencyBench, LimitBench, ProduceBench};
 use super::latency::Latencies;
-use super::limit::{Limit, Moved};
+use super::limit::Limit;
 use super::load::Amount;
+use super::moved::Moved;
 use super::probes;
 use super::report::Figures;
 use crate::cli::error::CliError;

@@ -22,6 +22,7 @@ mod limit;
 mod limits;
 mod load;
 mod measure;
+mod moved;
 mod null;
 mod pacer;
 mod probes;
@@ -130,24 +131,36 @@ async fn repeat(
     limit: impl AsyncFn() -> Result<Figures, CliError>,
 ) -> Result<(), CliError> {
     let null = if common.beside.contains(&Beside::Null) { Some(ServerProcess::null().await?) } else { None };
-    let mut report = Report { bench, settings: settings(connect, common, own_settings), runs: Vec::new() };
+    let measured = interleave(connect, common, stop, null.as_ref(), node, limit).await;
+    if let Some(null) = null {
+        null.stop().await;
+    }
+    print(connect, &Report { bench, settings: settings(connect, common, own_settings), runs: measured? })
+}
+
+async fn interleave(
+    connect: &ConnectArgs,
+    common: &CommonArgs,
+    stop: &Stop,
+    null: Option<&ServerProcess>,
+    node: impl AsyncFn(&str) -> Result<Figures, CliError>,
+    limit: impl AsyncFn() -> Result<Figures, CliError>,
+) -> Result<Vec<Run>, CliError> {
+    let mut runs = Vec::new();
     for _ in 0..common.runs {
         let mut measured = vec![("node", node(&connect.server).await?)];
         if common.beside.contains(&Beside::Limit) && !stop.is_stopped() {
             measured.push(("limit", limit().await?));
         }
-        if let Some(null) = null.as_ref().filter(|_| !stop.is_stopped()) {
+        if let Some(null) = null.filter(|_| !stop.is_stopped()) {
             measured.push(("null", node(&null.address).await?));
         }
-        report.runs.push(Run { measured });
+        runs.push(Run { measured });
         if stop.is_stopped() {
             break;
         }
     }
-    if let Some(null) = null {
-        null.stop().await;
-    }
-    print(connect, &report)
+    Ok(runs)
 }
 
 fn settings(connect: &ConnectArgs, common: &CommonArgs, own: Value) -> Value {

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+
 use super::args::NullBench;
 use crate::actors::node::RunningNode;
 use crate::cli::error::CliError;
@@ -27,6 +29,9 @@ impl Drop for Scratch {
 /// When it cannot start.
 pub fn run(args: &NullBench) -> Result<(), CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the null server: {error}"));
+    if args.with_parent {
+        set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| failed(&error))?;
+    }
     let scratch = Scratch(std::env::temp_dir().join(format!("callboard-null-{}", uuid::Uuid::new_v4().as_simple())));
     let mut config = NodeConfig::default();
     config.node.data_dir.clone_from(&scratch.0);

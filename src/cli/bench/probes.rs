@@ -12,7 +12,7 @@ use rustix::fs::Advice;
 
 use super::clock::BenchClock;
 use super::latency::Latencies;
-use super::limit::Moved;
+use super::moved::Moved;
 use super::temporary_file::TemporaryFile;
 
 /// Writes of this size fill the files that are read or only warm the memory.

@@ -30,7 +30,7 @@ impl ServerProcess {
     /// # Errors
     /// When it does not start.
     pub async fn null() -> Result<Self, CliError> {
-        Self::start(&["bench".to_owned(), "null".to_owned(), "--listen".to_owned(), "127.0.0.1:0".to_owned()]).await
+        Self::start(&["bench", "null", "--listen", "127.0.0.1:0", "--with-parent"].map(str::to_owned)).await
     }
 
     /// `callboard node` on a free port, with its data in `data_dir`.

@@ -33,14 +33,22 @@ impl Leg {
         if self.server == Server::Nothing { "limit" } else { "node" }
     }
 
-    /// The command, as one would type it.
+    /// The command, as one would type it, with words for what this run made up.
     #[must_use]
     pub fn command(&self) -> String {
-        let server = match self.server {
-            Server::Node | Server::Nothing => "",
-            Server::Null => " --server NULL",
-        };
-        format!("callboard bench {}{server}", self.arguments.join(" "))
+        let mut words = vec!["callboard bench".to_owned()];
+        for word in &self.arguments {
+            let shown = match words.last().map(String::as_str) {
+                Some("--directory") => "DIR",
+                Some("--cold") => "DATA_DIR",
+                _ => word,
+            };
+            words.push(shown.to_owned());
+        }
+        if self.server == Server::Null {
+            words.push("--server NULL".to_owned());
+        }
+        words.join(" ")
     }
 }
 
