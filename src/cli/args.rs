@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::args::BenchCommand;
 use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
@@ -104,6 +105,9 @@ pub enum Command {
     /// Write manual pages, one for each command
     #[command(after_help = examples::MAN)]
     Man(ManArgs),
+    /// Measure how fast a node is, beside what its machine allows
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Where a node's configuration comes from.
@@ -267,7 +271,7 @@ fn separator(text: &str) -> Result<Delimiter, String> {
     Delimiter::parse(text)
 }
 
-fn acks(text: &str) -> Result<Acks, String> {
+pub(super) fn acks(text: &str) -> Result<Acks, String> {
     match text {
         "0" => Ok(Acks::None),
         "1" => Ok(Acks::Leader),
@@ -276,7 +280,7 @@ fn acks(text: &str) -> Result<Acks, String> {
     }
 }
 
-fn compression(text: &str) -> Result<Compression, String> {
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "none" => Ok(Compression::None),
         "gzip" => Ok(Compression::Gzip),
@@ -288,7 +292,7 @@ fn compression(text: &str) -> Result<Compression, String> {
 }
 
 /// A number and one of the units us, ms, s, m and h; at most a day, because timers of longer ones are a slip of the hand.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let micros: u64 = match unit {

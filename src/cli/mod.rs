@@ -4,6 +4,7 @@
 //!   callboard ─┬─ node, config ───────────────► config ─► actors
 //!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
+//!              ├─ bench ─► bench/ ──────────────┤
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
 //! ```
@@ -14,6 +15,7 @@
 //! Reading order: [`args`], [`error`], then the folder of the command.
 
 pub mod args;
+pub mod bench;
 pub mod cluster;
 pub mod completions;
 pub mod config;
@@ -57,6 +59,7 @@ pub fn callboard_main() -> ExitCode {
         Command::Consume(args) => block_on(consume::run(&connect, *args)),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Bench(command) => bench::run(&connect, command),
     })
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::cluster::Lane;
 use super::{Client, ClientError};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{
     AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
-    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeTopics,
-    ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt,
-    Outcome, TopicDescription,
+    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
+    DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
+    MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
 };
-use crate::types::{Offset, TopicId};
+use crate::types::{NodeId, Offset, TopicId};
 
 /// One answer for each item of a request, in the order of the request.
 pub type Each<T> = Vec<Result<T, ApiError>>;
@@ -140,6 +141,23 @@ impl Admin {
     /// [`ClientError`] when no broker answered.
     pub async fn describe_cluster(&self) -> Result<DescribeClusterReply, ClientError> {
         self.client.ask(&DescribeCluster {}, true).await
+    }
+
+    /// What one node says of itself: process, disk, replicas, budgets. Asks the controller if it is known, else any broker.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no broker answered.
+    pub async fn describe_node(&self) -> Result<DescribeNodeReply, ClientError> {
+        Ok(*self.client.ask(&DescribeNode {}, true).await?)
+    }
+
+    /// As [`Admin::describe_node`], asked of this broker, once.
+    ///
+    /// # Errors
+    /// [`ClientError`] when it was not reached or did not answer.
+    pub async fn describe_broker(&self, node: NodeId) -> Result<DescribeNodeReply, ClientError> {
+        let connection = self.client.connection(node, Lane::Main).await?;
+        Ok(*connection.request(&DescribeNode {}, self.client.config().request_timeout).await?)
     }
 
     /// Brokers, topics and leaders; `None` for all topics.

@@ -32,6 +32,8 @@ pub enum Api {
     DescribeLogs,
     /// Controllers and brokers.
     DescribeCluster,
+    /// One node's process, disk, replicas and budgets.
+    DescribeNode,
     /// Delete the first records of partitions.
     DeleteRecords,
 }
@@ -49,7 +51,7 @@ pub struct ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -62,6 +64,7 @@ impl Api {
         Self::DescribeTopics,
         Self::DescribeLogs,
         Self::DescribeCluster,
+        Self::DescribeNode,
         Self::DeleteRecords,
     ];
 
@@ -81,6 +84,7 @@ impl Api {
             Self::DescribeTopics => 103,
             Self::DescribeLogs => 104,
             Self::DescribeCluster => 105,
+            Self::DescribeNode => 106,
             Self::DeleteRecords => 107,
         }
     }

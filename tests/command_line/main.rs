@@ -4,6 +4,7 @@
 
 mod administration;
 mod backup;
+mod bench;
 mod example;
 mod files;
 mod help;

@@ -9,6 +9,7 @@ mod support;
 mod bad_input;
 mod crash;
 mod delete_records;
+mod describe_node;
 mod durability;
 mod limits;
 mod newer_formats;

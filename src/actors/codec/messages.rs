@@ -58,6 +58,7 @@ bodies!(
     DescribeLogs,
     DescribeCluster,
     DeleteRecords,
+    DescribeNode,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

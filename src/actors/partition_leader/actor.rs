@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::oneshot;
 
+use super::keeping::Keeping;
 use super::messages::*;
 use super::reads::{self, ReadBudget};
 use super::tail_cache::{CacheBudget, TailCache};
@@ -38,15 +39,17 @@ pub struct PartitionLeaderSettings {
     pub cache: CacheBudget,
     /// The memory that cold reads share.
     pub reads: ReadBudget,
+    /// What becomes of appended batches.
+    pub keeping: Keeping,
 }
 
 /// See the module page.
 pub struct PartitionLeader {
     partition: TopicPartition,
     topic: TopicName,
-    engine: LeaderEngine<ReplyTo>,
+    pub(super) engine: LeaderEngine<ReplyTo>,
     out: Output<ReplyTo>,
-    cache: TailCache,
+    pub(super) cache: TailCache,
     reader: LogReader,
     writer: Addr<LogWriter>,
     settings: PartitionLeaderSettings,
@@ -112,13 +115,16 @@ impl PartitionLeader {
         self.finish_stop(ctx);
     }
 
-    fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
+    pub(super) fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
         match command {
             Command::Append { base_offset, leader_epoch, append_time } => {
                 let (batch, room) = batch.take().expect("the engine appends only the batch of the event at hand");
                 let stamped = batch.stamped(base_offset, leader_epoch, append_time);
                 self.cache.push(&stamped);
-                post(&self.writer, Append { batch: stamped, room });
+                match self.settings.keeping {
+                    Keeping::Log => post(&self.writer, Append { batch: stamped, room }),
+                    Keeping::Nothing => self.let_go(&stamped),
+                }
             }
             Command::Produced { reply, result } => reply.answer(result.map(Answer::Produced)),
             Command::Fetched { reply, result } => {
@@ -173,9 +179,12 @@ impl PartitionLeader {
         for command in out.0.drain(..) {
             self.carry_out(command, &mut None);
         }
-        let how = CloseHow::Cleanly {
-            high_watermark: self.engine.cursors().high_watermark(),
-            producer_snapshot: self.engine.producers().to_snapshot(),
+        let how = match self.settings.keeping {
+            Keeping::Log => CloseHow::Cleanly {
+                high_watermark: self.engine.cursors().high_watermark(),
+                producer_snapshot: self.engine.producers().to_snapshot(),
+            },
+            Keeping::Nothing => CloseHow::Abandoned,
         };
         post(&self.writer, Close { how, done });
         ctx.stop();
@@ -259,6 +268,14 @@ impl Handler<DescribeLog> for PartitionLeader {
             (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
         let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
         reply.answer(Ok(Answer::Described(described)));
+    }
+}
+
+impl Handler<ExamineReplica> for PartitionLeader {
+    type Result = ReplicaHealth;
+    fn handle(&mut self, _: ExamineReplica, _: &mut Self::Context) -> Self::Result {
+        let damaged_ranges = self.reader.damaged_ranges().len();
+        ReplicaHealth { failure: self.engine.failure().cloned(), damaged_ranges }
     }
 }
 

@@ -155,6 +155,20 @@ pub struct DescribeLog {
     pub reply: ReplyTo,
 }
 
+/// Say whether something is wrong with the replica.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "ReplicaHealth")]
+pub struct ExamineReplica;
+
+/// The answer to [`ExamineReplica`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, actix::MessageResponse)]
+pub struct ReplicaHealth {
+    /// Why it takes no more appends, if it does not.
+    pub failure: Option<ApiError>,
+    /// How many ranges of it are known to be damaged.
+    pub damaged_ranges: usize,
+}
+
 /// The answer to one of the above.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

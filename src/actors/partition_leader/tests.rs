@@ -37,6 +37,10 @@ impl Stage {
     }
 
     fn with_cache(config: TopicConfig, cache_bytes: usize) -> Self {
+        Self::build(config, cache_bytes, Keeping::Log)
+    }
+
+    fn build(config: TopicConfig, cache_bytes: usize, keeping: Keeping) -> Self {
         let disk = VirtualDisk::new(1);
         let (log, thread, session) = (new_log(&disk, &config), DiskThread::start(), Ear::new());
         let clock = SystemClock::start();
@@ -47,6 +51,7 @@ impl Stage {
             disk: thread.pool.clone(),
             cache: CacheBudget::new(1 << 20),
             reads: ReadBudget::new(1 << 20),
+            keeping,
         };
         let leadership = Leadership { epoch: LeaderEpoch(3), in_sync: vec![NodeId(1)] };
         let leader = PartitionLeader::create(|ctx| {
@@ -275,4 +280,28 @@ async fn records_are_deleted_for_good_and_only_what_is_committed() {
     assert_eq!(stage.answer().await, (5, Ok(Answer::RecordsDeleted(Offset(4)))));
     stage.produce(6, 1, Acks::All);
     assert_eq!(stage.produced_at().await, (6, 4), "offsets go on");
+}
+
+#[actix::test]
+async fn a_leader_that_keeps_nothing_acknowledges_at_once_and_serves_the_newest_batches_only() {
+    let mut stage = Stage::build(TopicConfig::default(), 200, Keeping::Nothing);
+    let operations = stage.disk.operations();
+    // No disk thread is needed for a sync that is none.
+    let held = stage.thread.hold_up();
+    stage.fetch(0, 0, Some(Duration::from_secs(60)));
+    stage.produce(1, 1, Acks::All);
+    let mut answered = [stage.answer().await.0, stage.answer().await.0];
+    answered.sort_unstable();
+    assert_eq!(answered, [0, 1], "who waits for records gets them");
+    for request in 2..10 {
+        stage.produce(request, 1, Acks::All);
+        assert_eq!(stage.produced_at().await, (request, request - 1));
+    }
+    stage.fetch(10, 8, None);
+    assert_eq!(stage.fetched().await, (10, Some(9), 9));
+    stage.fetch(11, 0, None);
+    assert_eq!(stage.refused().await, (11, ErrorCode::OffsetOutOfRange), "what is gone is not called empty");
+    assert_eq!(stage.disk.operations(), operations, "nothing was written");
+    drop(held);
+    stage.stop(StopReason::NodeStops).await.expect("told").expect("there is nothing to close");
 }

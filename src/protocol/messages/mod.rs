@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod data;
 pub mod delete_records;
+pub mod node;
 pub mod session;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use super::{Api, ApiError};
 pub use admin::*;
 pub use data::*;
 pub use delete_records::*;
+pub use node::*;
 pub use session::*;
 
 /// A request body: knows its api and what answers it.
