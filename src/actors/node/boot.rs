@@ -29,10 +29,15 @@ use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, IncarnationId, SystemClock};
 
 /// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
 const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
+
+/// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
+const BUFFERS_SHARE: usize = 4;
+/// How often buffers that nobody needed are freed.
+const BUFFERS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
@@ -69,7 +74,9 @@ impl Node {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let threads = Threads::start(config.threads.core, config.threads.disk);
-        let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
+        let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
+        let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
+        let files = Arc::new(files);
         let cluster = directory.meta().cluster;
         let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
@@ -111,6 +118,7 @@ impl Node {
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
             node_budget: ByteBudget::new(limits.node_bytes_in_flight),
+            buffers,
             limits,
         };
         let _lock = lock;
@@ -143,9 +151,14 @@ impl Node {
 
     pub(super) async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
         let owners = AtomicU64::new(0);
+        let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
             let connection = tokio::select! {
                 connection = self.listener.accept() => connection,
+                _ = tidying.tick() => {
+                    self.codecs.buffers.release_unused();
+                    continue;
+                }
                 _ = stop.recv() => break,
             };
             let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));

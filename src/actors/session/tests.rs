@@ -126,6 +126,7 @@ impl Stage {
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,
             node_budget: ByteBudget::new(net.node_bytes_in_flight),
+            buffers: crate::types::BufferPool::new(0),
             limits: net,
         };
         let settings = SessionSettings {
