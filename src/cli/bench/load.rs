@@ -1,7 +1,7 @@
 //! The sending side: producers, each on a task, over connections of their own.
 //!
 //! ```text
-//!   Fleet ─► one task a producer: make record n ─► Producer::send ─► deliveries, some of them ─► a task beside it: the
+//!   Fleet ─► one task a producer: make records ─► TopicProducer ─► deliveries, some of them ─► a task beside it: the
 //!              closed loop: the next when there is room     (bounded queue)                      latency of each
 //!              in flight:   the next when one is acknowledged, timed on the spot
 //!              open loop:   when it is due (pacer)
@@ -11,6 +11,7 @@
 //! next run), so that consumers can tell what is missing.
 
 use std::collections::VecDeque;
+use std::slice::ChunksExact;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ use super::pacer::{Pacer, Schedule};
 use super::record::{Content, Maker, Stamp};
 use crate::cli::error::CliError;
 use crate::cli::stop::Stop;
-use crate::client::{Client, ClientConfig, Delivery, OutgoingRecord, Producer, ProducerConfig, ProducerStats};
+use crate::client::{
+    Client, ClientConfig, Deliveries, Delivery, ProducerConfig, ProducerStats, RecordRef, TopicProducer,
+};
 
 /// Deliveries of a producer that wait to be timed. Each is a few words; beyond that it waits for acknowledgements.
 const UNTIMED: usize = 16 << 10;
-/// A closed loop looks at the clock once in so many records: a look takes as long as a sixth of sending 100 bytes.
-const CLOCK_EVERY: u64 = 16;
 /// How long before its first record an open loop starts, so that all producers are ready.
 const LEAD_NS: u64 = 10_000_000;
 /// Above this rate an open loop times one record of several: timing each would be most of its work.
@@ -102,8 +103,7 @@ pub struct Sent {
 struct Sender {
     number: u32,
     partition: u32,
-    topic: Arc<str>,
-    producer: Producer,
+    topic: TopicProducer,
     content: Arc<Content>,
     maker: Maker,
     next: u64,
@@ -141,8 +141,7 @@ impl Fleet {
             senders.push(Sender {
                 number,
                 partition: number % settings.partitions,
-                topic: Arc::clone(&settings.topic),
-                producer: client.producer(settings.producer.clone()).await?,
+                topic: client.producer(settings.producer.clone()).await?.topic(&settings.topic).await?,
                 content: Arc::clone(&settings.content),
                 maker: Maker::default(),
                 next: 0,
@@ -207,7 +206,7 @@ impl Fleet {
     }
 
     fn stats(&self) -> ProducerStats {
-        let all = self.senders.iter().map(|sender| sender.producer.stats());
+        let all = self.senders.iter().map(|sender| sender.topic.producer().stats());
         all.fold(ProducerStats::default(), |sum, each| ProducerStats {
             delivered_records: sum.delivered_records + each.delivered_records,
             delivered_batches: sum.delivered_batches + each.delivered_batches,
@@ -216,38 +215,67 @@ impl Fleet {
     }
 }
 
+/// Values on their way to a partition. (A closure would do, were it general enough over lifetimes for a task.)
+struct Made<'a> {
+    values: ChunksExact<'a, u8>,
+    partition: u32,
+}
+
+impl<'a> Iterator for Made<'a> {
+    type Item = RecordRef<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(RecordRef::new(self.values.next()?).partition(self.partition))
+    }
+}
+
 impl Sender {
+    fn stamp(&self, intended_ns: u64) -> Stamp {
+        Stamp { producer: self.number, number: self.next, intended_ns }
+    }
+
     async fn send(&mut self, intended_ns: u64) -> Result<Delivery, CliError> {
-        let stamp = Stamp { producer: self.number, number: self.next, intended_ns };
-        let value = self.maker.make(&self.content, stamp);
-        let record = OutgoingRecord::to(Arc::clone(&self.topic)).partition(self.partition).value(value);
-        let delivery = self.producer.send(record).await?;
+        let stamp = self.stamp(intended_ns);
+        let value = self.maker.make(&self.content, stamp, 1).next().unwrap_or_default();
+        let delivery = self.topic.send(RecordRef::new(value).partition(self.partition)).await?;
         self.next += 1;
         Ok(delivery)
     }
 
+    async fn send_several(&mut self, count: u64, now_ns: u64) -> Deliveries {
+        let stamp = self.stamp(now_ns);
+        let values = self.maker.make(&self.content, stamp, count);
+        self.next += count;
+        self.topic.send_batch(Made { values, partition: self.partition }).await
+    }
+
     /// Waits for the acknowledgements of all that was sent, and until they are timed.
     async fn finish(self, timing: Timing) -> Result<Self, CliError> {
-        self.producer.flush().await?;
+        self.topic.producer().flush().await?;
         timing.finish().await?;
+        // A record that could not even be taken is in no batch, and fails none.
+        let delivered = self.topic.producer().stats().delivered_records;
+        if delivered != self.next {
+            return Err(CliError::Failed(format!("{} records were sent and {delivered} acknowledged", self.next)));
+        }
         Ok(self)
     }
 
     async fn send_closed(mut self, phase: Phase, time_every: u64) -> Result<Self, CliError> {
         let timing = Timing::start(&phase);
-        let mut now_ns = phase.clock.now_ns();
-        for index in 0..phase.records {
-            let is_timed = index.is_multiple_of(time_every);
-            if is_timed || index.is_multiple_of(CLOCK_EVERY) {
-                if phase.is_over() {
-                    break;
+        let at_a_time = Maker::at_a_time(&self.content);
+        let (mut sent, mut next_timed) = (0, 0);
+        while sent < phase.records && !phase.is_over() {
+            let now_ns = phase.clock.now_ns();
+            let deliveries = self.send_several(at_a_time.min(phase.records - sent), now_ns).await;
+            if next_timed < sent + deliveries.len() as u64 {
+                if let Some(timed) = deliveries.each().nth((next_timed - sent) as usize) {
+                    timing.add(now_ns, timed).await;
                 }
-                now_ns = phase.clock.now_ns();
+                // One of those that were made together at the most: they have the same time.
+                next_timed = (next_timed + time_every).max(sent + deliveries.len() as u64);
             }
-            let delivery = self.send(now_ns).await?;
-            if is_timed {
-                timing.add(now_ns, delivery).await;
-            }
+            sent += deliveries.len() as u64;
         }
         self.finish(timing).await
     }

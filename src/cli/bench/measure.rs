@@ -19,8 +19,9 @@ use crate::cli::error::CliError;
 use crate::cli::stop::Stop;
 use crate::client::{Client, ClientConfig, ConsumerConfig, ProducerConfig};
 
-/// A producer takes at least so many bytes ahead of what it has sent.
-const LEAST_BUFFER_BYTES: usize = 32 << 20;
+/// A producer takes at least so many bytes ahead of what is acknowledged. Little more than what is in flight: memory that is
+/// used again soon is still in a cache.
+const LEAST_BUFFER_BYTES: usize = 4 << 20;
 /// A consumer fetches at least so many bytes ahead.
 const LEAST_PREFETCH_BYTES: usize = 16 << 20;
 /// So long does what a bench fills a topic with take at most to be acknowledged.

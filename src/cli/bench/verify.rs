@@ -166,9 +166,10 @@ mod tests {
         let mut verifier = Verifier::new(Arc::clone(&content), vec![0; 3], 2);
         let mut maker = Maker::default();
         for &(partition, offset, producer, number) in records {
-            let value = maker.make(&content, Stamp { producer, number, intended_ns: 0 });
-            if let Err(fault) = verifier.check(partition, offset, Some(&value)) {
-                return (verifier, Err(fault));
+            for value in maker.make(&content, Stamp { producer, number, intended_ns: 0 }, 1) {
+                if let Err(fault) = verifier.check(partition, offset, Some(value)) {
+                    return (verifier, Err(fault));
+                }
             }
         }
         (verifier, Ok(()))
@@ -207,7 +208,9 @@ mod tests {
     fn a_corrupted_record_and_one_without_a_value_are_detected() {
         let content = Arc::new(Content::new(1, 64));
         let mut verifier = Verifier::new(Arc::clone(&content), vec![0], 1);
-        let mut value = Maker::default().make(&content, Stamp { producer: 0, number: 0, intended_ns: 0 }).to_vec();
+        let mut maker = Maker::default();
+        let made = maker.make(&content, Stamp { producer: 0, number: 0, intended_ns: 0 }, 1);
+        let mut value: Vec<u8> = made.flatten().copied().collect();
         value[40] ^= 0x20;
         let wrong = Fault::Wrong { partition: 0, offset: 0, reason: NotOurs::Content };
         assert_eq!(verifier.check(0, 0, Some(&value)), Err(wrong));
