@@ -1,7 +1,7 @@
 //! The sending side: producers, each on a task, over connections of their own.
 //!
 //! ```text
-//!   Fleet ─► one task a producer: make record n ─► Producer::send ─► deliveries, some of them ─► a task beside it: the
+//!   Fleet ─► one task a producer: make record n ─► TopicProducer ──► deliveries, some of them ─► a task beside it: the
 //!              closed loop: the next when there is room     (bounded queue)                      latency of each
 //!              in flight:   the next when one is acknowledged, timed on the spot
 //!              open loop:   when it is due (pacer)
@@ -21,15 +21,19 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::clock::BenchClock;
 use super::latency::{Latencies, SharedLatencies};
 use super::pacer::{Pacer, Schedule};
-use super::record::{Content, Maker, Stamp};
+use super::record::{Content, Stamp};
 use crate::cli::error::CliError;
 use crate::cli::stop::Stop;
-use crate::client::{Client, ClientConfig, Delivery, OutgoingRecord, Producer, ProducerConfig, ProducerStats};
+use crate::client::{
+    Client, ClientConfig, Deliveries, Delivery, ProducerConfig, ProducerStats, RecordRef, TopicProducer,
+};
 
 /// Deliveries of a producer that wait to be timed. Each is a few words; beyond that it waits for acknowledgements.
 const UNTIMED: usize = 16 << 10;
-/// A closed loop looks at the clock once in so many records: a look takes as long as a sixth of sending 100 bytes.
-const CLOCK_EVERY: u64 = 16;
+/// A closed loop makes and hands over so many records at a time, and looks at the clock once for all of them.
+const GROUP_RECORDS: u64 = 32;
+/// But not more than so many bytes, unless it is one record.
+const GROUP_BYTES: u64 = 256 << 10;
 /// How long before its first record an open loop starts, so that all producers are ready.
 const LEAD_NS: u64 = 10_000_000;
 /// Above this rate an open loop times one record of several: timing each would be most of its work.
@@ -102,10 +106,10 @@ pub struct Sent {
 struct Sender {
     number: u32,
     partition: u32,
-    topic: Arc<str>,
-    producer: Producer,
+    topic: TopicProducer,
     content: Arc<Content>,
-    maker: Maker,
+    /// The values that are being handed over.
+    values: Vec<u8>,
     next: u64,
 }
 
@@ -138,13 +142,13 @@ impl Fleet {
         }
         let mut senders = Vec::new();
         for (number, client) in (0..settings.producers).zip(clients.iter().cycle()) {
+            let producer = client.producer(settings.producer.clone()).await?;
             senders.push(Sender {
                 number,
                 partition: number % settings.partitions,
-                topic: Arc::clone(&settings.topic),
-                producer: client.producer(settings.producer.clone()).await?,
+                topic: producer.topic(&settings.topic).await?,
                 content: Arc::clone(&settings.content),
-                maker: Maker::default(),
+                values: Vec::new(),
                 next: 0,
             });
         }
@@ -162,7 +166,7 @@ impl Fleet {
     /// # Errors
     /// The first record that failed.
     pub async fn run(&mut self, amount: Amount, pace: Pace, stop: &Stop) -> Result<Sent, CliError> {
-        let before = self.stats();
+        let (before, sent_before) = (self.stats(), self.sent().iter().sum::<u64>());
         let start_ns = self.clock.now_ns() + if matches!(pace, Pace::Open(_)) { LEAD_NS } else { 0 };
         let until_ns = match amount {
             Amount::Records(_) => u64::MAX,
@@ -197,8 +201,13 @@ impl Fleet {
         let elapsed_ns = self.clock.now_ns().saturating_sub(start_ns);
         self.senders.sort_by_key(|sender| sender.number);
         let after = self.stats();
+        let records = after.delivered_records - before.delivered_records;
+        let sent = self.sent().iter().sum::<u64>() - sent_before;
+        if records != sent {
+            return Err(CliError::Failed(format!("{sent} records were sent, {records} were acknowledged")));
+        }
         Ok(Sent {
-            records: after.delivered_records - before.delivered_records,
+            records,
             batches: after.delivered_batches - before.delivered_batches,
             elapsed: Duration::from_nanos(elapsed_ns),
             acknowledged: latencies.take(),
@@ -207,7 +216,7 @@ impl Fleet {
     }
 
     fn stats(&self) -> ProducerStats {
-        let all = self.senders.iter().map(|sender| sender.producer.stats());
+        let all = self.senders.iter().map(|sender| sender.topic.producer().stats());
         all.fold(ProducerStats::default(), |sum, each| ProducerStats {
             delivered_records: sum.delivered_records + each.delivered_records,
             delivered_batches: sum.delivered_batches + each.delivered_batches,
@@ -217,36 +226,57 @@ impl Fleet {
 }
 
 impl Sender {
+    fn make(&mut self, number: u64, intended_ns: u64) {
+        self.content.write(Stamp { producer: self.number, number, intended_ns }, &mut self.values);
+    }
+
     async fn send(&mut self, intended_ns: u64) -> Result<Delivery, CliError> {
-        let stamp = Stamp { producer: self.number, number: self.next, intended_ns };
-        let value = self.maker.make(&self.content, stamp);
-        let record = OutgoingRecord::to(Arc::clone(&self.topic)).partition(self.partition).value(value);
-        let delivery = self.producer.send(record).await?;
+        self.values.clear();
+        self.make(self.next, intended_ns);
+        let delivery = self.topic.send(RecordRef::new(&self.values).partition(self.partition)).await?;
         self.next += 1;
         Ok(delivery)
     }
 
+    async fn send_group(&mut self, count: u64, intended_ns: u64) -> Result<Deliveries, CliError> {
+        self.values.clear();
+        for number in self.next..self.next + count {
+            self.make(number, intended_ns);
+        }
+        let values = self.values.chunks_exact(self.content.record_bytes());
+        // Gathered, because an iterator with a closure in it cannot be held across an await by a task that may move.
+        let records: Vec<_> = values.map(|value| RecordRef::new(value).partition(self.partition)).collect();
+        let deliveries = self.topic.send_batch(records).await;
+        self.next += count;
+        if deliveries.is_done() {
+            // What was refused has failed already: there is no need to go on until the end to learn that.
+            deliveries.all().await?;
+        }
+        Ok(deliveries)
+    }
+
     /// Waits for the acknowledgements of all that was sent, and until they are timed.
     async fn finish(self, timing: Timing) -> Result<Self, CliError> {
-        self.producer.flush().await?;
+        self.topic.producer().flush().await?;
         timing.finish().await?;
         Ok(self)
     }
 
     async fn send_closed(mut self, phase: Phase, time_every: u64) -> Result<Self, CliError> {
         let timing = Timing::start(&phase);
-        let mut now_ns = phase.clock.now_ns();
-        for index in 0..phase.records {
-            let is_timed = index.is_multiple_of(time_every);
-            if is_timed || index.is_multiple_of(CLOCK_EVERY) {
-                if phase.is_over() {
-                    break;
+        let most = (GROUP_BYTES / self.content.record_bytes() as u64).clamp(1, GROUP_RECORDS);
+        let (mut left, mut untimed) = (phase.records, time_every);
+        while left > 0 && !phase.is_over() {
+            let count = most.min(left);
+            let now_ns = phase.clock.now_ns();
+            let deliveries = self.send_group(count, now_ns).await?;
+            left -= count;
+            untimed = untimed.saturating_add(count);
+            if untimed >= time_every {
+                untimed = 0;
+                for delivery in deliveries.each().take(1) {
+                    timing.add(now_ns, delivery).await;
                 }
-                now_ns = phase.clock.now_ns();
-            }
-            let delivery = self.send(now_ns).await?;
-            if is_timed {
-                timing.add(now_ns, delivery).await;
             }
         }
         self.finish(timing).await

@@ -1,7 +1,7 @@
 //! The reading side: consumers, each with a connection of its own, that verify every record.
 //!
 //! ```text
-//!   Readers ─► one task a consumer: recv_batch ─► Verifier ─► latency of each record, from when it was to be sent
+//!   Readers ─► one task a consumer: next_batch ─► Verifier ─► latency of each record, from when it was to be sent
 //!      ▲                               until the goal is reached, which may become known while it reads
 //! ```
 
@@ -19,11 +19,9 @@ use super::record::Content;
 use super::verify::Verifier;
 use crate::cli::error::CliError;
 use crate::cli::stop::Stop;
-use crate::client::{Client, ClientConfig, ClientError, Consumer, ConsumerConfig, StartAt};
+use crate::client::{Client, ClientConfig, ClientError, Consumer, ConsumerConfig, FetchedBatch, StartAt};
 use crate::types::Offset;
 
-/// Records that are taken from the client at a time.
-const TAKEN: usize = 4_096;
 /// A record that was acknowledged comes sooner than this, or never.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -210,7 +208,7 @@ impl Reader {
             }
             let came = tokio::select! {
                 biased;
-                came = timeout(PATIENCE, self.consumer.recv_batch(TAKEN)) => came,
+                came = timeout(PATIENCE, self.consumer.next_batch()) => came,
                 // Once it is known the sender is gone, and nothing changes any more.
                 Ok(()) = task.goal.changed() => continue,
                 () = task.stop.wait() => return Ok(records),
@@ -226,16 +224,18 @@ impl Reader {
         }
     }
 
-    fn verify(&mut self, batch: &[crate::client::ConsumedRecord], task: &Task) -> Result<u64, CliError> {
+    fn verify(&mut self, batch: &FetchedBatch, task: &Task) -> Result<u64, CliError> {
         let (now_ns, counted_from_ns) = (task.clock.now_ns(), task.counted_from.get());
-        for record in batch {
-            let checked = self.verifier.check(record.partition, record.offset.0, record.value.as_deref());
+        let mut records = 0;
+        for record in batch.iter() {
+            let checked = self.verifier.check(batch.partition(), record.offset.0, record.value);
             let stamp = checked.map_err(|fault| CliError::Failed(fault.to_string()))?;
+            records += 1;
             if stamp.intended_ns >= counted_from_ns {
                 task.latencies.record(now_ns.saturating_sub(stamp.intended_ns));
             }
         }
-        Ok(batch.len() as u64)
+        Ok(records)
     }
 
     fn finish(&self, sent: &[u64], records: u64) -> Result<u64, CliError> {

@@ -8,16 +8,13 @@
 //! Integers are big-endian. The filler is a window into a pool of random letters; where it begins follows from producer and
 //! number, so that making and checking it cost one copy and one comparison.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 
 /// Run, producer, number and time: no record is shorter.
 pub const SHORTEST_BYTES: usize = 24;
 
 /// Where a window into the pool may begin. Small enough that the pool stays in a core's cache.
 const WINDOWS: u64 = 32 << 10;
-
-/// Values are cut out of buffers of this size, which are used again once their records are encoded.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// What a record says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,30 +98,12 @@ impl Content {
     }
 
     /// Writes a record's value behind what `buffer` holds.
-    pub fn write(&self, stamp: Stamp, buffer: &mut BytesMut) {
+    pub fn write(&self, stamp: Stamp, buffer: &mut Vec<u8>) {
         buffer.put_u32(self.run);
         buffer.put_u32(stamp.producer);
         buffer.put_u64(stamp.number);
         buffer.put_u64(stamp.intended_ns);
         buffer.put_slice(self.filler(stamp.producer, stamp.number));
-    }
-}
-
-/// Makes values, many out of one buffer.
-#[derive(Debug, Default)]
-pub struct Maker {
-    buffer: BytesMut,
-}
-
-impl Maker {
-    /// The value of one record.
-    pub fn make(&mut self, content: &Content, stamp: Stamp) -> Bytes {
-        if self.buffer.capacity() < content.record_bytes() {
-            // Takes the old buffer again when all its records are gone, which they are once they are encoded.
-            self.buffer.reserve(BUFFER_BYTES.max(content.record_bytes()));
-        }
-        content.write(stamp, &mut self.buffer);
-        self.buffer.split().freeze()
     }
 }
 
@@ -155,13 +134,19 @@ mod tests {
     use crate::types::TimestampMs;
     use crate::types::record_batch::{BatchBuilder, HEADER_BYTES};
 
+    fn value(content: &Content, stamp: Stamp) -> Vec<u8> {
+        let mut value = Vec::new();
+        content.write(stamp, &mut value);
+        value
+    }
+
     const STAMP: Stamp = Stamp { producer: 7, number: 1 << 33, intended_ns: u64::MAX };
 
     #[test]
     fn a_record_says_who_sent_it_as_what_number_and_when() {
         for size in [SHORTEST_BYTES, 100, 1_024, 1 << 20] {
             let content = Content::new(3, size);
-            let value = Maker::default().make(&content, STAMP);
+            let value = value(&content, STAMP);
             assert_eq!((value.len(), content.read(&value)), (size, Ok(STAMP)));
         }
     }
@@ -169,28 +154,16 @@ mod tests {
     #[test]
     fn records_are_distinct_and_each_changed_byte_is_noticed() {
         let content = Content::new(3, 100);
-        let mut maker = Maker::default();
-        let values: Vec<_> = (0..1_000).map(|number| maker.make(&content, Stamp { number, ..STAMP })).collect();
+        let values: Vec<_> = (0..1_000).map(|number| value(&content, Stamp { number, ..STAMP })).collect();
         let fillers: std::collections::HashSet<&[u8]> = values.iter().map(|value| &value[SHORTEST_BYTES..]).collect();
         assert!(fillers.len() > 950, "{} of 1000 differ", fillers.len());
         for at in (0..16).chain(24..100) {
-            let mut changed = values[5].to_vec();
+            let mut changed = values[5].clone();
             changed[at] ^= 1;
             assert!(content.read(&changed).is_err(), "byte {at}");
         }
         assert_eq!(content.read(&values[0][..99]), Err(NotOurs::Length { expected: 100, found: 99 }));
         assert_eq!(Content::new(4, 100).read(&values[0]), Err(NotOurs::Run));
-    }
-
-    #[test]
-    fn one_buffer_serves_many_records_when_they_are_dropped_in_time() {
-        let content = Content::new(3, 1_000);
-        let mut maker = Maker::default();
-        let first = maker.make(&content, STAMP).as_ptr() as usize;
-        for _ in 0..10_000 {
-            let at = maker.make(&content, STAMP).as_ptr() as usize;
-            assert!(at.abs_diff(first) < BUFFER_BYTES, "another buffer was taken");
-        }
     }
 
     #[test]

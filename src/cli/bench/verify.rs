@@ -158,15 +158,14 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::record::Maker;
 
     /// Reads records given as (partition, offset, producer, number) of three producers and two partitions.
     fn reading(records: &[(u32, u64, u32, u64)]) -> (Verifier, Result<(), Fault>) {
         let content = Arc::new(Content::new(1, 64));
         let mut verifier = Verifier::new(Arc::clone(&content), vec![0; 3], 2);
-        let mut maker = Maker::default();
         for &(partition, offset, producer, number) in records {
-            let value = maker.make(&content, Stamp { producer, number, intended_ns: 0 });
+            let mut value = Vec::new();
+            content.write(Stamp { producer, number, intended_ns: 0 }, &mut value);
             if let Err(fault) = verifier.check(partition, offset, Some(&value)) {
                 return (verifier, Err(fault));
             }
@@ -207,7 +206,8 @@ mod tests {
     fn a_corrupted_record_and_one_without_a_value_are_detected() {
         let content = Arc::new(Content::new(1, 64));
         let mut verifier = Verifier::new(Arc::clone(&content), vec![0], 1);
-        let mut value = Maker::default().make(&content, Stamp { producer: 0, number: 0, intended_ns: 0 }).to_vec();
+        let mut value = Vec::new();
+        content.write(Stamp { producer: 0, number: 0, intended_ns: 0 }, &mut value);
         value[40] ^= 0x20;
         let wrong = Fault::Wrong { partition: 0, offset: 0, reason: NotOurs::Content };
         assert_eq!(verifier.check(0, 0, Some(&value)), Err(wrong));
