@@ -86,7 +86,7 @@ pub enum LogWriterPlacement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ThreadsSection {
-    /// Threads of sessions and partitions; 0 for one a CPU. At most 1024.
+    /// Threads of sessions and partitions; 0 for one for every two CPUs. At most 1024.
     pub core: usize,
     /// Threads that sync files; as many again read what is not cached and work in the background. 1 to 1024.
     pub disk: usize,

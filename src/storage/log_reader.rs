@@ -24,6 +24,10 @@ use crate::types::{BufferPool, Offset};
 /// Read besides what was asked for when only an earlier batch's position is known, so that one read is enough.
 const LEAD_BYTES: u64 = 64 << 10;
 
+/// How far ahead of a reader that goes through a segment the disk is asked to fetch. The kernel's own read-ahead, 128 KiB, is
+/// less than one read here, so that disk and sockets would take turns (measured: half the disk's speed).
+const READ_AHEAD_BYTES: u64 = 4 << 20;
+
 /// Batches as they lie on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSlice {
@@ -183,7 +187,13 @@ impl LogReader {
             }
             Found::At(at, header) => {
                 match self.whole_batches(place, buffer.slice(at..), start.position + at as u64, max_bytes) {
-                    Some(slice) => return Ok(slice),
+                    Some(slice) => {
+                        if lead == 0 {
+                            let end = start.position + (at + slice.bytes.len()) as u64;
+                            read_ahead(&*file, segment, end, slice.bytes.len() as u64);
+                        }
+                        return Ok(slice);
+                    }
                     None => (start.position + at as u64, header),
                 }
             }
@@ -342,6 +352,16 @@ impl Shared {
             at.map_or(Lookup::Known(None), |at| view.offset_floor(at, offset))
         };
         self.follow_index(segment, lookup, offset)
+    }
+}
+
+/// A reader that goes on where it stopped has read `length` bytes up to `end`: the part as long as that which now comes within
+/// [`READ_AHEAD_BYTES`] is fetched. A short read leaves it to the kernel.
+fn read_ahead(file: &dyn DiskFile, segment: &SegmentRef, end: u64, length: u64) {
+    let from = (end + READ_AHEAD_BYTES).saturating_sub(length).max(end);
+    let to = (end + READ_AHEAD_BYTES).min(segment.size);
+    if length >= LEAD_BYTES && from < to {
+        file.will_read(from, to - from);
     }
 }
 

@@ -221,6 +221,7 @@ impl Handler<Fetch> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, message: Fetch, ctx: &mut Self::Context) {
         let Fetch { offset, max_bytes, leader_epoch, wait_until, owner, reply } = message;
+        self.cache.note_reader();
         let event = FetchEvent { offset, max_bytes, leader_epoch, wait_until, owner, reply };
         self.step(ctx, None, |engine, out| engine.on_fetch(event, out));
     }

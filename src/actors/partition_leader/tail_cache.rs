@@ -131,6 +131,10 @@ impl Chunks {
 pub struct TailCache {
     batches: VecDeque<CachedBatch>,
     chunks: Chunks,
+    /// Somebody has read, or waits to read, since the last look at it.
+    is_read: bool,
+    /// Somebody did between the two looks before.
+    was_read: bool,
     bytes: usize,
     limit_bytes: usize,
     budget: CacheBudget,
@@ -149,7 +153,15 @@ impl TailCache {
     /// An empty cache of at most `limit_bytes`, within `budget`.
     #[must_use]
     pub fn new(limit_bytes: usize, budget: CacheBudget) -> Self {
-        Self { batches: VecDeque::new(), chunks: Chunks::default(), bytes: 0, limit_bytes, budget }
+        Self {
+            batches: VecDeque::new(),
+            chunks: Chunks::default(),
+            is_read: false,
+            was_read: false,
+            bytes: 0,
+            limit_bytes,
+            budget,
+        }
     }
 
     /// Adds the batch that was just appended.
@@ -166,8 +178,10 @@ impl TailCache {
         self.bytes += cached.bytes();
         self.budget.used_bytes.fetch_add(cached.bytes(), Ordering::Relaxed);
         self.batches.push_back(cached);
-        // The newest batch stays even when the node's budget is used up: a consumer that keeps up wants it next.
-        while self.bytes > self.limit_bytes || (self.budget.is_exceeded() && self.batches.len() > 1) {
+        // The newest batch stays even when the node's budget is used up: a consumer that keeps up wants it next. A partition
+        // that nobody reads keeps no other large one: its memory is used for the next frame while a core's cache holds it.
+        let is_idle = !small && !self.is_read && !self.was_read;
+        while self.bytes > self.limit_bytes || ((is_idle || self.budget.is_exceeded()) && self.batches.len() > 1) {
             if !self.drop_oldest() {
                 break;
             }
@@ -180,9 +194,15 @@ impl TailCache {
         self.batches.front().map(|batch| batch.base_offset)
     }
 
-    /// Gives memory back: that of batches while the node's budget is exceeded, down to nothing if need be, and chunks that hold
-    /// nothing.
+    /// Somebody reads this partition, or waits to.
+    pub fn note_reader(&mut self) {
+        self.is_read = true;
+    }
+
+    /// To be called now and then. Gives memory back: that of batches while the node's budget is exceeded, down to nothing if
+    /// need be, and chunks that hold nothing; and looks whether anybody has read since the last call.
     pub fn shrink(&mut self) {
+        (self.was_read, self.is_read) = (self.is_read, false);
         while self.budget.is_exceeded() && self.drop_oldest() {}
         self.chunks.release_free();
     }
@@ -250,6 +270,7 @@ mod tests {
     #[test]
     fn whole_batches_come_back_from_the_one_that_contains_the_offset() {
         let mut cache = TailCache::new(1 << 20, CacheBudget::new(1 << 20));
+        cache.note_reader();
         let batches = [batch(10, 5, 10), batch(15, 5, 30_000), batch(20, 1, 10)];
         batches.iter().for_each(|batch| cache.push(batch));
         let all = cache.read(range(12, 21, 1 << 20)).expect("cached");
@@ -263,6 +284,23 @@ mod tests {
         assert_eq!(committed.next_offset, Offset(20), "nothing beyond the upper bound");
         assert_eq!(cache.read(range(9, 21, 100)), None, "older than the cache");
         assert_eq!(cache.read(range(20, 20, 100)), None, "nothing is committed there yet");
+    }
+
+    #[test]
+    fn large_batches_that_nobody_reads_are_not_kept_but_for_the_newest() {
+        let mut cache = TailCache::new(1 << 20, CacheBudget::new(1 << 20));
+        let push = |cache: &mut TailCache, bases: std::ops::Range<u64>| {
+            bases.for_each(|base| cache.push(&batch(base, 1, 30_000)));
+            cache.batches.len()
+        };
+        assert_eq!(push(&mut cache, 0..5), 1);
+        assert!(cache.read(range(4, 5, 1)).is_some(), "a consumer that comes now finds the newest");
+        cache.note_reader();
+        assert_eq!(push(&mut cache, 5..10), 6);
+        cache.shrink();
+        assert_eq!(push(&mut cache, 10..12), 8, "one that read a moment ago will read again");
+        cache.shrink();
+        assert_eq!(push(&mut cache, 12..14), 1);
     }
 
     #[test]

@@ -277,7 +277,7 @@ pub struct NullBench {
     /// Where to listen
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9645")]
     pub listen: String,
-    /// Core threads; 0 for one a CPU
+    /// Core threads; 0 for one for every two CPUs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub core_threads: usize,
     /// End when the process that started this one ends, however it does

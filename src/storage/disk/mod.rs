@@ -65,6 +65,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_vectored_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize>;
     /// Reads at `position` and returns how many bytes came; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Says that this part will be read soon, so that the disk may fetch it meanwhile. Only a hint.
+    fn will_read(&self, position: u64, length: u64);
     /// Makes the file's content, and the size that goes with it, durable (fdatasync).
     fn sync_data(&self, point: SyncPoint) -> io::Result<()>;
     /// Cuts or grows (with zeros) the file.

@@ -46,6 +46,13 @@ impl DiskFile for RealFile {
         attempt("read from", &self.path, || self.file.read_at(buffer, position))
     }
 
+    fn will_read(&self, position: u64, length: u64) {
+        let length = std::num::NonZeroU64::new(length);
+        if let Err(error) = rustix::fs::fadvise(&self.file, position, length, rustix::fs::Advice::WillNeed) {
+            tracing::trace!(%error, path = %self.path.display(), "the file system takes no hints");
+        }
+    }
+
     fn sync_data(&self, _point: SyncPoint) -> io::Result<()> {
         // A signal cannot lose an error here: Linux reports a writeback error once for each open file, and an
         // interrupted call has not reported it.

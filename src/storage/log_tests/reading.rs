@@ -53,6 +53,28 @@ fn every_offset_of_a_log_of_many_segments_can_be_read_directly() {
 }
 
 #[test]
+fn who_reads_on_where_it_stopped_has_the_disk_fetch_what_comes_next() {
+    let mut story = Story::with(LogConfig { segment_bytes: 1 << 30, ..small_segments() });
+    story.record_bytes = 10_000;
+    for _ in 0..80 {
+        story.append(&[10]);
+    }
+    let (reader, size) = (story.reader(), story.log().size_bytes());
+    let first = reader.read(Offset(50), EVERYTHING, 300_000).unwrap();
+    assert_eq!(story.disk.take_read_ahead(), [], "one read is no habit");
+    let second = reader.read(first.next, EVERYTHING, 300_000).unwrap();
+    let length = second.bytes.len() as u64;
+    let end = 5 * (size / 80) + first.bytes.len() as u64 + length;
+    assert_eq!(story.disk.take_read_ahead(), [(end + (4 << 20) - length, length)]);
+    let mut next = second.next;
+    while next < story.log().written_end() {
+        next = reader.read(next, EVERYTHING, 300_000).unwrap().next;
+    }
+    let hints = story.disk.take_read_ahead();
+    assert!(!hints.is_empty() && hints.iter().all(|(from, length)| from + length <= size), "{hints:?} within {size}");
+}
+
+#[test]
 fn offsets_outside_the_log_are_answered_with_its_bounds() {
     let mut story = Story::new();
     story.fill(40);

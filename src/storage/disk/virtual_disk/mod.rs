@@ -59,7 +59,14 @@ impl VirtualDisk {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        let state = State { tree: Tree::new(), faults: Faults::default(), rng, generation: 0, boots: 1 };
+        let state = State {
+            tree: Tree::new(),
+            faults: Faults::default(),
+            rng,
+            generation: 0,
+            boots: 1,
+            read_ahead: Vec::new(),
+        };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -69,6 +76,12 @@ impl VirtualDisk {
         let disk = Self::new(seed);
         disk.lock().tree = snapshot.0.clone();
         disk
+    }
+
+    /// The (position, length) of each hint of [`DiskFile::will_read`] since the last call of this.
+    #[must_use]
+    pub fn take_read_ahead(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.lock().read_ahead)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -328,6 +341,10 @@ impl DiskFile for VirtualFile {
             state.faults.strike(FaultyOperation::Read, &self.path)?;
             Ok(state.tree.file_mut(self.inode)?.read(buffer, to_index(position)?))
         })
+    }
+
+    fn will_read(&self, position: u64, length: u64) {
+        self.disk.lock().read_ahead.push((position, length));
     }
 
     fn sync_data(&self, point: SyncPoint) -> io::Result<()> {

@@ -19,6 +19,7 @@ pub(super) struct State {
     /// Raised by everything that makes open handles stale.
     pub(super) generation: u64,
     pub(super) boots: u64,
+    pub(super) read_ahead: Vec<(u64, u64)>,
 }
 
 impl State {
