@@ -14,9 +14,9 @@ use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
-use crate::actors::session::{Session, SessionSettings};
+use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::topics_file;
 use crate::config::{NodeConfig, Role};
@@ -58,7 +58,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -66,7 +66,8 @@ impl Node {
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config, descriptors());
-        let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
+        let connections = ConnectionGate::from_limits(&limits);
+        let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
         let lock = lock_directory(root)?;
         let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
         let was_clean = directory.take_clean_stop()?.is_some();
@@ -85,19 +86,34 @@ impl Node {
             replicas: std::collections::HashMap::new(),
         }));
         let controller = start_controller(&threads.control(), log, image, &config, &clock);
+        let partitions = PartitionLeaderSettings {
+            storage: config.storage.clone(),
+            placement: config.threads.log_writer,
+            clock: Arc::clone(&clock),
+            disk: threads.disk_pool(),
+            cache: CacheBudget::new(config.storage.tail_cache_bytes),
+            reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            keeping,
+        };
+        let requests = ByteBudget::new(limits.node_bytes_in_flight);
+        let facts = NodeFacts {
+            bound: local_address(&listener)?,
+            directory: Arc::clone(&directory),
+            disk: threads.disk_pool(),
+            storage: config.storage.clone(),
+            core_threads: threads.core().len(),
+            disk_threads: config.threads.disk,
+            requests: requests.clone(),
+            reads: partitions.reads.clone(),
+            cache: partitions.cache.clone(),
+            connections,
+        };
         let broker = Broker::new(BrokerSettings {
             node: config.node.id,
             directory: Arc::clone(&directory),
             files,
             topic_defaults: config.topic_defaults.clone(),
-            partitions: PartitionLeaderSettings {
-                storage: config.storage.clone(),
-                placement: config.threads.log_writer,
-                clock: Arc::clone(&clock),
-                disk: threads.disk_pool(),
-                cache: CacheBudget::new(config.storage.tail_cache_bytes),
-                reads: ReadBudget::new(config.limits.node_bytes_in_flight),
-            },
+            partitions,
             core: threads.core(),
             topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
@@ -114,10 +130,11 @@ impl Node {
             view: view.clone(),
             controller: controller.clone(),
             broker: broker.clone(),
+            facts: Arc::new(facts),
         };
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
-            node_budget: ByteBudget::new(limits.node_bytes_in_flight),
+            node_budget: requests,
             buffers,
             limits,
         };

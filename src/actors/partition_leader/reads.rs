@@ -36,6 +36,13 @@ impl ReadBudget {
         Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
     }
 
+    /// Bytes that reads hold now, and may hold.
+    #[must_use]
+    pub fn used_and_total_bytes(&self) -> (usize, usize) {
+        let total = self.units as usize;
+        (total.saturating_sub(self.semaphore.available_permits()) * UNIT_BYTES, total * UNIT_BYTES)
+    }
+
     async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // A read larger than the whole budget waits for all of it, rather than for ever.
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);

@@ -42,6 +42,12 @@ impl CacheBudget {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// How many bytes may be in use.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
     fn is_exceeded(&self) -> bool {
         self.used_bytes() > self.limit_bytes
     }
@@ -166,6 +172,12 @@ impl TailCache {
                 break;
             }
         }
+    }
+
+    /// The offset of the oldest batch that is here.
+    #[must_use]
+    pub fn start(&self) -> Option<Offset> {
+        self.batches.front().map(|batch| batch.base_offset)
     }
 
     /// Gives memory back: that of batches while the node's budget is exceeded, down to nothing if need be, and chunks that hold

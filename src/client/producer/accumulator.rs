@@ -37,6 +37,8 @@ pub(super) struct Accumulator {
     /// The partitions that have work. Scanned by the sender; idle ones cost nothing.
     pub active: Vec<usize>,
     pub buffered_bytes: usize,
+    /// There is more room than when those who wait for it were last told.
+    pub room_freed: bool,
     /// How many senders wait for room: partial batches go out then.
     pub waiting_for_room: usize,
     pub is_closing: bool,
@@ -279,6 +281,7 @@ impl Accumulator {
     pub fn finish(&mut self, landed: Vec<Landed>) {
         for (batch, outcome) in landed {
             self.buffered_bytes = self.buffered_bytes.saturating_sub(batch.reserved_bytes);
+            self.room_freed = true;
             let is_delivered = outcome.is_ok();
             if batch.completion.resolve(outcome) {
                 if is_delivered {

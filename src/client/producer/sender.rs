@@ -106,7 +106,7 @@ impl Sender {
         let now = Instant::now();
         let mut wake_at = now + Duration::from_secs(60);
         let shared = Arc::clone(&self.shared);
-        let loads = {
+        let (loads, tell_waiting) = {
             let mut state = lock(&shared.state);
             if state.is_abandoned {
                 return None;
@@ -120,7 +120,8 @@ impl Sender {
                 partitions[*slot].is_active = !partitions[*slot].is_idle();
                 partitions[*slot].is_active
             });
-            loads
+            // Only then: whoever is told and finds no room wakes this task, which would tell it again, and so on.
+            (loads, std::mem::take(&mut state.room_freed) || state.is_closing)
         };
         let mut failed = false;
         for (node, load) in loads {
@@ -129,7 +130,9 @@ impl Sender {
         if failed {
             wake_at = now + Duration::from_millis(1);
         }
-        self.shared.room.notify_waiters();
+        if tell_waiting {
+            self.shared.room.notify_waiters();
+        }
         Some(wake_at)
     }
 
