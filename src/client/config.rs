@@ -113,7 +113,8 @@ pub struct ProducerConfig {
     pub linger: Duration,
     /// A batch is closed when its records have this many bytes. A larger record travels alone.
     pub batch_bytes: usize,
-    /// The most bytes of records that wait or are on their way. [`super::Producer::send`] waits for room beyond it.
+    /// The most bytes of records that wait or are on their way. [`super::Producer::send`] waits for room beyond it. Up to half
+    /// as much again is kept of batches that were acknowledged, to be used once more.
     pub buffer_bytes: usize,
     /// The most requests in flight to one broker, and batches in flight of one partition.
     pub max_in_flight: usize,

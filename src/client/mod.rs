@@ -43,6 +43,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Many records a second are sent with a [`TopicProducer`] and read with [`Consumer::next_batch`]: both work on borrowed
+//! bytes, and allocate nothing for a record.
+//!
 //! Reading order: [`config`], [`record`], `connection`, `cluster`, [`producer`], [`consumer`], [`admin`], [`error`].
 
 pub mod admin;
@@ -56,7 +59,6 @@ mod backoff;
 mod cluster;
 mod connection;
 mod leaders;
-mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 

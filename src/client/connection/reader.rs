@@ -3,14 +3,11 @@
 //! Small frames are slices of one buffer, many to a read. A large one gets a buffer of its own, into which the socket is read
 //! without a further copy, and which is used again once nobody holds a part of it.
 
-use std::sync::{Arc, Mutex};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::lock;
-use crate::client::spare::Spares;
 use crate::protocol::frame::{Frame, FrameCodec, FrameError, LENGTH_BYTES};
+use crate::types::buffer_pool::BufferPool;
 
 /// What one read may bring of small frames: dozens of acknowledgements. Of a large frame at most this much is copied once more.
 const READ_BYTES: usize = 16 << 10;
@@ -22,12 +19,12 @@ pub(super) struct FrameReader<R> {
     io: R,
     codec: FrameCodec,
     buffer: BytesMut,
-    large: Arc<Mutex<Spares>>,
+    large: BufferPool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(io: R, codec: FrameCodec) -> Self {
-        Self { io, codec, buffer: BytesMut::new(), large: Arc::new(Mutex::new(Spares::new(KEPT_BYTES))) }
+        Self { io, codec, buffer: BytesMut::new(), large: BufferPool::new(KEPT_BYTES) }
     }
 
     /// The next frame; `None` when the peer has closed the connection behind the last one.
@@ -35,15 +32,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             if let Some(length) = self.codec.peek_length(&self.buffer)? {
                 if self.buffer.len() >= LENGTH_BYTES + length {
-                    // Replies have become small: what is kept for large ones goes, one at a time.
-                    lock(&self.large).shrink();
+                    // Replies have become small: what is kept for large ones goes.
+                    if self.large.free_bytes() > 0 {
+                        self.large.release_unused();
+                    }
                     return self.codec.take_frame(&mut self.buffer, length).map(Some);
                 }
                 if length > READ_BYTES {
                     return self.read_large(length).await.map(Some);
                 }
             }
-            self.buffer.reserve(READ_BYTES);
+            // Not before it is short: what is reserved while slices of the buffer are held is a new buffer.
+            if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 8 {
+                self.buffer.reserve(READ_BYTES);
+            }
             if self.io.read_buf(&mut self.buffer).await? == 0 {
                 let have = self.buffer.len();
                 return if have == 0 { Ok(None) } else { Err(FrameError::CutShort { have }) };
@@ -53,43 +55,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn read_large(&mut self, length: usize) -> Result<Frame, FrameError> {
         let whole = LENGTH_BYTES + length;
-        let mut bytes = lock(&self.large).take(whole);
+        let mut bytes = self.large.take(whole);
         // The length field goes along: without it all that follows would be written four bytes off the alignment that it has
         // in the socket's buffers, which makes the kernel's copy several times slower.
-        bytes.extend_from_slice(&self.buffer);
+        let mut have = self.buffer.len();
+        bytes[..have].copy_from_slice(&self.buffer);
         self.buffer.clear();
-        while bytes.len() < whole {
-            let missing = whole - bytes.len();
-            if self.io.read_buf(&mut (&mut bytes).limit(missing)).await? == 0 {
-                return Err(FrameError::CutShort { have: bytes.len() });
+        while have < whole {
+            match self.io.read(&mut bytes[have..whole]).await? {
+                0 => return Err(FrameError::CutShort { have }),
+                more => have += more,
             }
         }
-        let lent = Lent { bytes, home: Arc::clone(&self.large) };
-        Frame::decode(&Bytes::from_owner(lent).slice(LENGTH_BYTES..), self.codec.max_values)
-    }
-}
-
-/// A large frame's memory, which goes home when the last slice of it is dropped.
-struct Lent {
-    bytes: BytesMut,
-    home: Arc<Mutex<Spares>>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        lock(&self.home).give(Some(std::mem::take(&mut self.bytes)));
+        Frame::decode(&bytes.freeze(whole).slice(LENGTH_BYTES..), self.codec.max_values)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf;
+    use bytes::{Buf, Bytes};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -133,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_memory_of_a_large_frame_is_used_again_once_nobody_holds_a_slice() {
-        let all: Vec<u8> = (0..4).flat_map(|_| wire(100_000)).chain(wire(1)).collect();
+        let all: Vec<u8> = (0..3).flat_map(|_| wire(100_000)).chain(wire(1)).chain(wire(2)).collect();
         let mut frames = FrameReader::new(all.as_slice(), FrameCodec::for_replies(8 << 20));
         let first = next(&mut frames).await;
         let (place, kept) = (first.as_ptr(), first.slice(50..60));
@@ -141,9 +125,10 @@ mod tests {
         assert_ne!(next(&mut frames).await.as_ptr(), place, "a slice of it is still held");
         drop(kept);
         assert_eq!(next(&mut frames).await.as_ptr(), place, "the one that came back last");
+        assert!(frames.large.free_bytes() > 200_000);
         next(&mut frames).await;
         next(&mut frames).await;
-        assert_eq!(lock(&frames.large).take(100_000).capacity(), 114_688, "a small frame lets one of the two go");
+        assert_eq!(frames.large.free_bytes(), 0, "replies have become small");
     }
 
     #[tokio::test]

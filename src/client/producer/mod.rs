@@ -19,6 +19,7 @@ mod delivery;
 mod partition;
 pub mod partitioner;
 mod sender;
+mod spare;
 mod topic;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,13 +28,13 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::connection::lock;
-use super::spare::Spares;
 use super::{Client, ClientError, OutgoingRecord, ProducerConfig, RecordRef};
 use crate::types::{Clock, SystemClock};
 use accumulator::{Accumulator, Limits, News, Offered};
 pub use deliveries::Deliveries;
 pub use delivery::Delivery;
 use sender::Sender;
+use spare::Spares;
 pub use topic::TopicProducer;
 
 /// Sends records. Cheap to clone; clones share batches and buffer, and may be used from many tasks. Who sends many records to one

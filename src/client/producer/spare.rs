@@ -1,4 +1,4 @@
-//! The memory of batches and replies that are done, kept for those to come. Memory that was touched lately is several times
+//! The memory of batches that are done, kept for those to come. Memory that was touched lately is several times
 //! quicker to write to than memory that the allocator has just got from the system.
 
 use bytes::BytesMut;
@@ -8,7 +8,7 @@ const WORTH_KEEPING_BYTES: usize = 4 << 10;
 
 /// A bounded stack of buffers: the one used last is taken first.
 #[derive(Debug, Default)]
-pub(in crate::client) struct Spares {
+pub(super) struct Spares {
     buffers: Vec<BytesMut>,
     bytes: usize,
     limit_bytes: usize,
@@ -30,13 +30,6 @@ impl Spares {
                 buffer
             }
             None => BytesMut::with_capacity(rounded_up(capacity_bytes)),
-        }
-    }
-
-    /// Lets one buffer go, if there is one.
-    pub fn shrink(&mut self) {
-        if let Some(buffer) = self.buffers.pop() {
-            self.bytes -= buffer.capacity();
         }
     }
 
@@ -74,9 +67,5 @@ mod tests {
         assert_eq!((spares.take(20_000).capacity(), spares.bytes), (20_480, 0));
         spares.give(None);
         assert_eq!(spares.bytes, 0);
-        spares.give(Some(BytesMut::with_capacity(50_000)));
-        spares.shrink();
-        spares.shrink();
-        assert_eq!((spares.bytes, spares.buffers.len()), (0, 0));
     }
 }
