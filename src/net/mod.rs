@@ -20,7 +20,7 @@ pub mod listener;
 pub mod reader;
 pub mod writer;
 
-pub use budget::{ByteBudget, FramePermit, FrameRoom};
+pub use budget::{ByteBudget, FramePermit, FrameRoom, NodeBudget};
 pub use limits::NetLimits;
 pub use listener::{BindError, Connection, ConnectionGate, ConnectionPermit, Listener};
 pub use reader::{FrameLimit, ReadEnd, Reader, ReceivedFrame};

@@ -17,6 +17,7 @@
 mod actor;
 mod housekeeping;
 mod messages;
+mod opening;
 mod replicas;
 #[cfg(test)]
 mod tests;

@@ -129,6 +129,8 @@ pub(super) struct LogReturned {
 #[derive(Debug)]
 pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
+    /// For want of a descriptor the group could not be written yet.
+    NotYet(LogError, Vec<RecordBatch>, Vec<Room>),
     Synced(Result<Offset, LogError>),
     Retained(Result<crate::storage::RetentionOutcome, LogError>),
     Housekeeping(&'static str, Result<(), LogError>),

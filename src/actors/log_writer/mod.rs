@@ -18,6 +18,7 @@ mod actor;
 mod messages;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use actor::{LogWriter, LogWriterSettings};
 pub use messages::*;

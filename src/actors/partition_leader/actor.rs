@@ -7,7 +7,8 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHand
 use tokio::sync::oneshot;
 
 use super::messages::*;
-use super::reads::{self, ReadBudget};
+use super::read_budget::ReadBudget;
+use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
     Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room,

@@ -15,6 +15,7 @@
 
 mod actor;
 mod messages;
+mod read_budget;
 mod reads;
 mod tail_cache;
 #[cfg(test)]
@@ -25,5 +26,5 @@ use super::log_writer::LogWriter;
 
 pub use actor::{PartitionLeader, PartitionLeaderSettings};
 pub use messages::*;
-pub use reads::ReadBudget;
+pub use read_budget::ReadBudget;
 pub use tail_cache::{CacheBudget, TailCache};

@@ -24,7 +24,7 @@ use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
-use crate::net::{ByteBudget, NetLimits};
+use crate::net::{NetLimits, NodeBudget};
 use crate::protocol::frame::{Attachment, Frame, FrameCodec, decode_reply, encode_request};
 use crate::protocol::messages::{
     self, Acks, DescribeCluster, FetchPartition, Hello, Produce, ProducePartition, Request,
@@ -125,7 +125,7 @@ impl Stage {
         let net = NetLimits::default();
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,
-            node_budget: ByteBudget::new(net.node_bytes_in_flight),
+            node_budget: NodeBudget::new(net.node_bytes_in_flight),
             limits: net,
         };
         let settings = SessionSettings {

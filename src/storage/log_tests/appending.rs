@@ -198,3 +198,21 @@ fn a_log_moves_to_another_thread_and_its_readers_are_shared() {
     send::<super::super::SyncDone>();
     shared::<LogReader>();
 }
+
+#[test]
+fn without_a_descriptor_nothing_is_written_and_the_same_append_may_be_tried_again() {
+    for suffix in [".state.tmp", ".log", ".index", ".timeindex"] {
+        let mut story = Story::new();
+        for nth in 1..=2 {
+            story.disk.fail_nth(FaultyOperation::Open, nth, suffix);
+        }
+        let error = story.try_append(&[1]).unwrap_err();
+        assert!(matches!(error, LogError::NoDescriptor { .. }) && error.is_retryable(), "{suffix}: {error}");
+        assert_eq!(story.log().written_end(), Offset::ZERO);
+        story.append(&[1]);
+        // One that is had by closing what is only read is not even noticed.
+        story.disk.fail_nth(FaultyOperation::Open, 1, suffix);
+        story.append(&[1; 30]);
+        story.holds_exactly(31);
+    }
+}
