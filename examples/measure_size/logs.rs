@@ -14,11 +14,18 @@ const SEGMENT_PARTITIONS: u32 = 100;
 const DIRTY_BYTES: usize = 1 << 30;
 const RUNS: usize = 3;
 
-/// Sends `records` of `bytes` each over all partitions of `topic`, and waits until they are acknowledged.
-pub async fn fill(address: &str, topic: &str, records: usize, bytes: usize, partitions: u32) -> Result<()> {
+/// Sends `records` of `bytes` each over all partitions of `topic`, in batches of about `batch_bytes`, and waits until they
+/// are acknowledged.
+pub async fn fill(
+    address: &str,
+    topic: &str,
+    records: usize,
+    bytes: usize,
+    partitions: u32,
+    batch_bytes: usize,
+) -> Result<()> {
     let client = Client::connect(ClientConfig::new(address)).await?;
-    // A record larger than the batch is a batch of its own.
-    let config = ProducerConfig::default().acks(Acks::Leader).batch_bytes(if bytes < 16_384 { 1 } else { 1 << 20 });
+    let config = ProducerConfig::default().acks(Acks::Leader).batch_bytes(batch_bytes);
     let producer = client.producer(config).await?;
     let mut value: Vec<u8> = (0..bytes).map(|at| (at * 31) as u8).collect();
     for number in 0..records {
@@ -37,7 +44,7 @@ pub async fn many_segments(setup: &Setup) -> Result<()> {
     let node = Node::start(setup, "segments", &[]).await?;
     let client = Client::connect(ClientConfig::new(&node.address)).await?;
     create(&client, "segments", SEGMENT_PARTITIONS, &[("flush", "os"), ("segment_bytes", SEGMENT_BYTES)]).await?;
-    fill(&node.address, "segments", SEGMENTS, ONE_A_SEGMENT_BYTES, SEGMENT_PARTITIONS).await?;
+    fill(&node.address, "segments", SEGMENTS, ONE_A_SEGMENT_BYTES, SEGMENT_PARTITIONS, 1).await?;
     let segments = count_segments(node.data_dir())?;
     node.stop()?;
     again(setup, "segments", &format!("{segments} segments in {SEGMENT_PARTITIONS} partitions")).await?;
@@ -69,7 +76,7 @@ pub async fn after_a_kill(setup: &Setup, partitions: u32) -> Result<()> {
         let client = Client::connect(ClientConfig::new(&node.address)).await?;
         create(&client, "dirty", partitions, &[("flush", "os"), ("segment_bytes", "1073741824")]).await?;
         const RECORD_BYTES: usize = 64 << 10;
-        fill(&node.address, "dirty", DIRTY_BYTES / RECORD_BYTES - 64, RECORD_BYTES, partitions).await?;
+        fill(&node.address, "dirty", DIRTY_BYTES / RECORD_BYTES - 64, RECORD_BYTES, partitions, 1 << 20).await?;
         node.kill()?;
         let node = Node::start(setup, "crash", &settings).await?;
         answered.push(milliseconds(node.answered));

@@ -20,14 +20,14 @@ use crate::{Result, Setup, row};
 const CROWD: usize = 1_000;
 const ROUNDS: usize = 5;
 const PHASE: Duration = Duration::from_secs(2);
-const COLD_RECORDS: u64 = 4_096;
-const COLD_RECORD_BYTES: usize = 64 << 10;
+const COLD_RECORDS: u64 = 8_192;
+const COLD_RECORD_BYTES: usize = 32 << 10;
 /// What a slow reader asks for, and a slow sender announces.
 const LARGE_BYTES: u32 = 4 << 20;
 /// A slow one moves a little this often.
 const PACE: Duration = Duration::from_millis(500);
 
-/// Latencies in microseconds: produce 1 KiB, fetch it, fetch 64 KiB from disk, send a frame of 256 KiB.
+/// Latencies in microseconds: produce 1 KiB, fetch it, fetch 32 KiB or more from disk, send a frame of 256 KiB.
 const KINDS: [&str; 4] = ["produce 1 KiB", "fetch 1 KiB, in memory", "fetch 64 KiB, cold", "produce 256 KiB"];
 type Latencies = [Vec<u64>; 4];
 
@@ -37,7 +37,7 @@ pub async fn experiment(setup: &Setup) -> Result<()> {
     let client = Client::connect(ClientConfig::new(&node.address)).await?;
     create(&client, "live", 1, &[("flush", "os")]).await?;
     create(&client, "cold", 1, &[("flush", "os")]).await?;
-    fill(&node.address, "cold", COLD_RECORDS as usize, COLD_RECORD_BYTES, 1).await?;
+    fill(&node.address, "cold", COLD_RECORDS as usize, COLD_RECORD_BYTES, 1, COLD_RECORD_BYTES).await?;
     let mut wire = Wire::open(&node.address).await?;
     let topics = (wire.topic_id("live").await?, wire.topic_id("cold").await?);
     let (mut calm, mut crowded) = (Latencies::default(), Latencies::default());
@@ -87,7 +87,7 @@ async fn phase(wire: &mut Wire, (live, cold): (TopicId, TopicId), latencies: &mu
             let began = Instant::now();
             // Far from the tail, which is cached, and not where the last one was.
             let offset = Offset((turn * 977) % (COLD_RECORDS / 2));
-            fetch(wire, cold, offset, 80 << 10).await?;
+            fetch(wire, cold, offset, 64 << 10).await?;
             latencies[2].push(elapsed(began));
         }
         if turn % 16 == 0 {
