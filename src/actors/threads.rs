@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::{Arbiter, ArbiterHandle, System};
 
+use super::machine;
+
 /// Which threads a job runs on: what acknowledgements wait for must not queue behind what takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -109,8 +111,7 @@ impl Threads {
     /// Starts them. `core` of 0 means one for each CPU; `disk` is the number of threads in each lane.
     #[must_use]
     pub fn start(core: usize, disk: usize) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (core, disk) = (if core == 0 { cpus } else { core }, disk.max(1));
+        let (core, disk) = (if core == 0 { machine::cpus() } else { core }, disk.max(1));
         let mut started = start_arbiters(core + 2 * disk + 1);
         let mut take = |count| started.drain(..count).collect::<Vec<_>>();
         let (core, sync, background) = (take(core), take(disk), take(disk));

@@ -31,6 +31,12 @@ impl ByteBudget {
         self.units.available_permits() * UNIT_BYTES
     }
 
+    /// Bytes there are in all.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.total_units as usize * UNIT_BYTES
+    }
+
     /// Waits for room for `bytes`. What is larger than the whole budget gets the whole budget: it passes alone.
     pub async fn acquire(&self, bytes: usize) -> BytePermit {
         let units = self.units_for(bytes);
@@ -90,6 +96,12 @@ impl NodeBudget {
     #[must_use]
     pub fn available_bytes(&self) -> usize {
         self.small.available_bytes() + self.prompt.available_bytes() + self.slow.available_bytes()
+    }
+
+    /// Bytes there are in all.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.small.total_bytes() + self.prompt.total_bytes() + self.slow.total_bytes()
     }
 }
 

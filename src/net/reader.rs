@@ -13,6 +13,11 @@
 //! Room is for frames that come. A sender that pauses for [`PAUSE`] in the middle of a large frame gives the room for the
 //! rest of it back, and from there on takes room only for what has come, out of a small part of the node's: see
 //! [`NodeBudget`]. When that part is full, it is the slow one that is closed, and nobody else waits for it.
+//!
+//! A frame longer than [`READ_AHEAD_BYTES`] is read straight into a buffer of the node's pool, which it keeps to itself: no
+//! byte of it is copied, but for what was read ahead when the frame before it was a short one. Short frames are read many
+//! at a time by way of the stack and copied once, into memory of just their size: a slice of something larger would keep
+//! that alive for as long as the frame is.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,18 +28,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::NetLimits;
 use super::budget::{Activity, ByteBudget, BytePermit, FramePermit, NodeBudget};
+use super::read_end::ReadEnd;
 use crate::protocol::frame::{Frame, FrameCodec, FrameError, LENGTH_BYTES};
-use crate::protocol::{ApiError, ErrorCode};
-use crate::types::CorrelationId;
+use crate::types::{Buffer, BufferPool};
 
-/// Bytes that one read may bring beyond the frame at hand. Sixteen frames of 1 KiB then cost one system call, while the
-/// head of a large frame that is read this way, and copied once, stays small against the rest.
+/// Bytes that one read may bring beyond the frame at hand. Sixteen frames of 1 KiB then cost one system call. A frame that
+/// is longer is a large one.
 pub const READ_AHEAD_BYTES: usize = 16 * 1_024;
 /// A sender that lets so much time pass without a byte is slow. Far longer than any pause of a client on the same network
 /// that is at work on a frame; at the default budget a crowd of large frames that stall waits for each other so long, five
@@ -50,58 +55,6 @@ pub struct ReceivedFrame {
     pub frame: Frame,
     /// Its room in the budgets.
     pub permit: FramePermit,
-}
-
-/// Why a reader ended.
-#[derive(Debug)]
-pub enum ReadEnd {
-    /// The peer closed the connection between frames.
-    Closed,
-    /// Nothing was asked for this long while nothing was outstanding (`limits.idle_timeout_ms`).
-    Idle(Duration),
-    /// A frame had begun and was not complete in this time (`limits.partial_frame_timeout_ms`).
-    PartialTimeout(Duration),
-    /// A large frame came slowly, and the room for such frames was used up.
-    TooSlow,
-    /// What came is no frame, or too long. The peer can be told: [`FrameError::to_api_error`].
-    Frame(FrameError),
-    /// The socket failed.
-    Io(io::Error),
-    /// Nobody takes the frames any more.
-    ReceiverGone,
-}
-
-impl ReadEnd {
-    /// The reason in words, for logs and for the peer.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Closed => "the peer closed the connection".to_owned(),
-            Self::Idle(limit) => {
-                format!("nothing was asked for {} ms, the limit set by limits.idle_timeout_ms", limit.as_millis())
-            }
-            Self::PartialTimeout(limit) => format!(
-                "a frame was not complete within {} ms, the limit set by limits.partial_frame_timeout_ms",
-                limit.as_millis()
-            ),
-            Self::TooSlow => "a frame came slowly, and frames that come slowly hold a quarter of \
-                limits.node_bytes_in_flight already: send smaller batches, or raise the limit"
-                .to_owned(),
-            Self::Frame(error) => error.to_string(),
-            Self::Io(error) => format!("the connection failed: {error}"),
-            Self::ReceiverGone => "the node closed the connection".to_owned(),
-        }
-    }
-
-    /// What the peer is told, if anything, and about which request.
-    #[must_use]
-    pub fn to_api_error(&self) -> Option<(CorrelationId, ApiError)> {
-        match self {
-            Self::Frame(error) => Some(error.to_api_error()),
-            Self::TooSlow => Some((CorrelationId(0), ApiError::new(ErrorCode::LimitExceeded, self.describe()))),
-            _ => None,
-        }
-    }
 }
 
 /// The frame limit of one connection: small until its session has seen a good `Hello`. Clones share it.
@@ -139,7 +92,13 @@ impl FrameLimit {
 #[derive(Debug)]
 pub struct Reader<R> {
     io: R,
+    /// What was read of short frames, or of a large one that was not expected.
     buffer: BytesMut,
+    /// What was read of a large frame.
+    large: Option<Filling>,
+    /// The size of the last frame with its length field, if it was a large one: the next is expected to be like it.
+    expected_bytes: Option<usize>,
+    pool: BufferPool,
     limit: FrameLimit,
     connection_budget: ByteBudget,
     node_budget: NodeBudget,
@@ -148,13 +107,23 @@ pub struct Reader<R> {
     partial_frame_timeout: Duration,
 }
 
+/// A buffer with the start of a large frame.
+#[derive(Debug)]
+struct Filling {
+    buffer: Buffer,
+    filled: usize,
+}
+
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// A reader with a budget of its own and a share in the node's.
+    /// A reader with a budget of its own and a share in the node's, and buffers from `pool`.
     #[must_use]
-    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: NodeBudget) -> Self {
+    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: NodeBudget, pool: BufferPool) -> Self {
         Self {
             io,
             buffer: BytesMut::new(),
+            large: None,
+            expected_bytes: None,
+            pool,
             limit,
             connection_budget: ByteBudget::new(limits.connection_bytes_in_flight),
             node_budget,
@@ -200,24 +169,30 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.await_first_byte().await?;
         let deadline = self.partial_frame_timeout;
         let late = |_| ReadEnd::PartialTimeout(deadline);
-        if self.buffer.len() < LENGTH_BYTES {
+        if self.received().len() < LENGTH_BYTES {
             timeout(deadline, self.fill_length()).await.map_err(late)??;
         }
         // The limit is looked at here, not before: the Hello that raises it may have been answered meanwhile.
         let codec = *self.limit.codec();
-        let length = codec.peek_length(&self.buffer).map_err(ReadEnd::Frame)?.unwrap_or(0);
+        let length = codec.peek_length(self.received()).map_err(ReadEnd::Frame)?.unwrap_or(0);
         let whole = LENGTH_BYTES + length;
-        let head = whole.min(LENGTH_BYTES + READ_AHEAD_BYTES);
-        if self.buffer.len() < head {
+        let is_large = whole > READ_AHEAD_BYTES;
+        let head = whole.min(READ_AHEAD_BYTES);
+        if self.received().len() < head {
+            // Whoever sends the start of a frame and no more holds neither room nor a large buffer.
+            self.give_large_back();
             timeout(deadline, self.fill_to(head)).await.map_err(late)??;
         }
-        let connection = self.connection_budget.acquire(length).await;
-        let node = if head == whole { &self.node_budget.small } else { &self.node_budget.prompt };
-        let mut permit = FramePermit::new(connection, node.acquire(length).await, Arc::clone(&self.activity));
-        if self.buffer.len() < whole {
-            timeout(deadline, self.fill_payload(whole, &mut permit)).await.map_err(late)??;
-        }
-        let frame = codec.take_frame(&mut self.buffer, length).map_err(ReadEnd::Frame)?;
+        let (connection, node) = self.room_for(length, is_large).await;
+        let mut permit = FramePermit::new(connection, node, Arc::clone(&self.activity));
+        self.expected_bytes = is_large.then_some(whole);
+        let frame = if is_large {
+            let payload = timeout(deadline, self.large_payload(whole, &mut permit)).await.map_err(late)??;
+            Frame::decode(&payload, codec.max_values).map_err(ReadEnd::Frame)?
+        } else {
+            self.give_large_back();
+            codec.take_frame(&mut self.buffer, length).map_err(ReadEnd::Frame)?
+        };
         if self.buffer.is_empty() {
             // The frame's memory lives as long as the frame, not as long as the connection.
             self.buffer = BytesMut::new();
@@ -225,8 +200,45 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(ReceivedFrame { frame, permit })
     }
 
+    /// What was read and belongs to no frame yet.
+    fn received(&self) -> &[u8] {
+        self.large.as_ref().map_or(&self.buffer, |large| &large.buffer[..large.filled])
+    }
+
+    async fn room_for(&mut self, length: usize, is_large: bool) -> (BytePermit, BytePermit) {
+        let node = if is_large { self.node_budget.prompt.clone() } else { self.node_budget.small.clone() };
+        if let Some(connection) = self.connection_budget.try_acquire(length)
+            && let Some(node) = node.try_acquire(length)
+        {
+            return (connection, node);
+        }
+        // Whoever waits for room must not hold a large buffer meanwhile.
+        self.give_large_back();
+        let connection = self.connection_budget.acquire(length).await;
+        (connection, node.acquire(length).await)
+    }
+
+    /// Puts what was read ahead into memory of its size.
+    fn give_large_back(&mut self) {
+        if let Some(Filling { buffer, filled }) = self.large.take() {
+            self.buffer.extend_from_slice(&buffer[..filled]);
+        }
+    }
+
+    /// The buffer for a frame of `whole` bytes, with what was read of it.
+    fn large_frame(&mut self, whole: usize) -> Filling {
+        if let Some(large) = self.large.take_if(|large| large.buffer.len() >= whole) {
+            return large;
+        }
+        self.give_large_back();
+        let mut buffer = self.pool.take(whole);
+        let filled = self.buffer.len().min(whole);
+        buffer[..filled].copy_from_slice(&self.buffer.split_to(filled));
+        Filling { buffer, filled }
+    }
+
     async fn await_first_byte(&mut self) -> Result<(), ReadEnd> {
-        while self.buffer.is_empty() {
+        while self.received().is_empty() {
             let finished_before = self.activity.finished();
             match timeout(self.idle_timeout, self.read_some()).await {
                 Ok(Ok(0)) => return Err(ReadEnd::Closed),
@@ -241,68 +253,91 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn fill_length(&mut self) -> Result<(), ReadEnd> {
+        self.give_large_back();
         while self.buffer.len() < LENGTH_BYTES {
-            if self.read_some().await.map_err(ReadEnd::Io)? == 0 {
+            if self.read_by_way_of_the_stack().await.map_err(ReadEnd::Io)? == 0 {
                 return Err(self.cut_short());
             }
         }
         Ok(())
     }
 
-    /// Reads the rest of a frame that has its room. If its sender pauses, the room is exchanged: see the module page.
-    async fn fill_payload(&mut self, whole: usize, permit: &mut FramePermit) -> Result<(), ReadEnd> {
-        self.buffer.reserve(whole - self.buffer.len());
-        while self.buffer.len() < whole {
+    /// Reads the rest of a large frame, straight to where it stays. If its sender pauses, its room is exchanged: see the
+    /// module page.
+    async fn large_payload(&mut self, whole: usize, permit: &mut FramePermit) -> Result<Bytes, ReadEnd> {
+        let mut filling = self.large_frame(whole);
+        while filling.filled < whole {
             // A read that is given up has taken nothing from the socket.
-            match timeout(PAUSE, self.read_up_to(whole)).await {
-                Ok(read) => read?,
-                Err(_) => {
-                    let room = self.fill_slowly(whole, permit).await?;
-                    permit.replace_node_room(room);
-                }
+            match timeout(PAUSE, self.io.read(&mut filling.buffer[filling.filled..whole])).await {
+                Ok(Ok(0)) => return Err(ReadEnd::Frame(FrameError::CutShort { have: filling.filled })),
+                Ok(Ok(read)) => filling.filled += read,
+                Ok(Err(error)) => return Err(ReadEnd::Io(error)),
+                Err(_) => return self.slow_payload(filling, whole, permit).await,
             }
         }
-        Ok(())
+        Ok(filling.buffer.freeze(whole).split_off(LENGTH_BYTES))
     }
 
-    /// Goes on reading a frame with no more room than what has come of it needs.
-    async fn fill_slowly(&mut self, whole: usize, permit: &mut FramePermit) -> Result<BytePermit, ReadEnd> {
-        let take = |bytes| self.node_budget.slow.try_acquire(bytes).ok_or(ReadEnd::TooSlow);
-        let mut counted = self.buffer.len();
-        let mut room = take(counted)?;
+    /// Goes on reading a large frame with no more room and memory than what has come of it needs.
+    async fn slow_payload(
+        &mut self,
+        filling: Filling,
+        whole: usize,
+        permit: &mut FramePermit,
+    ) -> Result<Bytes, ReadEnd> {
+        let mut counted = filling.filled;
+        let mut room = self.node_budget.slow.try_acquire(counted).ok_or(ReadEnd::TooSlow)?;
         permit.give_node_room_back();
-        // The memory that waited for the rest goes with the room for it.
-        self.buffer = BytesMut::from(&self.buffer[..]);
+        self.buffer = BytesMut::from(&filling.buffer[..counted]);
+        drop(filling);
         while counted < whole {
             let step = SLOW_STEP_BYTES.min(whole - counted);
             room.merge(self.node_budget.slow.try_acquire(step).ok_or(ReadEnd::TooSlow)?);
             counted += step;
             self.fill_to(counted).await?;
         }
-        Ok(room)
+        permit.replace_node_room(room);
+        Ok(std::mem::take(&mut self.buffer).freeze().split_off(LENGTH_BYTES))
     }
 
-    /// Reads until so much of the frame is here, and no more, straight to where it stays: the frame alone keeps that memory
-    /// alive.
+    /// Reads until so much of the frame is here, and no more: the frame alone keeps that memory alive.
     async fn fill_to(&mut self, end: usize) -> Result<(), ReadEnd> {
         self.buffer.reserve(end.saturating_sub(self.buffer.len()));
         while self.buffer.len() < end {
-            self.read_up_to(end).await?;
+            let missing = end - self.buffer.len();
+            let mut room = (&mut self.buffer).limit(missing);
+            if self.io.read_buf(&mut room).await.map_err(ReadEnd::Io)? == 0 {
+                return Err(self.cut_short());
+            }
         }
         Ok(())
     }
 
-    async fn read_up_to(&mut self, end: usize) -> Result<(), ReadEnd> {
-        let missing = end - self.buffer.len();
-        let mut room = (&mut self.buffer).limit(missing);
-        if self.io.read_buf(&mut room).await.map_err(ReadEnd::Io)? == 0 {
-            return Err(self.cut_short());
+    /// One read when nothing is at hand.
+    async fn read_some(&mut self) -> io::Result<usize> {
+        match self.expected_bytes {
+            Some(bytes) => self.read_into_large(bytes).await,
+            None => self.read_by_way_of_the_stack().await,
         }
-        Ok(())
+    }
+
+    /// One read of up to [`READ_AHEAD_BYTES`], to where a large frame of `expected_bytes` would stay. While there is nothing
+    /// to read, the buffer is others'.
+    async fn read_into_large(&mut self, expected_bytes: usize) -> io::Result<usize> {
+        let Self { io, large, pool, .. } = self;
+        poll_fn(|context| {
+            let mut buffer = pool.take(expected_bytes);
+            let mut read = ReadBuf::new(&mut buffer[..READ_AHEAD_BYTES]);
+            ready!(Pin::new(&mut *io).poll_read(context, &mut read))?;
+            let filled = read.filled().len();
+            *large = (filled > 0).then_some(Filling { buffer, filled });
+            std::task::Poll::Ready(Ok(filled))
+        })
+        .await
     }
 
     /// One read by way of the stack, so that waiting for it takes no buffer.
-    async fn read_some(&mut self) -> io::Result<usize> {
+    async fn read_by_way_of_the_stack(&mut self) -> io::Result<usize> {
         let Self { io, buffer, .. } = self;
         poll_fn(|context| {
             let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD_BYTES];
@@ -315,7 +350,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn cut_short(&self) -> ReadEnd {
-        ReadEnd::Frame(FrameError::CutShort { have: self.buffer.len() })
+        ReadEnd::Frame(FrameError::CutShort { have: self.received().len() })
     }
 }
 

@@ -23,6 +23,7 @@ pub mod atomic_file;
 mod checkpoint;
 mod create;
 pub mod data_dir;
+mod delete_records;
 pub mod disk;
 mod error;
 pub mod file_cache;

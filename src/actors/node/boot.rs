@@ -1,7 +1,6 @@
 //! Starting a node, serving its connections, and ending it: each in its order.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,31 +9,32 @@ use actix::{Actor, Addr, ArbiterHandle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use super::declared::declare_topics;
 use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{
-    CloseController, Committed, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe,
-};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, RegisterBroker, Subscribe};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
-use crate::actors::session::{Session, SessionSettings};
+use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
-use crate::config::topics_file;
 use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
 use crate::net::{ConnectionGate, Listener, NetLimits, NodeBudget};
-use crate::protocol::ErrorCode;
-use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, IncarnationId, SystemClock};
 
 /// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
 const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
+
+/// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
+const BUFFERS_SHARE: usize = 4;
+/// How often buffers that nobody needed are freed.
+const BUFFERS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
@@ -54,7 +54,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -62,12 +62,15 @@ impl Node {
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config, descriptors());
-        let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
+        let connections = ConnectionGate::from_limits(&limits);
+        let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
         let lock = lock_directory(root)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         // The threads come up while the disk is waited for.
         let threads = Threads::start_aside(config.threads.core, config.threads.disk);
-        let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
+        let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
+        let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
+        let files = Arc::new(files);
         let opened = open_directory(&disk, &files, &config);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
         let (directory, log, image) = match opened {
@@ -84,19 +87,34 @@ impl Node {
             replicas: std::collections::HashMap::new(),
         }));
         let controller = start_controller(&threads.control(), log, image, &config, &clock);
+        let partitions = PartitionLeaderSettings {
+            storage: config.storage.clone(),
+            placement: config.threads.log_writer,
+            clock: Arc::clone(&clock),
+            disk: threads.disk_pool(),
+            cache: CacheBudget::new(config.storage.tail_cache_bytes),
+            reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            keeping,
+        };
+        let requests = NodeBudget::new(limits.node_bytes_in_flight);
+        let facts = NodeFacts {
+            bound: local_address(&listener)?,
+            directory: Arc::clone(&directory),
+            disk: threads.disk_pool(),
+            storage: config.storage.clone(),
+            core_threads: threads.core().len(),
+            disk_threads: config.threads.disk,
+            requests: requests.clone(),
+            reads: partitions.reads.clone(),
+            cache: partitions.cache.clone(),
+            connections,
+        };
         let broker = Broker::new(BrokerSettings {
             node: config.node.id,
             directory: Arc::clone(&directory),
             files,
             topic_defaults: config.topic_defaults.clone(),
-            partitions: PartitionLeaderSettings {
-                storage: config.storage.clone(),
-                placement: config.threads.log_writer,
-                clock: Arc::clone(&clock),
-                disk: threads.disk_pool(),
-                cache: CacheBudget::new(config.storage.tail_cache_bytes),
-                reads: ReadBudget::new(config.limits.node_bytes_in_flight),
-            },
+            partitions,
             core: threads.core(),
             topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
@@ -113,10 +131,12 @@ impl Node {
             view: view.clone(),
             controller: controller.clone(),
             broker: broker.clone(),
+            facts: Arc::new(facts),
         };
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
-            node_budget: NodeBudget::new(limits.node_bytes_in_flight),
+            node_budget: requests,
+            buffers,
             limits,
         };
         let _lock = lock;
@@ -151,6 +171,7 @@ impl Node {
         let owners = AtomicU64::new(0);
         let mut becoming_ready = Box::pin(self.becoming_ready());
         let mut is_ready = false;
+        let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
             let connection = tokio::select! {
                 said = &mut becoming_ready, if !is_ready => {
@@ -160,6 +181,10 @@ impl Node {
                     continue;
                 }
                 connection = self.listener.accept() => connection,
+                _ = tidying.tick() => {
+                    self.codecs.buffers.release_unused();
+                    continue;
+                }
                 _ = stop.recv() => break,
             };
             let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));
@@ -341,37 +366,6 @@ fn advertised(config: &NodeConfig, local: SocketAddr) -> (String, u16) {
         return (name, local.port());
     }
     (local.ip().to_string(), local.port())
-}
-
-/// Creates the topics of the topics file that are missing. Existing ones are left as they are.
-async fn declare_topics(
-    config: &NodeConfig,
-    controller: &Addr<Controller>,
-    broker: &Addr<Broker>,
-) -> Result<Vec<String>, NodeError> {
-    let Some(file) = &config.topics.file else { return Ok(Vec::new()) };
-    let declared = topics_file::read(Path::new(file))?;
-    let wanted = |topic: &topics_file::DeclaredTopic| NewTopic {
-        name: topic.name.as_str().to_owned(),
-        partitions: topic.partitions,
-        replication_factor: topic.replication_factor,
-        config: topic.config.clone(),
-    };
-    let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
-    let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
-    broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
-    let mut said = Vec::new();
-    for (topic, outcome) in declared.iter().zip(created.answer) {
-        match outcome {
-            Ok(_) => said.push(format!("created topic '{}'", topic.name)),
-            Err(error) if error.code == ErrorCode::TopicExists => {}
-            Err(cause) => {
-                let name = topic.name.as_str().to_owned();
-                return Err(NodeError::DeclaredTopic { name, file: file.clone(), cause });
-            }
-        }
-    }
-    Ok(said)
 }
 
 #[cfg(test)]

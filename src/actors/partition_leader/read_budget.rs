@@ -97,6 +97,12 @@ impl ReadBudget {
         Self(Arc::new(Shared { total: bytes, books, freed: Notify::new() }))
     }
 
+    /// Bytes that reads hold now, and may hold.
+    #[must_use]
+    pub fn used_and_total_bytes(&self) -> (usize, usize) {
+        (self.0.total - self.0.lock().free, self.0.total)
+    }
+
     /// Room for `wanted` bytes or fewer, but at least `least`, if `owner` may hold that much now. What is larger than all
     /// of it gets all of it: it passes alone.
     fn try_take(&self, owner: OwnerId, wanted: usize, least: usize) -> Option<ReadRoom> {
