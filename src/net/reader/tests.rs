@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::codec::Encoder;
 
 use super::*;
+use crate::protocol::ErrorCode;
 use crate::protocol::frame::{FrameHead, OutFrame};
 use crate::types::CorrelationId;
 
