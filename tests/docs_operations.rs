@@ -235,6 +235,7 @@ fn log_errors() -> Vec<LogError> {
         LogError::Damaged { from: offset, next_valid: None },
         LogError::Failed { cause: Arc::from("input/output error") },
         LogError::DiskFull { cause: io::ErrorKind::StorageFull.into() },
+        LogError::NoDescriptor { cause: io_error() },
         LogError::Io(io_error()),
         LogError::NotContiguous { expected: offset, found: offset },
         LogError::EpochWentBack { last: epoch, found: epoch },
@@ -251,6 +252,7 @@ fn log_errors() -> Vec<LogError> {
             | LogError::Damaged { .. }
             | LogError::Failed { .. }
             | LogError::DiskFull { .. }
+            | LogError::NoDescriptor { .. }
             | LogError::Io(_)
             | LogError::NotContiguous { .. }
             | LogError::EpochWentBack { .. }

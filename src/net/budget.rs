@@ -57,7 +57,53 @@ impl ByteBudget {
 
 /// Room in a [`ByteBudget`], given back when dropped.
 #[derive(Debug)]
-pub struct BytePermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct BytePermit(OwnedSemaphorePermit);
+
+impl BytePermit {
+    /// Adds room of the same budget.
+    pub(super) fn merge(&mut self, more: BytePermit) {
+        self.0.merge(more.0);
+    }
+}
+
+/// The room that the frames of all connections share (`limits.node_bytes_in_flight`), in three parts, so that those who
+/// send slowly cannot hold what others need:
+///
+/// ```text
+///   small    1/8   frames of up to 16 KiB, which have come whole before they take it
+///   prompt   5/8   larger ones: all of it at once, while they come promptly, and whole ones in work
+///   slow     1/4   larger ones whose sender pauses: only for what has come
+/// ```
+///
+/// Clones share it.
+#[derive(Clone, Debug)]
+pub struct NodeBudget {
+    pub(super) small: ByteBudget,
+    pub(super) prompt: ByteBudget,
+    pub(super) slow: ByteBudget,
+}
+
+impl NodeBudget {
+    /// A budget of `bytes` in all.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let eighth = bytes / 8;
+        let budget = ByteBudget::new;
+        Self { small: budget(eighth), prompt: budget(bytes - 3 * eighth), slow: budget(2 * eighth) }
+    }
+
+    /// Bytes that are free now.
+    #[must_use]
+    pub fn available_bytes(&self) -> usize {
+        self.small.available_bytes() + self.prompt.available_bytes() + self.slow.available_bytes()
+    }
+
+    /// Bytes there are in all.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.small.total_bytes() + self.prompt.total_bytes() + self.slow.total_bytes()
+    }
+}
 
 /// What a connection has in work, so that its reader can tell idle from waiting.
 #[derive(Debug, Default)]
@@ -82,14 +128,29 @@ impl Activity {
 /// Keep it until the reply is queued; a request that waits long without its bytes calls [`FramePermit::release_bytes`].
 #[derive(Debug)]
 pub struct FramePermit {
-    bytes: Option<[BytePermit; 2]>,
+    /// Of the connection and of the node.
+    bytes: Option<(BytePermit, Option<BytePermit>)>,
     activity: Arc<Activity>,
 }
 
 impl FramePermit {
     pub(super) fn new(connection: BytePermit, node: BytePermit, activity: Arc<Activity>) -> Self {
         activity.outstanding.fetch_add(1, Ordering::AcqRel);
-        Self { bytes: Some([connection, node]), activity }
+        Self { bytes: Some((connection, Some(node))), activity }
+    }
+
+    /// Gives the room in the node's budget back, while the frame goes on with another one.
+    pub(super) fn give_node_room_back(&mut self) {
+        if let Some((_, node)) = &mut self.bytes {
+            *node = None;
+        }
+    }
+
+    /// Holds `room` of the node's budget from here on.
+    pub(super) fn replace_node_room(&mut self, room: BytePermit) {
+        if let Some((_, node)) = &mut self.bytes {
+            *node = Some(room);
+        }
     }
 
     /// Takes the room out, to be shared by the parts of the frame that live on after the request.
@@ -107,7 +168,7 @@ impl FramePermit {
 
 /// The room of a frame in the budgets of its connection and of the node, given back when dropped.
 #[derive(Debug)]
-pub struct FrameRoom(#[expect(dead_code, reason = "held for its drop")] [BytePermit; 2]);
+pub struct FrameRoom(#[expect(dead_code, reason = "held for its drop")] (BytePermit, Option<BytePermit>));
 
 impl Drop for FramePermit {
     fn drop(&mut self) {

@@ -17,11 +17,13 @@
 pub mod budget;
 pub mod limits;
 pub mod listener;
+pub mod read_end;
 pub mod reader;
 pub mod writer;
 
-pub use budget::{ByteBudget, FramePermit, FrameRoom};
+pub use budget::{ByteBudget, FramePermit, FrameRoom, NodeBudget};
 pub use limits::NetLimits;
 pub use listener::{BindError, Connection, ConnectionGate, ConnectionPermit, Listener};
-pub use reader::{FrameLimit, ReadEnd, Reader, ReceivedFrame};
+pub use read_end::ReadEnd;
+pub use reader::{FrameLimit, Reader, ReceivedFrame};
 pub use writer::{SendError, WriteEnd, Writer, WriterHandle, writer};

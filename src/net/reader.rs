@@ -1,14 +1,18 @@
 //! The reader of one connection: bytes to frames, no faster than they are worked off.
 //!
 //! ```text
-//!   nothing read ── first byte ──► length incomplete ── 4 bytes ──► length known ── permits ──► payload incomplete ──► frame
-//!    idle deadline                  partial deadline                 no deadline: the node       partial deadline
-//!    (while nothing is outstanding)                                  is busy, not the client
+//!   nothing read ── first byte ──► head incomplete ── 16 KiB, or all ──► permits ──► payload incomplete ──► frame
+//!    idle deadline                  partial deadline                      no deadline:  partial deadline
+//!    (while nothing is outstanding)                                       the node is busy, not the client
 //! ```
 //!
-//! Before the payload of a frame is read, room for it is taken from the budgets of the connection and of the node. While
-//! there is none the socket is not read, so TCP pushes back. At most [`READ_AHEAD_BYTES`] are read without a permit, and
-//! a connection that waits for its next frame holds no buffer at all.
+//! At most [`READ_AHEAD_BYTES`] of a frame are read without a permit. Then room for all of it is taken from the budgets of
+//! the connection and of the node; while there is none the socket is not read, so TCP pushes back. A connection that waits
+//! for its next frame holds no buffer at all.
+//!
+//! Room is for frames that come. A sender that pauses for [`PAUSE`] in the middle of a large frame gives the room for the
+//! rest of it back, and from there on takes room only for what has come, out of a small part of the node's: see
+//! [`NodeBudget`]. When that part is full, it is the slow one that is closed, and nobody else waits for it.
 //!
 //! A frame longer than [`READ_AHEAD_BYTES`] is read straight into a buffer of the node's pool, which it keeps to itself: no
 //! byte of it is copied, but for what was read ahead when the frame before it was a short one. Short frames are read many
@@ -24,18 +28,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::NetLimits;
-use super::budget::{Activity, ByteBudget, BytePermit, FramePermit};
+use super::budget::{Activity, ByteBudget, BytePermit, FramePermit, NodeBudget};
+use super::read_end::ReadEnd;
 use crate::protocol::frame::{Frame, FrameCodec, FrameError, LENGTH_BYTES};
 use crate::types::{Buffer, BufferPool};
 
 /// Bytes that one read may bring beyond the frame at hand. Sixteen frames of 1 KiB then cost one system call. A frame that
 /// is longer is a large one.
 pub const READ_AHEAD_BYTES: usize = 16 * 1_024;
+/// A sender that lets so much time pass without a byte is slow. Far longer than any pause of a client on the same network
+/// that is at work on a frame; at the default budget a crowd of large frames that stall waits for each other so long, five
+/// at a time, while small frames pass.
+pub const PAUSE: Duration = Duration::from_millis(50);
+/// A slow frame takes room in steps of this.
+const SLOW_STEP_BYTES: usize = 64 * 1_024;
 
 /// A frame, and the permit that goes back when the work on it is done.
 #[derive(Debug)]
@@ -44,43 +55,6 @@ pub struct ReceivedFrame {
     pub frame: Frame,
     /// Its room in the budgets.
     pub permit: FramePermit,
-}
-
-/// Why a reader ended.
-#[derive(Debug)]
-pub enum ReadEnd {
-    /// The peer closed the connection between frames.
-    Closed,
-    /// Nothing was asked for this long while nothing was outstanding (`limits.idle_timeout_ms`).
-    Idle(Duration),
-    /// A frame had begun and was not complete in this time (`limits.partial_frame_timeout_ms`).
-    PartialTimeout(Duration),
-    /// What came is no frame, or too long. The peer can be told: [`FrameError::to_api_error`].
-    Frame(FrameError),
-    /// The socket failed.
-    Io(io::Error),
-    /// Nobody takes the frames any more.
-    ReceiverGone,
-}
-
-impl ReadEnd {
-    /// The reason in words, for logs and for the peer.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Closed => "the peer closed the connection".to_owned(),
-            Self::Idle(limit) => {
-                format!("nothing was asked for {} ms, the limit set by limits.idle_timeout_ms", limit.as_millis())
-            }
-            Self::PartialTimeout(limit) => format!(
-                "a frame was not complete within {} ms, the limit set by limits.partial_frame_timeout_ms",
-                limit.as_millis()
-            ),
-            Self::Frame(error) => error.to_string(),
-            Self::Io(error) => format!("the connection failed: {error}"),
-            Self::ReceiverGone => "the node closed the connection".to_owned(),
-        }
-    }
 }
 
 /// The frame limit of one connection: small until its session has seen a good `Hello`. Clones share it.
@@ -127,7 +101,7 @@ pub struct Reader<R> {
     pool: BufferPool,
     limit: FrameLimit,
     connection_budget: ByteBudget,
-    node_budget: ByteBudget,
+    node_budget: NodeBudget,
     activity: Arc<Activity>,
     idle_timeout: Duration,
     partial_frame_timeout: Duration,
@@ -143,7 +117,7 @@ struct Filling {
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// A reader with a budget of its own and a share in the node's, and buffers from `pool`.
     #[must_use]
-    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: ByteBudget, pool: BufferPool) -> Self {
+    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: NodeBudget, pool: BufferPool) -> Self {
         Self {
             io,
             buffer: BytesMut::new(),
@@ -201,21 +175,22 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         // The limit is looked at here, not before: the Hello that raises it may have been answered meanwhile.
         let codec = *self.limit.codec();
         let length = codec.peek_length(self.received()).map_err(ReadEnd::Frame)?.unwrap_or(0);
-        let (connection, node) = self.room_for(length).await;
-        let permit = FramePermit::new(connection, node, Arc::clone(&self.activity));
         let whole = LENGTH_BYTES + length;
         let is_large = whole > READ_AHEAD_BYTES;
+        let head = whole.min(READ_AHEAD_BYTES);
+        if self.received().len() < head {
+            // Whoever sends the start of a frame and no more holds neither room nor a large buffer.
+            self.give_large_back();
+            timeout(deadline, self.fill_to(head)).await.map_err(late)??;
+        }
+        let (connection, node) = self.room_for(length, is_large).await;
+        let mut permit = FramePermit::new(connection, node, Arc::clone(&self.activity));
         self.expected_bytes = is_large.then_some(whole);
         let frame = if is_large {
-            let filling = self.large_frame(whole);
-            let filling = timeout(deadline, self.fill_large(filling, whole)).await.map_err(late)??;
-            let payload = filling.buffer.freeze(whole).split_off(LENGTH_BYTES);
+            let payload = timeout(deadline, self.large_payload(whole, &mut permit)).await.map_err(late)??;
             Frame::decode(&payload, codec.max_values).map_err(ReadEnd::Frame)?
         } else {
             self.give_large_back();
-            if self.buffer.len() < whole {
-                timeout(deadline, self.fill_payload(whole)).await.map_err(late)??;
-            }
             codec.take_frame(&mut self.buffer, length).map_err(ReadEnd::Frame)?
         };
         if self.buffer.is_empty() {
@@ -230,16 +205,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.large.as_ref().map_or(&self.buffer, |large| &large.buffer[..large.filled])
     }
 
-    async fn room_for(&mut self, length: usize) -> (BytePermit, BytePermit) {
+    async fn room_for(&mut self, length: usize, is_large: bool) -> (BytePermit, BytePermit) {
+        let node = if is_large { self.node_budget.prompt.clone() } else { self.node_budget.small.clone() };
         if let Some(connection) = self.connection_budget.try_acquire(length)
-            && let Some(node) = self.node_budget.try_acquire(length)
+            && let Some(node) = node.try_acquire(length)
         {
             return (connection, node);
         }
         // Whoever waits for room must not hold a large buffer meanwhile.
         self.give_large_back();
         let connection = self.connection_budget.acquire(length).await;
-        (connection, self.node_budget.acquire(length).await)
+        (connection, node.acquire(length).await)
     }
 
     /// Puts what was read ahead into memory of its size.
@@ -286,29 +262,55 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// Reads what lacks and no more: the frame alone keeps that memory alive.
-    async fn fill_payload(&mut self, whole: usize) -> Result<(), ReadEnd> {
-        self.buffer.reserve(whole - self.buffer.len());
-        while self.buffer.len() < whole {
-            let missing = whole - self.buffer.len();
+    /// Reads the rest of a large frame, straight to where it stays. If its sender pauses, its room is exchanged: see the
+    /// module page.
+    async fn large_payload(&mut self, whole: usize, permit: &mut FramePermit) -> Result<Bytes, ReadEnd> {
+        let mut filling = self.large_frame(whole);
+        while filling.filled < whole {
+            // A read that is given up has taken nothing from the socket.
+            match timeout(PAUSE, self.io.read(&mut filling.buffer[filling.filled..whole])).await {
+                Ok(Ok(0)) => return Err(ReadEnd::Frame(FrameError::CutShort { have: filling.filled })),
+                Ok(Ok(read)) => filling.filled += read,
+                Ok(Err(error)) => return Err(ReadEnd::Io(error)),
+                Err(_) => return self.slow_payload(filling, whole, permit).await,
+            }
+        }
+        Ok(filling.buffer.freeze(whole).split_off(LENGTH_BYTES))
+    }
+
+    /// Goes on reading a large frame with no more room and memory than what has come of it needs.
+    async fn slow_payload(
+        &mut self,
+        filling: Filling,
+        whole: usize,
+        permit: &mut FramePermit,
+    ) -> Result<Bytes, ReadEnd> {
+        let mut counted = filling.filled;
+        let mut room = self.node_budget.slow.try_acquire(counted).ok_or(ReadEnd::TooSlow)?;
+        permit.give_node_room_back();
+        self.buffer = BytesMut::from(&filling.buffer[..counted]);
+        drop(filling);
+        while counted < whole {
+            let step = SLOW_STEP_BYTES.min(whole - counted);
+            room.merge(self.node_budget.slow.try_acquire(step).ok_or(ReadEnd::TooSlow)?);
+            counted += step;
+            self.fill_to(counted).await?;
+        }
+        permit.replace_node_room(room);
+        Ok(std::mem::take(&mut self.buffer).freeze().split_off(LENGTH_BYTES))
+    }
+
+    /// Reads until so much of the frame is here, and no more: the frame alone keeps that memory alive.
+    async fn fill_to(&mut self, end: usize) -> Result<(), ReadEnd> {
+        self.buffer.reserve(end.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < end {
+            let missing = end - self.buffer.len();
             let mut room = (&mut self.buffer).limit(missing);
             if self.io.read_buf(&mut room).await.map_err(ReadEnd::Io)? == 0 {
                 return Err(self.cut_short());
             }
         }
         Ok(())
-    }
-
-    /// Reads the rest of a large frame, straight to where it stays.
-    async fn fill_large(&mut self, mut filling: Filling, whole: usize) -> Result<Filling, ReadEnd> {
-        while filling.filled < whole {
-            let read = self.io.read(&mut filling.buffer[filling.filled..whole]).await.map_err(ReadEnd::Io)?;
-            if read == 0 {
-                return Err(ReadEnd::Frame(FrameError::CutShort { have: filling.filled }));
-            }
-            filling.filled += read;
-        }
-        Ok(filling)
     }
 
     /// One read when nothing is at hand.

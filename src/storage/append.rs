@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::disk::{DiskFile, OpenMode, write_all_at};
+use super::disk::{DiskFile, OpenMode, is_out_of_descriptors, write_all_at};
 use super::error::LogError;
 use super::index::MAX_PENDING;
 use super::log::{Log, Tail};
@@ -43,6 +43,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::NotContiguous`], [`LogError::EpochWentBack`] and [`LogError::InvalidBatch`] change nothing.
+    /// After [`LogError::NoDescriptor`] those of the batches that lie past the written end may be appended again.
     /// [`LogError::DiskFull`] and [`LogError::Failed`] are final: part of the batches may be on disk.
     pub fn append(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
         self.check_alive()?;
@@ -54,7 +55,8 @@ impl Log {
                 rolled = true;
             }
             let (group, after) = rest.split_at(self.fitting(rest));
-            self.write_group(now, group).map_err(|error| self.fail(error))?;
+            let handles = self.before_write()?;
+            self.write_group(now, group, &handles).map_err(|error| self.fail(error))?;
             rest = after;
         }
         Ok(Appended { end: self.written_end(), rolled })
@@ -118,9 +120,26 @@ impl Log {
         batches.iter().take_while(fits).count().max(1)
     }
 
-    fn write_group(&mut self, now: TimestampMs, group: &[RecordBatch]) -> io::Result<()> {
+    /// What has to be there before the first byte is written. When it lacks a descriptor, those of files that are only read
+    /// are closed; when that is not enough, nothing was done, and the same append may be tried again.
+    fn before_write(&mut self) -> Result<Handles, LogError> {
+        let mut prepared = self.prepare_write();
+        if prepared.as_ref().is_err_and(is_out_of_descriptors) {
+            self.shared.files.close_all();
+            prepared = self.prepare_write();
+        }
+        prepared.map_err(|cause| match is_out_of_descriptors(&cause) {
+            true => LogError::NoDescriptor { cause },
+            false => self.fail(cause),
+        })
+    }
+
+    fn prepare_write(&mut self) -> io::Result<Handles> {
         self.mark_written()?;
-        let handles = self.open_tail()?;
+        self.open_tail()
+    }
+
+    fn write_group(&mut self, now: TimestampMs, group: &[RecordBatch], handles: &Handles) -> io::Result<()> {
         let size = self.shared.read().segments.back().map_or(0, |active| active.size);
         self.scratch.write_batches(&*handles.log, group, size)?;
 
@@ -137,7 +156,7 @@ impl Log {
             view.written_end = view.segments.back().map_or(view.written_end, |active| active.end);
         }
         drop(view);
-        if must_flush { self.flush_indexes(&handles) } else { Ok(()) }
+        if must_flush { self.flush_indexes(handles) } else { Ok(()) }
     }
 
     /// Before the first write after a clean stop: from here on a crash must lead to recovery.

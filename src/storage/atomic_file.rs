@@ -78,6 +78,15 @@ pub fn write_atomically(disk: &dyn Disk, path: &Path, magic: Magic, version: u16
     disk.sync_dir(directory, SyncPoint::AtomicFileRename)
 }
 
+/// Writes a file of the same form into a directory that nobody reads yet, because it has a temporary name itself. The
+/// content is durable when this returns; the name when the directory is synced.
+///
+/// # Errors
+/// The disk's.
+pub fn write_new(disk: &dyn Disk, path: &Path, magic: Magic, version: u16, payload: &[u8]) -> io::Result<()> {
+    write_temporary(disk, path, &encode(path, magic, version, payload)?)
+}
+
 fn write_temporary(disk: &dyn Disk, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = disk.open(temporary, OpenMode::Create)?;
     disk::write_all_at(&*file, bytes, 0)?;

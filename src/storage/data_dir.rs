@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_file::{self, AtomicFileError, Magic};
+use super::create::CREATING_SUFFIX;
 use super::disk::{self, Disk, SyncPoint};
-use super::log::CREATING_SUFFIX;
 use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, TopicPartition};
 
 /// The version of the layout. It is raised when an older release could no longer read the directory.

@@ -37,6 +37,14 @@ pub enum LogError {
         /// The first failure, in words.
         cause: Arc<str>,
     },
+    /// A file could not be opened because too many are open. Nothing was written, and the log goes on when there is one free.
+    #[error(
+        "{cause}: raise the limit of open files (`ulimit -n`), or lower limits.max_connections or storage.open_files"
+    )]
+    NoDescriptor {
+        /// What the system says.
+        cause: io::Error,
+    },
     /// The disk was full in the middle of a write. Final, like every failed write.
     #[error("the disk is full: {cause}. Free space, then restart this replica")]
     DiskFull {
@@ -111,7 +119,7 @@ impl LogError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::SyncOutstanding => true,
+            Self::SyncOutstanding | Self::NoDescriptor { .. } => true,
             Self::Io(cause) => cause.kind() != io::ErrorKind::NotFound,
             _ => false,
         }

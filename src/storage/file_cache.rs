@@ -108,6 +108,11 @@ impl FileCache {
         self.forget_where(|known| known.starts_with(directory));
     }
 
+    /// Closes all of them: when descriptors run out, those that are needed for writing go first.
+    pub fn close_all(&self) {
+        self.forget_where(|_| true);
+    }
+
     fn forget_where(&self, matches: impl Fn(&Path) -> bool) {
         let mut open = self.lock();
         open.forgotten += 1;

@@ -8,23 +8,17 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::append::Scratch;
-use super::disk::{Disk, DiskFile, SyncPoint, child};
+use super::disk::DiskFile;
 use super::error::{Failure, LogError};
-use super::file_cache::FileCache;
 use super::leader_epochs::LeaderEpochs;
 use super::log_reader::LogReader;
 use super::partition_state::{PartitionIdentity, PartitionState, RecoveryPoint};
 use super::segment::Handles;
 use super::view::{Shared, View};
 use crate::types::{Offset, TopicConfig};
-
-/// Ends the name of a partition directory that is being created. One found at start is what a crash left. A suffix, because
-/// a topic's name may start with anything: `.creating-x` is a legal one.
-pub const CREATING_SUFFIX: &str = ".creating";
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,35 +88,6 @@ pub struct Log {
 }
 
 impl Log {
-    /// Creates the log of a new partition in `dir`, whose parents are created as needed. After a crash at any instant the
-    /// directory is either there with all that belongs in it, or not there.
-    ///
-    /// # Errors
-    /// [`LogError::AlreadyExists`], or the disk's.
-    pub fn create(
-        disk: Arc<dyn Disk>,
-        files: Arc<FileCache>,
-        dir: &Path,
-        identity: &PartitionIdentity,
-        config: LogConfig,
-    ) -> Result<Self, LogError> {
-        if disk.exists(dir)? {
-            return Err(LogError::AlreadyExists { path: dir.to_owned() });
-        }
-        let (parent, temporary) = creating_path(dir)?;
-        if disk.exists(&temporary)? {
-            disk.remove_dir_all(&temporary)?;
-        }
-        disk.create_dir_all(&temporary)?;
-        identity.write(&*disk, &temporary)?;
-        let state = PartitionState::empty(disk.boot_id()?);
-        state.write(&*disk, &temporary)?;
-        disk.rename(&temporary, dir)?;
-        disk.sync_dir(&parent, SyncPoint::PartitionCreated)?;
-        let shared = Shared::new(disk, files, dir.to_owned(), View::empty(Offset::ZERO));
-        Ok(Self::assemble(shared, identity.clone(), config, state, LeaderEpochs::default(), Tail::Sealed))
-    }
-
     pub(super) fn assemble(
         shared: Shared,
         identity: PartitionIdentity,
@@ -229,11 +194,4 @@ impl View {
     pub(super) fn empty(at: Offset) -> Self {
         Self { log_start: at, written_end: at, segments: [].into(), damaged: Vec::new(), generation: 0 }
     }
-}
-
-fn creating_path(dir: &Path) -> Result<(PathBuf, PathBuf), LogError> {
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a partition's directory needs a name").into());
-    };
-    Ok((parent.to_owned(), child(parent, &format!("{}{CREATING_SUFFIX}", name.to_string_lossy()))))
 }

@@ -21,6 +21,7 @@
 mod append;
 pub mod atomic_file;
 mod checkpoint;
+mod create;
 pub mod data_dir;
 mod delete_records;
 pub mod disk;
@@ -48,10 +49,11 @@ mod view;
 mod log_tests;
 
 pub use append::Appended;
+pub use create::{CREATING_SUFFIX, NewLog};
 pub use error::LogError;
 pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
 pub use leader_epochs::LeaderEpochs;
-pub use log::{CREATING_SUFFIX, Log, LogConfig};
+pub use log::{Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
 pub use open::{Cut, OpenReport};
 pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, RecoveryPoint};

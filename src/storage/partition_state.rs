@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::atomic_file::{AtomicFileError, Magic, read_checked, write_atomically};
+use super::atomic_file::{AtomicFileError, Magic, read_checked, write_atomically, write_new};
 use super::disk::{Disk, child};
 use super::error::LogError;
 use crate::types::{ClusterId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
@@ -60,8 +60,9 @@ impl PartitionIdentity {
             .ok_or_else(|| LogError::MissingPartition { path: dir.to_owned() })
     }
 
-    pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
-        Ok(write_json(disk, &child(dir, META_FILE), META_MAGIC, self)?)
+    /// Writes it into a directory that is being created.
+    pub(super) fn write_new(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+        Ok(write_new(disk, &child(dir, META_FILE), META_MAGIC, VERSION, &json(self)?)?)
     }
 }
 
@@ -129,6 +130,11 @@ impl PartitionState {
         read_json(disk, &child(dir, STATE_FILE), STATE_MAGIC)
     }
 
+    /// Writes it into a directory that is being created.
+    pub(super) fn write_new(&self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+        write_new(disk, &child(dir, STATE_FILE), STATE_MAGIC, VERSION, &json(self)?)
+    }
+
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
         write_json(disk, &child(dir, STATE_FILE), STATE_MAGIC, self)
     }
@@ -148,6 +154,9 @@ pub(super) fn read_json<T: DeserializeOwned>(
 }
 
 pub(super) fn write_json<T: Serialize>(disk: &dyn Disk, path: &Path, magic: Magic, value: &T) -> std::io::Result<()> {
-    let payload = serde_json::to_vec(value).map_err(std::io::Error::other)?;
-    write_atomically(disk, path, magic, VERSION, &payload)
+    write_atomically(disk, path, magic, VERSION, &json(value)?)
+}
+
+fn json<T: Serialize>(value: &T) -> std::io::Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(std::io::Error::other)
 }

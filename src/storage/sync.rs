@@ -5,13 +5,13 @@
 //! ```
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile, SyncPoint};
+use super::disk::{DiskFile, SyncPoint, is_out_of_descriptors};
 use super::error::LogError;
 use super::log::{Log, Tail};
 use super::partition_state::RecoveryPoint;
+use super::view::Shared;
 use crate::types::Offset;
 
 /// What has to be synced so that everything written until now is durable. Run it on a thread that may block.
@@ -20,7 +20,7 @@ use crate::types::Offset;
 pub struct SyncJob {
     sealed: Vec<Arc<dyn DiskFile>>,
     active: Option<Arc<dyn DiskFile>>,
-    directory: Option<(Arc<dyn Disk>, PathBuf)>,
+    directory: Option<Arc<Shared>>,
     reached: RecoveryPoint,
     generation: u64,
 }
@@ -53,9 +53,14 @@ impl SyncJob {
         for file in self.sealed.iter().chain(&self.active) {
             file.sync_data(SyncPoint::LogData)?;
         }
-        match &self.directory {
-            Some((disk, path)) => disk.sync_dir(path, SyncPoint::SegmentCreated),
-            None => Ok(()),
+        let Some(log) = &self.directory else { return Ok(()) };
+        match log.disk.sync_dir(&log.dir, SyncPoint::SegmentCreated) {
+            // A directory is opened to be synced. This time the kernel has not seen it: a second one tells the truth.
+            Err(error) if is_out_of_descriptors(&error) => {
+                log.files.close_all();
+                log.disk.sync_dir(&log.dir, SyncPoint::SegmentCreated)
+            }
+            synced => synced,
         }
     }
 }
@@ -85,7 +90,7 @@ impl Log {
         Some(SyncJob {
             sealed: std::mem::take(&mut self.sealed_unsynced),
             active,
-            directory: new_names.then(|| (Arc::clone(&self.shared.disk), self.shared.dir.clone())),
+            directory: new_names.then(|| Arc::clone(&self.shared)),
             reached,
             generation: self.shared.read().generation,
         })

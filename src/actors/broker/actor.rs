@@ -9,7 +9,6 @@ use tokio::sync::{oneshot, watch};
 
 use super::housekeeping::report;
 use super::messages::*;
-use super::replicas::OpenJob;
 use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
 use crate::actors::errors::storage_error;
 use crate::actors::partition_leader::{
@@ -19,10 +18,9 @@ use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
-use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::LogError;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::file_cache::FileCache;
-use crate::storage::{LogConfig, LogError, PartitionIdentity};
 use crate::types::{NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
 
 /// How often the free space is looked at. A disk that takes 1 GB/s fills a fifth of the default reserve meanwhile.
@@ -63,11 +61,14 @@ pub struct Broker {
     pub(super) image: Arc<ClusterImage>,
     pub(super) replicas: HashMap<TopicId, TopicReplicas>,
     incoming: VecDeque<MetadataCommitted>,
-    opening: usize,
+    pub(super) opening: usize,
     started: bool,
-    stopping: bool,
+    /// The replicas of the start are being opened.
+    pub(super) is_first_opening: bool,
+    pub(super) show_scheduled: bool,
+    pub(super) stopping: bool,
     pub(super) deleting: HashMap<TopicId, usize>,
-    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    pub(super) waiting: Vec<(u64, oneshot::Sender<()>)>,
     next_core: usize,
     pub(super) disk_is_full: bool,
 }
@@ -84,6 +85,8 @@ impl Broker {
             incoming: VecDeque::new(),
             opening: 0,
             started: false,
+            is_first_opening: true,
+            show_scheduled: false,
             stopping: false,
             deleting: HashMap::new(),
             waiting: Vec::new(),
@@ -107,6 +110,8 @@ impl Broker {
             }
             if self.opening == 0 {
                 self.publish();
+            } else if self.is_first_opening {
+                self.show();
             }
         }
     }
@@ -131,38 +136,7 @@ impl Broker {
         }
     }
 
-    fn open_topic(&mut self, topic: &Arc<TopicImage>, ctx: &Context<Self>) {
-        let node = self.settings.node;
-        let config = self.config_of(topic);
-        let mine = |n: usize| topic.partitions[n].replicas.contains(&node);
-        let replicas = (0..topic.partitions.len()).map(|n| if mine(n) { starting() } else { Replica::Elsewhere });
-        self.replicas.insert(topic.id, TopicReplicas { name: topic.name.clone(), replicas: replicas.collect() });
-        for number in (0..topic.partitions.len()).filter(|n| mine(*n)) {
-            let partition = TopicPartition::new(topic.id, PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX)));
-            let directory = &self.settings.directory;
-            let job = OpenJob {
-                disk: Arc::clone(directory.disk()),
-                files: Arc::clone(&self.settings.files),
-                dir: directory.topics_dir().join(partition_dir_name(&topic.name, partition)),
-                identity: PartitionIdentity {
-                    cluster_id: self.image.cluster_id,
-                    topic: topic.name.clone(),
-                    topic_id: topic.id,
-                    partition: partition.partition,
-                },
-                config: LogConfig::from(&config),
-                may_be_new: !topic.opened.contains(&node),
-            };
-            let home = ctx.address();
-            self.opening += 1;
-            self.settings
-                .partitions
-                .disk
-                .run(Lane::Background, move || post(&home, ReplicaOpened { partition, result: job.run() }));
-        }
-    }
-
-    fn config_of(&self, topic: &TopicImage) -> TopicConfig {
+    pub(super) fn config_of(&self, topic: &TopicImage) -> TopicConfig {
         topic.config.resolve(&self.settings.topic_defaults).unwrap_or_else(|error| {
             // The controller checked it; only an older node's config file can disagree now.
             tracing::warn!(topic = %topic.name, %error, "the topic's settings do not fit this node's, which are used");
@@ -235,41 +209,9 @@ impl Broker {
         }
     }
 
-    /// Tells the controller of topics whose replicas are all open here for the first time.
-    fn report_opened(&self) {
-        let node = self.settings.node;
-        for (topic, held) in &self.replicas {
-            let news = self.image.topics.get(topic).is_some_and(|image| !image.opened.contains(&node));
-            let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
-            let mine = held.replicas.iter().any(|replica| matches!(replica, Replica::Leader(_)));
-            if news && mine && !offline {
-                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node });
-            }
-        }
-    }
-
-    fn publish(&mut self) {
-        self.report_opened();
-        let replicas = self.replicas.iter().map(|(id, topic)| (*id, topic.replicas.clone().into())).collect();
-        self.settings.view.send_replace(Arc::new(BrokerView {
-            image: Arc::clone(&self.image),
-            partitions: self.image.partition_count(),
-            replicas,
-        }));
-        let index = self.image.index;
-        for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
-            // The session that asked may be gone.
-            let _ = done.send(());
-        }
-    }
-
     pub(super) fn leaders(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
         self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(leader)
     }
-}
-
-fn starting() -> Replica {
-    Replica::Offline(ApiError::new(ErrorCode::NotLeader, "the partition is being opened: try again in a moment"))
 }
 
 fn leader(replica: &Replica) -> Option<&Addr<PartitionLeader>> {
@@ -334,6 +276,8 @@ impl Handler<ReplicaOpened> for Broker {
         if self.opening == 0 {
             self.publish();
             self.work_off(ctx);
+        } else {
+            self.show_soon(ctx);
         }
     }
 }

@@ -18,6 +18,7 @@ mod actor;
 mod health;
 mod housekeeping;
 mod messages;
+mod opening;
 mod replicas;
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,12 @@ use super::messages::OpenedReplica;
 use crate::engine::producer_state::ProducerTable;
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::storage::{Log, LogConfig, LogError, PartitionIdentity, Replay};
+use crate::storage::{Log, LogConfig, LogError, NewLog, PartitionIdentity, Replay};
 use crate::types::Offset;
 use crate::types::record_batch::BatchHeader;
 
 /// What a disk thread needs to open a replica.
+#[derive(Clone)]
 pub(super) struct OpenJob {
     pub disk: Arc<dyn Disk>,
     pub files: Arc<FileCache>,
@@ -41,17 +42,33 @@ impl Replay for ProducerReplay {
     }
 }
 
-impl OpenJob {
-    /// Opens the log, or creates it when its directory does not exist.
-    pub(super) fn run(self) -> Result<OpenedReplica, LogError> {
-        let Self { disk, files, dir, identity, config, may_be_new } = self;
-        if !disk.exists(&dir)? {
-            if !may_be_new {
-                return Err(LogError::LostPartition { path: dir });
+/// How many replicas one job opens or creates. New ones share a sync of their parent; the threads still share the work.
+pub(super) const JOBS_AT_A_TIME: usize = 32;
+
+/// Runs each job, and tells `done` its number and what came of it. What is not there is created, all of it together.
+pub(super) fn run_all(jobs: Vec<OpenJob>, mut done: impl FnMut(usize, Result<OpenedReplica, LogError>)) {
+    let (mut numbers, mut new) = (Vec::new(), Vec::new());
+    let Some((disk, files)) = jobs.first().map(|job| (Arc::clone(&job.disk), Arc::clone(&job.files))) else { return };
+    for (number, job) in jobs.into_iter().enumerate() {
+        match disk.exists(&job.dir) {
+            Err(error) => done(number, Err(error.into())),
+            Ok(false) if job.may_be_new => {
+                numbers.push(number);
+                new.push(NewLog { dir: job.dir, identity: job.identity, config: job.config });
             }
-            let log = Log::create(disk, files, &dir, &identity, config)?;
-            return Ok(OpenedReplica { log, producers: ProducerTable::default(), report: None });
+            Ok(false) => done(number, Err(LogError::LostPartition { path: job.dir })),
+            Ok(true) => done(number, job.open()),
         }
+    }
+    let opened = |log| OpenedReplica { log, producers: ProducerTable::default(), report: None };
+    for (number, created) in numbers.into_iter().zip(Log::create_all(&disk, &files, new)) {
+        done(number, created.map(opened));
+    }
+}
+
+impl OpenJob {
+    fn open(self) -> Result<OpenedReplica, LogError> {
+        let Self { disk, files, dir, identity, config, may_be_new: _ } = self;
         let mut replay = ProducerReplay::default();
         let (log, report) = Log::open(disk, files, &dir, &identity, config, &mut replay)?;
         Ok(OpenedReplica { log, producers: replay.0, report: Some(report) })

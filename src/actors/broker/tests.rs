@@ -167,6 +167,26 @@ async fn await_metadata_is_answered_when_the_replicas_that_it_calls_for_are_open
 }
 
 #[actix::test]
+async fn during_the_start_sessions_see_topics_whose_replicas_are_still_being_opened() {
+    let stage = Stage::on(&VirtualDisk::new(1), [beginning(), vec![created(1, 2)]].concat());
+    let held = stage.thread.hold_up();
+    let (mut view, index) = (stage.view.clone(), stage.records.len() as u64);
+    let seen = view.wait_for(|view| view.image.index == index);
+    drop(
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("before any replica is open").expect("alive"),
+    );
+    let partition = TopicPartition::new(id(1), PartitionIndex(1));
+    let Some(Replica::Offline(cause)) = stage.view.borrow().replica(partition).cloned() else { panic!("not open yet") };
+    assert_eq!(cause.code, ErrorCode::NotLeader, "clients ask again");
+    assert!(cause.message.contains("being opened"), "{}", cause.message);
+    let early = tokio::time::timeout(Duration::from_millis(50), stage.broker.send(AwaitMetadata { index })).await;
+    assert!(early.is_err(), "ready means that replicas are open");
+    drop(held);
+    stage.caught_up().await;
+    assert_eq!([stage.state_of(1, 0), stage.state_of(1, 1)], ["leads", "leads"]);
+}
+
+#[actix::test]
 async fn a_deleted_topics_files_go_and_the_controller_is_told_once_all_are_gone() {
     let mut stage = Stage::new();
     stage.commit(&[created(1, 3)]);

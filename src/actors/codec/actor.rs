@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::messages::*;
 use crate::actors::send::{post, post_to};
-use crate::net::{ByteBudget, FrameLimit, NetLimits, ReadEnd, Reader, SendError, WriterHandle, writer};
+use crate::net::{FrameLimit, NetLimits, NodeBudget, Reader, SendError, WriterHandle, writer};
 use crate::protocol::frame::{Frame, FrameHead, OutFrame};
 use crate::protocol::{Api, ApiError, ErrorCode};
 use crate::types::BufferPool;
@@ -23,7 +23,7 @@ pub struct CodecSettings {
     /// Requests that a connection may have in work (`limits.requests_in_flight_per_connection`).
     pub requests_in_flight: usize,
     /// The room for frames of the whole node.
-    pub node_budget: ByteBudget,
+    pub node_budget: NodeBudget,
     /// Memory for large frames.
     pub buffers: BufferPool,
 }
@@ -213,8 +213,7 @@ impl Handler<ReaderEnded> for Codec {
     type Result = ();
     fn handle(&mut self, ReaderEnded(end): ReaderEnded, ctx: &mut Self::Context) {
         tracing::debug!(peer = %self.peer, reason = end.describe(), "the connection ends");
-        if let ReadEnd::Frame(error) = &end {
-            let (correlation_id, error) = error.to_api_error();
+        if let Some((correlation_id, error)) = end.to_api_error() {
             let head = FrameHead { api: 0, version: 1, correlation_id };
             self.send(OutFrame::error(head, error), Held::default());
         }

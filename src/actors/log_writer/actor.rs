@@ -51,20 +51,23 @@ pub(super) enum Work {
 
 /// See the module page.
 pub struct LogWriter {
-    log: Option<Box<Log>>,
+    pub(super) log: Option<Box<Log>>,
     pub(super) settings: LogWriterSettings,
-    work: VecDeque<Work>,
-    queued_bytes: usize,
+    pub(super) work: VecDeque<Work>,
+    pub(super) queued_bytes: usize,
     group: Vec<RecordBatch>,
     /// Room of the frames that the group came in: given back once it is written.
     group_rooms: Vec<Room>,
     pump_scheduled: bool,
     syncing: bool,
-    sync_wanted: bool,
-    interval_running: bool,
+    pub(super) sync_wanted: bool,
+    pub(super) interval_running: bool,
     finished_sync: Option<SyncDone>,
-    checkpoint_scheduled: bool,
+    pub(super) checkpoint_scheduled: bool,
     failed: bool,
+    /// The next append waits for a descriptor.
+    pub(super) is_put_off: bool,
+    pub(super) put_offs: u64,
 }
 
 /// Where a write runs: the one function that decides it. A write that only touches the page cache is cheaper on the
@@ -91,6 +94,8 @@ impl LogWriter {
             finished_sync: None,
             checkpoint_scheduled: false,
             failed: false,
+            is_put_off: false,
+            put_offs: 0,
         }
     }
 
@@ -105,7 +110,7 @@ impl LogWriter {
         }
     }
 
-    fn pump(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn pump(&mut self, ctx: &mut Context<Self>) {
         loop {
             if self.log.is_some()
                 && let Some(done) = self.finished_sync.take()
@@ -122,6 +127,7 @@ impl LogWriter {
             }
             match self.work.front() {
                 None => break,
+                Some(_) if self.is_put_off => return,
                 Some(Work::Append(..)) => self.append_group(ctx),
                 Some(Work::Reconfigure(_)) => {
                     if let (Some(log), Some(Work::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front()) {
@@ -173,6 +179,11 @@ impl LogWriter {
             self.group_rooms.clear();
         } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
             let appended = log.append(self.settings.clock.wall(), &self.group);
+            if let Err(error @ LogError::NoDescriptor { .. }) = appended {
+                let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
+                self.put_off(&error, group, rooms, ctx);
+                return;
+            }
             self.group.clear();
             self.group_rooms.clear();
             self.on_appended(appended, ctx);
@@ -188,9 +199,14 @@ impl LogWriter {
         let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
         let (wall, home) = (self.settings.clock.wall(), ctx.address());
         self.settings.disk.run(Lane::Sync, move || {
-            let appended = log.append(wall, &group);
-            drop((group, rooms));
-            post(&home, LogReturned { log, outcome: WorkOutcome::Appended(appended) });
+            let outcome = match log.append(wall, &group) {
+                Err(error @ LogError::NoDescriptor { .. }) => WorkOutcome::NotYet(error, group, rooms),
+                appended => {
+                    drop((group, rooms));
+                    WorkOutcome::Appended(appended)
+                }
+            };
+            post(&home, LogReturned { log, outcome });
         });
     }
 
@@ -258,17 +274,6 @@ impl LogWriter {
         post_to(&self.settings.events, LogEvent::Rolled);
     }
 
-    fn schedule_checkpoint(&mut self, ctx: &mut Context<Self>) {
-        if self.checkpoint_scheduled {
-            return;
-        }
-        self.checkpoint_scheduled = true;
-        ctx.run_later(self.settings.checkpoint_interval, |writer, _| {
-            writer.checkpoint_scheduled = false;
-            post_to(&writer.settings.events, LogEvent::CheckpointDue);
-        });
-    }
-
     fn sync_if_due(&mut self, ctx: &mut Context<Self>) {
         let due = self.sync_wanted || self.settings.flush.policy == FlushPolicy::Always;
         if self.settings.flush.policy == FlushPolicy::Interval {
@@ -282,19 +287,6 @@ impl LogWriter {
         self.sync_wanted = false;
         let home = ctx.address();
         self.settings.disk.run(Lane::Sync, move || post(&home, SyncEnded(job.run())));
-    }
-
-    fn start_interval(&mut self, ctx: &mut Context<Self>) {
-        let clean = self.log.as_ref().is_none_or(|log| log.durable_end() == log.written_end());
-        if self.interval_running || clean {
-            return;
-        }
-        self.interval_running = true;
-        ctx.run_later(self.settings.flush.interval, |writer, ctx| {
-            writer.interval_running = false;
-            writer.sync_wanted = true;
-            writer.pump(ctx);
-        });
     }
 
     fn on_synced(&mut self, synced: Result<Offset, LogError>) {
@@ -366,6 +358,7 @@ impl Handler<LogReturned> for LogWriter {
         self.log = Some(log);
         match outcome {
             WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
+            WorkOutcome::NotYet(error, group, rooms) => self.put_off(&error, group, rooms, ctx),
             WorkOutcome::Synced(synced) => self.on_synced(synced),
             WorkOutcome::Retained(Ok(gone)) => self.on_front_gone(gone),
             WorkOutcome::Deleted(_, Ok(gone)) => self.on_deleted(gone),

@@ -139,6 +139,8 @@ pub(super) struct LogReturned {
 #[derive(Debug)]
 pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
+    /// For want of a descriptor the group could not be written yet.
+    NotYet(LogError, Vec<RecordBatch>, Vec<Room>),
     Synced(Result<Offset, LogError>),
     Retained(Result<crate::storage::RetentionOutcome, LogError>),
     Deleted(Offset, Result<crate::storage::RetentionOutcome, LogError>),

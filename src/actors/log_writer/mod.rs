@@ -19,6 +19,7 @@ mod messages;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use actor::{LogWriter, LogWriterSettings};
 pub use messages::*;

@@ -278,3 +278,19 @@ async fn a_changed_policy_holds_from_the_next_append_on() {
     stage.append(1..2);
     stage.hears(&[written(2), synced(2)]).await;
 }
+
+#[actix::test]
+async fn without_a_free_descriptor_an_append_waits_and_nothing_is_lost() {
+    for placement in [LogWriterPlacement::Core, LogWriterPlacement::Disk] {
+        let mut stage = Stage::with(FlushPolicy::Always, Duration::from_secs(10), placement, 1 << 20);
+        // The first segment's file cannot be opened twice in a row, nor after the first wait.
+        for nth in 1..=3 {
+            stage.disk.fail_nth(FaultyOperation::Open, nth, ".log");
+        }
+        stage.append(0..3);
+        stage.hears(&[written(3), synced(3)]).await;
+        stage.append(3..4);
+        stage.hears(&[written(4), synced(4)]).await;
+        stage.close(cleanly(4)).await.expect("the log has not failed");
+    }
+}

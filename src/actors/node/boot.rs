@@ -1,7 +1,6 @@
 //! Starting a node, serving its connections, and ending it: each in its order.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,22 +9,20 @@ use actix::{Actor, Addr, ArbiterHandle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use super::declared::declare_topics;
 use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
+use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, RegisterBroker, Subscribe};
 use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
-use crate::config::topics_file;
 use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
-use crate::net::{ByteBudget, ConnectionGate, Listener, NetLimits};
-use crate::protocol::ErrorCode;
-use crate::protocol::messages::NewTopic;
+use crate::net::{ConnectionGate, Listener, NetLimits, NodeBudget};
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
@@ -46,7 +43,7 @@ pub(super) struct Node {
     config: Arc<NodeConfig>,
     directory: Arc<DataDir>,
     _lock: DirectoryLock,
-    epoch: BrokerEpoch,
+    registered: Committed<BrokerEpoch>,
     controller: Addr<Controller>,
     broker: Addr<Broker>,
     view: watch::Receiver<Arc<BrokerView>>,
@@ -54,7 +51,6 @@ pub(super) struct Node {
     listener: Listener,
     sessions: SessionSettings,
     codecs: CodecSettings,
-    declared: Vec<String>,
 }
 
 impl Node {
@@ -69,17 +65,22 @@ impl Node {
         let connections = ConnectionGate::from_limits(&limits);
         let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
         let lock = lock_directory(root)?;
-        let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
-        let was_clean = directory.take_clean_stop()?.is_some();
-        tracing::debug!(was_clean, "the data directory is open");
-
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let threads = Threads::start(config.threads.core, config.threads.disk);
+        // The threads come up while the disk is waited for.
+        let threads = Threads::start_aside(config.threads.core, config.threads.disk);
         let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
         let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
         let files = Arc::new(files);
+        let opened = open_directory(&disk, &files, &config);
+        let threads = threads.join().map_err(|_| NodeError::Ended)?;
+        let (directory, log, image) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                threads.stop();
+                return Err(error);
+            }
+        };
         let cluster = directory.meta().cluster;
-        let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
             partitions: 0,
             image: Arc::new(ClusterImage::empty(cluster)),
@@ -95,7 +96,7 @@ impl Node {
             reads: ReadBudget::new(config.limits.node_bytes_in_flight),
             keeping,
         };
-        let requests = ByteBudget::new(limits.node_bytes_in_flight);
+        let requests = NodeBudget::new(limits.node_bytes_in_flight);
         let facts = NodeFacts {
             bound: local_address(&listener)?,
             directory: Arc::clone(&directory),
@@ -120,8 +121,8 @@ impl Node {
             view: view_sender,
         })
         .start();
-        let epoch = register(&config, &directory, &listener, &controller, &broker).await?;
-        let declared = declare_topics(&config, &controller, &broker).await?;
+        let registered = register(&config, &directory, &listener, &controller).await?;
+        follow_metadata(&controller, &broker, view.clone(), registered.index).await?;
         let sessions = SessionSettings {
             node: config.node.id,
             limits: config.limits.clone(),
@@ -139,38 +140,46 @@ impl Node {
             limits,
         };
         let _lock = lock;
-        Ok(Self {
-            config,
-            directory,
-            _lock,
-            epoch,
-            controller,
-            broker,
-            view,
-            threads,
-            listener,
-            sessions,
-            codecs,
-            declared,
-        })
+        Ok(Self { config, directory, _lock, registered, controller, broker, view, threads, listener, sessions, codecs })
     }
 
-    pub(super) fn announce(&self) -> Result<Ready, NodeError> {
-        let view = self.view.borrow();
-        Ok(Ready {
-            native: local_address(&self.listener)?,
-            data_dir: self.config.node.data_dir.clone(),
-            cluster: view.image.cluster_id.to_string(),
-            topics: view.image.topics.len(),
-            declared: self.declared.clone(),
-        })
+    /// Waits until this node can acknowledge whatever it is there for, and describes it.
+    fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
+        let (config, controller, broker) = (Arc::clone(&self.config), self.controller.clone(), self.broker.clone());
+        let (view, native, index) = (self.view.clone(), local_address(&self.listener), self.registered.index);
+        async move {
+            broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
+            let declared = declare_topics(&config, &controller, &broker).await?;
+            let image = Arc::clone(&view.borrow().image);
+            Ok(Ready {
+                native: native?,
+                data_dir: config.node.data_dir.clone(),
+                cluster: image.cluster_id.to_string(),
+                topics: image.topics.len(),
+                declared,
+            })
+        }
     }
 
-    pub(super) async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
+    /// Serves connections until `stop`. They are accepted while replicas are still being opened: who asks for one of those
+    /// is told to try again. `ready` is told when all are, and the declared topics exist.
+    pub(super) async fn serve_until(
+        mut self,
+        ready: &std::sync::mpsc::SyncSender<Ready>,
+        stop: &mut mpsc::Receiver<()>,
+    ) -> Result<(), NodeError> {
         let owners = AtomicU64::new(0);
+        let mut becoming_ready = Box::pin(self.becoming_ready());
+        let mut is_ready = false;
         let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
             let connection = tokio::select! {
+                said = &mut becoming_ready, if !is_ready => {
+                    is_ready = true;
+                    // Whoever started the node may be gone.
+                    let _ = ready.send(said?);
+                    continue;
+                }
                 connection = self.listener.accept() => connection,
                 _ = tidying.tick() => {
                     self.codecs.buffers.release_unused();
@@ -196,7 +205,7 @@ impl Node {
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
-        let Self { directory, epoch, controller, broker, threads, listener, .. } = self;
+        let Self { directory, registered, controller, broker, threads, listener, .. } = self;
         drop(listener);
         // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
         let mut problems = match controller.send(CloseController).await {
@@ -208,7 +217,7 @@ impl Node {
         // The replies to what was just written are on their way through codecs and sockets.
         tokio::time::sleep(LAST_REPLIES).await;
         if problems.is_empty()
-            && let Err(error) = directory.mark_clean_stop(epoch)
+            && let Err(error) = directory.mark_clean_stop(registered.answer)
         {
             problems.push(error.to_string());
         }
@@ -287,14 +296,28 @@ fn start_controller(
     Controller::start_in_arbiter(thread, move |_| Controller::new(log, image, policy, clock))
 }
 
-/// Registers the broker, and waits until its replicas are open.
+/// Opens the data directory, or creates it, and the metadata in it.
+fn open_directory(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    config: &NodeConfig,
+) -> Result<(Arc<DataDir>, MetadataLog, ClusterImage), NodeError> {
+    let node = &config.node;
+    let directory = DataDir::open(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id)?;
+    let was_clean = directory.take_clean_stop()?.is_some();
+    tracing::debug!(was_clean, "the data directory is open");
+    let (metadata_dir, cluster) = (directory.metadata_dir(), directory.meta().cluster);
+    let (log, image) = MetadataLog::open(Arc::clone(disk), Arc::clone(files), &metadata_dir, cluster)?;
+    Ok((Arc::new(directory), log, image))
+}
+
+/// Registers the broker.
 async fn register(
     config: &NodeConfig,
     directory: &DataDir,
     listener: &Listener,
     controller: &Addr<Controller>,
-    broker: &Addr<Broker>,
-) -> Result<BrokerEpoch, NodeError> {
+) -> Result<Committed<BrokerEpoch>, NodeError> {
     let stopped = |_| NodeError::Ended;
     let (host, port) = advertised(config, local_address(listener)?);
     let meta = directory.meta();
@@ -311,9 +334,20 @@ async fn register(
     let committed =
         controller.send(RegisterBroker(registration)).await.map_err(stopped)?.map_err(NodeError::Register)?;
     directory.store_broker_epoch(committed.answer)?;
+    Ok(committed)
+}
+
+/// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must
+/// not be called unknown.
+async fn follow_metadata(
+    controller: &Addr<Controller>,
+    broker: &Addr<Broker>,
+    mut view: watch::Receiver<Arc<BrokerView>>,
+    index: u64,
+) -> Result<(), NodeError> {
     post(controller, Subscribe(broker.clone().recipient()));
-    broker.send(AwaitMetadata { index: committed.index }).await.map_err(stopped)?;
-    Ok(committed.answer)
+    view.wait_for(|view| view.image.index >= index).await.map_err(|_| NodeError::Ended)?;
+    Ok(())
 }
 
 /// Where clients are told to connect: `advertise` as it is, else the address that is listened on.
@@ -332,37 +366,6 @@ fn advertised(config: &NodeConfig, local: SocketAddr) -> (String, u16) {
         return (name, local.port());
     }
     (local.ip().to_string(), local.port())
-}
-
-/// Creates the topics of the topics file that are missing. Existing ones are left as they are.
-async fn declare_topics(
-    config: &NodeConfig,
-    controller: &Addr<Controller>,
-    broker: &Addr<Broker>,
-) -> Result<Vec<String>, NodeError> {
-    let Some(file) = &config.topics.file else { return Ok(Vec::new()) };
-    let declared = topics_file::read(Path::new(file))?;
-    let wanted = |topic: &topics_file::DeclaredTopic| NewTopic {
-        name: topic.name.as_str().to_owned(),
-        partitions: topic.partitions,
-        replication_factor: topic.replication_factor,
-        config: topic.config.clone(),
-    };
-    let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
-    let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
-    broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
-    let mut said = Vec::new();
-    for (topic, outcome) in declared.iter().zip(created.answer) {
-        match outcome {
-            Ok(_) => said.push(format!("created topic '{}'", topic.name)),
-            Err(error) if error.code == ErrorCode::TopicExists => {}
-            Err(cause) => {
-                let name = topic.name.as_str().to_owned();
-                return Err(NodeError::DeclaredTopic { name, file: file.clone(), cause });
-            }
-        }
-    }
-    Ok(said)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The node: reads nothing, decides nothing, wires everything and ends it in order.
 //!
 //! ```text
-//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers, opens its replicas
-//!           ─► declared topics ─► connections are accepted ─► ready
+//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers ─► connections are accepted
+//!           ─► its replicas are open ─► declared topics ─► ready
 //!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
 //!           ─► clean-stop marker ─► threads
 //! ```
 
 mod boot;
+mod declared;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -195,9 +196,7 @@ async fn live(
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
     let node = Node::boot(disk, config, keeping).await?;
-    let said = node.announce()?;
-    let _ = ready.send(said);
-    node.serve_until(&mut stop).await
+    node.serve_until(ready, &mut stop).await
 }
 
 /// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once.

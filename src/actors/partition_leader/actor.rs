@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use super::keeping::Keeping;
 use super::messages::*;
-use super::reads::{self, ReadBudget};
+use super::read_budget::ReadBudget;
+use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
     self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,

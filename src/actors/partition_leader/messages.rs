@@ -30,15 +30,22 @@ pub struct RequestTag {
 /// answers that: no caller waits for ever.
 pub struct ReplyTo {
     session: Arc<Recipient<PartitionAnswer>>,
+    owner: OwnerId,
     tag: RequestTag,
     answered: bool,
 }
 
 impl ReplyTo {
-    /// An answer is owed to `session` under `tag`.
+    /// An answer is owed to `session`, the one of connection `owner`, under `tag`.
     #[must_use]
-    pub fn new(session: Arc<Recipient<PartitionAnswer>>, tag: RequestTag) -> Self {
-        Self { session, tag, answered: false }
+    pub fn new(session: Arc<Recipient<PartitionAnswer>>, owner: OwnerId, tag: RequestTag) -> Self {
+        Self { session, owner, tag, answered: false }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn owner(&self) -> OwnerId {
+        self.owner
     }
 
     /// The tag of the request.

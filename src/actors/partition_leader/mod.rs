@@ -16,6 +16,7 @@
 mod actor;
 mod keeping;
 mod messages;
+mod read_budget;
 mod reads;
 mod tail_cache;
 #[cfg(test)]
@@ -27,5 +28,5 @@ use super::log_writer::LogWriter;
 pub use actor::{PartitionLeader, PartitionLeaderSettings};
 pub use keeping::Keeping;
 pub use messages::*;
-pub use reads::ReadBudget;
+pub use read_budget::ReadBudget;
 pub use tail_cache::{CacheBudget, TailCache};

@@ -1,59 +1,26 @@
 //! Cold reads: on a disk thread, within a budget of memory that is given back when the bytes have been sent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::messages::{Answer, FetchedRecords, ReplyTo};
+use super::read_budget::{ReadBudget, ReadRoom};
 use crate::actors::errors::storage_error;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
-use crate::storage::{LogReader, LogSlice};
+use crate::storage::{LogError, LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
+use bytes::Bytes;
 
 /// The most that a compressed batch may inflate to when a timestamp is looked up in it.
 const INFLATE_LIMIT_BYTES: usize = 64 << 20;
-/// Permits are counted in units of this many bytes: a semaphore counts to 2^32 / 8 only.
-const UNIT_BYTES: usize = 1_024;
 /// How long a read waits for its share of the budget before it answers with nothing.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
-
-/// The memory that cold reads of the whole node may hold until it has been sent.
-#[derive(Clone, Debug)]
-pub struct ReadBudget {
-    semaphore: Arc<Semaphore>,
-    units: u32,
-}
-
-impl ReadBudget {
-    /// A budget of `bytes`.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let units = u32::try_from((bytes / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
-    }
-
-    /// Bytes that reads hold now, and may hold.
-    #[must_use]
-    pub fn used_and_total_bytes(&self) -> (usize, usize) {
-        let total = self.units as usize;
-        (total.saturating_sub(self.semaphore.available_permits()) * UNIT_BYTES, total * UNIT_BYTES)
-    }
-
-    async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        // A read larger than the whole budget waits for all of it, rather than for ever.
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
-        Arc::clone(&self.semaphore).acquire_many_owned(units).await.ok()
-    }
-}
 
 /// Bytes that give their share of the budget back when the last slice of them is dropped.
 struct Budgeted {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _room: ReadRoom,
 }
 
 impl AsRef<[u8]> for Budgeted {
@@ -62,7 +29,7 @@ impl AsRef<[u8]> for Budgeted {
     }
 }
 
-/// Reads `range` on a disk thread and answers `reply`.
+/// Reads `range` on a disk thread and answers `reply`. With little room it reads less than was asked for.
 pub(super) fn read(
     pool: &DiskPool,
     budget: ReadBudget,
@@ -74,21 +41,71 @@ pub(super) fn read(
     let pool_of_read = pool.clone();
     pool.spawn(async move {
         // Other partitions of the same fetch may hold what this one waits for: waiting without an end could be for ever.
-        // An empty answer says "not yet", and the session asks again.
-        let Ok(Some(permit)) = tokio::time::timeout(LONGEST_WAIT, budget.acquire(range.max_bytes)).await else {
-            reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None })));
-            return;
-        };
-        pool_of_read.run(Lane::Background, move || {
-            let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
-                let LogSlice { bytes, next } = slice;
-                let next_offset = (!bytes.is_empty()).then_some(next);
-                let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
-                Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
-            });
-            reply.answer(result.map_err(|error| storage_error(&error)));
+        let room = budget.acquire(reply.owner(), range.max_bytes, LONGEST_WAIT).await;
+        let Some(room) = room else { return not_yet(state, reply) };
+        let pool = pool_of_read.clone();
+        pool_of_read.run(Lane::Background, move || match read_within(&reader, range, room) {
+            Ok(slice) => answer(slice, state, reply),
+            Err(ReadProblem::Log(error)) => reply.answer(Err(storage_error(&error))),
+            Err(ReadProblem::TooLittleRoom { needed_bytes }) => {
+                pool.clone().spawn(read_one(pool, budget, reader, range, state, reply, needed_bytes));
+            }
         });
     });
+}
+
+/// Reads a batch that is larger than the room that could be had at first.
+async fn read_one(
+    pool: DiskPool,
+    budget: ReadBudget,
+    reader: LogReader,
+    range: ReadRange,
+    state: FetchedPartition,
+    reply: ReplyTo,
+    needed_bytes: usize,
+) {
+    let room = budget.acquire_at_least(reply.owner(), needed_bytes, needed_bytes, LONGEST_WAIT).await;
+    let Some(room) = room else { return not_yet(state, reply) };
+    pool.run(Lane::Background, move || {
+        // Room for one batch; more than the whole budget passes alone.
+        let range = ReadRange { max_bytes: needed_bytes, ..range };
+        match reader.read(range.from, range.upper_exclusive, range.max_bytes) {
+            Ok(slice) => answer((slice, room), state, reply),
+            Err(error) => reply.answer(Err(storage_error(&error))),
+        }
+    });
+}
+
+enum ReadProblem {
+    Log(LogError),
+    /// The first batch alone is larger.
+    TooLittleRoom {
+        needed_bytes: usize,
+    },
+}
+
+/// As much of `range` as there is room for. The room that was not needed goes back at once.
+fn read_within(reader: &LogReader, range: ReadRange, mut room: ReadRoom) -> Result<(LogSlice, ReadRoom), ReadProblem> {
+    let max_bytes = range.max_bytes.min(room.bytes);
+    let slice = reader.read(range.from, range.upper_exclusive, max_bytes).map_err(ReadProblem::Log)?;
+    let needed_bytes = slice.bytes.len();
+    if needed_bytes > room.bytes {
+        return Err(ReadProblem::TooLittleRoom { needed_bytes });
+    }
+    room.shrink_to(needed_bytes);
+    Ok((slice, room))
+}
+
+fn answer((slice, room): (LogSlice, ReadRoom), state: FetchedPartition, reply: ReplyTo) {
+    let LogSlice { bytes, next } = slice;
+    let next_offset = (!bytes.is_empty()).then_some(next);
+    let chunk = Bytes::from_owner(Budgeted { bytes, _room: room });
+    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })));
+}
+
+/// An empty answer says "not yet", and the session asks again.
+fn not_yet(state: FetchedPartition, reply: ReplyTo) {
+    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None })));
 }
 
 /// Looks an offset up by time on a disk thread and answers `reply`.

@@ -62,7 +62,7 @@ impl Stage {
     }
 
     fn reply(&self, request: u64) -> ReplyTo {
-        ReplyTo::new(Arc::clone(&self.answers_to), RequestTag { request, item: 0 })
+        ReplyTo::new(Arc::clone(&self.answers_to), ME, RequestTag { request, item: 0 })
     }
 
     fn within(&self, wait: Duration) -> MonoTime {

@@ -137,7 +137,7 @@ impl Session {
 
     pub(super) fn reply_to(&self, request: u64, item: usize) -> ReplyTo {
         let item = u32::try_from(item).unwrap_or(u32::MAX);
-        ReplyTo::new(Arc::clone(&self.answers_to), RequestTag { request, item })
+        ReplyTo::new(Arc::clone(&self.answers_to), self.owner, RequestTag { request, item })
     }
 
     pub(super) fn send(

@@ -14,7 +14,7 @@ use crate::actors::machine;
 use crate::actors::partition_leader::{CacheBudget, ReadBudget};
 use crate::actors::threads::{DiskPool, Lane};
 use crate::config::StorageSection;
-use crate::net::{ByteBudget, ConnectionGate};
+use crate::net::{ConnectionGate, NodeBudget};
 use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{
     DescribeNodeReply, DiskDescription, MachineDescription, NodeBudgets, ProcessUsage, Usage,
@@ -38,7 +38,7 @@ pub struct NodeFacts {
     /// Threads in each lane of `disk`.
     pub disk_threads: usize,
     /// Room for the requests of all connections.
-    pub requests: ByteBudget,
+    pub requests: NodeBudget,
     /// Room for cold reads.
     pub reads: ReadBudget,
     /// Room for the newest records.

@@ -24,7 +24,7 @@ use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
-use crate::net::{ByteBudget, ConnectionGate, NetLimits};
+use crate::net::{ConnectionGate, NetLimits, NodeBudget};
 use crate::protocol::frame::{Attachment, Frame, FrameCodec, decode_reply, encode_request};
 use crate::protocol::messages::{
     self, Acks, DescribeCluster, DescribeNode, FetchPartition, Hello, Produce, ProducePartition, Request,
@@ -96,7 +96,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
         storage: StorageSection::default(),
         core_threads: 1,
         disk_threads: 1,
-        requests: ByteBudget::new(4 << 20),
+        requests: NodeBudget::new(4 << 20),
         reads: ReadBudget::new(1 << 20),
         cache: CacheBudget::new(1 << 20),
         connections: ConnectionGate::new(10, 5),
@@ -139,7 +139,7 @@ impl Stage {
         let net = NetLimits::default();
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,
-            node_budget: ByteBudget::new(net.node_bytes_in_flight),
+            node_budget: NodeBudget::new(net.node_bytes_in_flight),
             buffers: crate::types::BufferPool::new(0),
             limits: net,
         };

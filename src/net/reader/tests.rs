@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::codec::Encoder;
 
 use super::*;
+use crate::protocol::ErrorCode;
 use crate::protocol::frame::{FrameHead, OutFrame};
 use crate::types::CorrelationId;
 
@@ -17,7 +18,7 @@ struct Story {
     frames: mpsc::Receiver<ReceivedFrame>,
     reader: JoinHandle<ReadEnd>,
     limit: FrameLimit,
-    node: ByteBudget,
+    node: NodeBudget,
 }
 
 fn limits() -> NetLimits {
@@ -33,7 +34,7 @@ fn limits() -> NetLimits {
 }
 
 fn story(limits: NetLimits) -> Story {
-    let node = ByteBudget::new(limits.node_bytes_in_flight);
+    let node = NodeBudget::new(limits.node_bytes_in_flight);
     let (client, server) = duplex(16 * KIB);
     let limit = FrameLimit::new(&limits);
     let (sender, frames) = mpsc::channel(1_000);
@@ -183,7 +184,7 @@ async fn an_idle_connection_is_closed_and_one_that_waits_for_a_reply_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn frames_in_work_hold_the_socket_back_and_their_end_lets_it_go_on() {
-    let mut story = story(limits());
+    let mut story = story(NetLimits { node_bytes_in_flight: 128 * KIB, ..limits() });
     story.limit.raise();
     // 30 KiB each: two fit the connection's 64 KiB, the third does not.
     let mut client = std::mem::replace(&mut story.client, duplex(1).0);
@@ -207,13 +208,13 @@ async fn frames_in_work_hold_the_socket_back_and_their_end_lets_it_go_on() {
     drop(sending.await.expect("sends"));
     let node = story.node.clone();
     assert!(matches!(story.end().await, ReadEnd::Closed));
-    assert_eq!(node.available_bytes(), 96 * KIB, "every permit is back");
+    assert_eq!(node.available_bytes(), 128 * KIB, "every permit is back");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_nodes_budget_is_shared_by_all_connections() {
     let limits = limits();
-    let node = ByteBudget::new(limits.node_bytes_in_flight);
+    let node = NodeBudget::new(limits.node_bytes_in_flight);
     let connect = || {
         let (client, server) = duplex(128 * KIB);
         let limit = FrameLimit::new(&limits);
@@ -265,11 +266,103 @@ async fn a_reader_ends_when_nobody_takes_its_frames() {
     assert!(matches!(story.end().await, ReadEnd::ReceiverGone));
 }
 
+/// Connections that share a node's room, and what is left of it.
+fn crowd(limits: &NetLimits, count: usize) -> (NodeBudget, Vec<Story>) {
+    let node = NodeBudget::new(limits.node_bytes_in_flight);
+    let connect = |_| {
+        let (client, server) = duplex(128 * KIB);
+        let limit = FrameLimit::new(limits);
+        limit.raise();
+        let (sender, frames) = mpsc::channel(1_000);
+        let reader =
+            tokio::spawn(Reader::new(server, limits, limit.clone(), node.clone(), BufferPool::new(0)).run_into(sender));
+        Story { client, frames, reader, limit, node: node.clone() }
+    };
+    let stories = (0..count).map(connect).collect();
+    (node, stories)
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_sent_frames_hold_no_room_that_others_need() {
+    let limits = NetLimits { node_bytes_in_flight: 1_024 * KIB, ..limits() };
+    let (node, mut stories) = crowd(&limits, 29);
+    let mut honest = stories.pop().expect("the last one");
+    // Most announce a large frame and send next to nothing of it, four send a good part, four a small frame but its end.
+    for (number, slow) in stories.iter_mut().enumerate() {
+        let (bytes, sent) = match number {
+            0..4 => (60 * KIB, 20 * KIB),
+            4..8 => (10 * KIB, 9 * KIB),
+            _ => (60 * KIB, 5),
+        };
+        slow.send(&frame(1, bytes)[..sent]).await;
+    }
+    let from = Instant::now();
+    for id in 0..20 {
+        honest.send(&frame(id, 10)).await;
+        assert_eq!(honest.received_id().await, id);
+    }
+    assert!(from.elapsed() < Duration::from_millis(10), "a small frame waits for nobody, not {:?}", from.elapsed());
+    honest.send(&frame(20, 50 * KIB)).await;
+    assert_eq!(honest.received_id().await, 20);
+    assert!(
+        from.elapsed() < Duration::from_millis(500),
+        "a large one waits for a pause or two, not {:?}",
+        from.elapsed()
+    );
+    assert!(stories.iter().all(|slow| !slow.reader.is_finished()), "there is room for what the slow ones sent");
+    settle().await;
+    let held = 1_024 * KIB - node.available_bytes();
+    assert!(held <= 4 * 62 * KIB, "only what has come is counted, in steps: {held}");
+    for slow in stories {
+        assert!(matches!(slow.end().await, ReadEnd::PartialTimeout(_)));
+    }
+    assert_eq!(node.available_bytes(), 1_024 * KIB, "every permit is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_comes_slowly_comes_whole() {
+    let mut story = story(NetLimits { node_bytes_in_flight: 512 * KIB, ..limits() });
+    story.limit.raise();
+    let whole = frame(7, 63 * KIB);
+    for piece in whole.chunks(3 * KIB) {
+        story.send(piece).await;
+        sleep(PAUSE * 2).await;
+    }
+    let received = story.received().await;
+    assert_eq!(received.frame.head.correlation_id.0, 7);
+    assert_eq!(received.frame.attachments[0], vec![7; 63 * KIB]);
+    assert!(story.node.available_bytes() <= 512 * KIB - 63 * KIB, "it has its room while it is in work");
+    drop(received);
+    assert_eq!(story.node.available_bytes(), 512 * KIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_room_for_slow_frames_is_full_the_slow_one_is_closed_and_told_why() {
+    // A quarter of it: room for three that have sent 20 KiB each, and the step that each reads on.
+    let limits = NetLimits { node_bytes_in_flight: 1_024 * KIB, max_frame_bytes: 512 * KIB, ..limits() };
+    let limits = NetLimits { connection_bytes_in_flight: 512 * KIB, ..limits };
+    let (node, mut stories) = crowd(&limits, 4);
+    for slow in &mut stories {
+        slow.send(&frame(1, 200 * KIB)[..20 * KIB]).await;
+    }
+    sleep(PAUSE * 3).await;
+    let ended: Vec<bool> = stories.iter().map(|slow| slow.reader.is_finished()).collect();
+    assert_eq!(ended.iter().filter(|ended| **ended).count(), 1, "{ended:?}");
+    let at = ended.iter().position(|ended| *ended).expect("one");
+    let end = stories.remove(at).end().await;
+    let (_, error) = end.to_api_error().expect("the peer is told");
+    assert_eq!(error.code, ErrorCode::LimitExceeded);
+    assert!(error.message.contains("limits.node_bytes_in_flight"), "{}", error.message);
+    drop(stories);
+    settle().await;
+    assert!(node.available_bytes() > 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn large_frames_keep_one_buffer_each_and_an_idle_connection_keeps_none() {
     let limits = limits();
     let (mut client, server) = duplex(200 * KIB);
-    let (limit, node, pool) = (FrameLimit::new(&limits), ByteBudget::new(1 << 20), BufferPool::new(1 << 20));
+    let (limit, node, pool) = (FrameLimit::new(&limits), NodeBudget::new(1 << 20), BufferPool::new(1 << 20));
     limit.raise();
     let mut reader = Reader::new(server, &limits, limit, node, pool.clone());
     let mut addresses = Vec::new();
@@ -305,13 +398,13 @@ async fn short_frames_after_large_ones_keep_nothing_large_alive() {
 async fn whoever_waits_for_room_holds_no_large_buffer() {
     let limits = limits();
     let (mut client, server) = duplex(200 * KIB);
-    let (limit, node, pool) = (FrameLimit::new(&limits), ByteBudget::new(50 * KIB), BufferPool::new(1 << 20));
+    let (limit, node, pool) = (FrameLimit::new(&limits), NodeBudget::new(80 * KIB), BufferPool::new(1 << 20));
     limit.raise();
     let mut reader = Reader::new(server, &limits, limit, node.clone(), pool.clone());
     client.write_all(&frame(1, 40 * KIB)).await.expect("the reader reads");
     drop(reader.next_frame().await.expect("a frame"));
     let free = pool.free_bytes();
-    let taken = node.acquire(45 * KIB).await;
+    let taken = node.prompt.acquire(45 * KIB).await;
     client.write_all(&frame(2, 40 * KIB)).await.expect("the reader reads");
     let next = tokio::spawn(async move { reader.next_frame().await.map(|received| received.frame) });
     settle().await;

@@ -31,6 +31,15 @@ pub fn raw_os_error(error: &io::Error) -> Option<i32> {
     })
 }
 
+/// Whether a file could not be opened because the process, or the machine, has too many open. Nothing was done then, and it
+/// passes when some are closed.
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = |errno: rustix::io::Errno| Some(errno.raw_os_error());
+    let raw = raw_os_error(error);
+    raw == errno(rustix::io::Errno::MFILE) || raw == errno(rustix::io::Errno::NFILE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

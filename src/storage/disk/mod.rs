@@ -14,7 +14,7 @@ mod real;
 mod specification;
 pub mod virtual_disk;
 
-pub use error::{DiskError, raw_os_error, with_context};
+pub use error::{DiskError, is_out_of_descriptors, raw_os_error, with_context};
 pub use real::RealDisk;
 pub use virtual_disk::VirtualDisk;
 

@@ -198,3 +198,45 @@ fn a_log_moves_to_another_thread_and_its_readers_are_shared() {
     send::<super::super::SyncDone>();
     shared::<LogReader>();
 }
+
+#[test]
+fn without_a_descriptor_nothing_is_written_and_the_same_append_may_be_tried_again() {
+    for suffix in [".state.tmp", ".log", ".index", ".timeindex"] {
+        let mut story = Story::new();
+        for nth in 1..=2 {
+            story.disk.fail_nth(FaultyOperation::Open, nth, suffix);
+        }
+        let error = story.try_append(&[1]).unwrap_err();
+        assert!(matches!(error, LogError::NoDescriptor { .. }) && error.is_retryable(), "{suffix}: {error}");
+        assert_eq!(story.log().written_end(), Offset::ZERO);
+        story.append(&[1]);
+        // One that is had by closing what is only read is not even noticed.
+        story.disk.fail_nth(FaultyOperation::Open, 1, suffix);
+        story.append(&[1; 30]);
+        story.holds_exactly(31);
+    }
+}
+
+#[test]
+fn logs_that_are_created_together_share_the_sync_of_their_parent_and_survive_a_power_loss() {
+    let disk = VirtualDisk::new(1);
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    disk.sync_dir(Path::new("/"), SyncPoint::PartitionCreated).unwrap();
+    disk.reset_counts();
+    let (shared, files) =
+        (Arc::new(disk.clone()) as Arc<dyn Disk>, Arc::new(FileCache::new(Arc::new(disk.clone()), 8)));
+    let dir = |number: u32| Path::new("/data").join(number.to_string());
+    let of = |number| PartitionIdentity { partition: PartitionIndex(number), ..identity() };
+    let new = |number| NewLog { dir: dir(number), identity: of(number), config: small_segments() };
+    let created = Log::create_all(&shared, &files, (0..10).chain([3]).map(new).collect());
+    let failed: Vec<bool> = created.iter().map(Result::is_err).collect();
+    assert_eq!(failed, [[false; 10].as_slice(), &[true]].concat(), "the one that exists by then, and no other");
+    assert_eq!(disk.sync_count(SyncPoint::PartitionCreated), 1);
+    drop(created);
+    disk.power_loss_keeping_nothing();
+    for number in 0..10 {
+        let shared = Arc::clone(&shared);
+        let opened = Log::open(shared, Arc::clone(&files), &dir(number), &of(number), small_segments(), &mut ());
+        assert!(opened.is_ok_and(|(_, report)| report.clean), "{number}");
+    }
+}

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use super::file_cache::FileCache;
 use super::segment::segment_path;
-use super::{Appended, Log, LogConfig, LogError, LogReader, OpenReport, PartitionIdentity, Replay};
+use super::{Appended, Log, LogConfig, LogError, LogReader, NewLog, OpenReport, PartitionIdentity, Replay};
 use crate::types::record_batch::{BatchBuilder, BatchHeader, Compression, RecordBatch, decode_records};
 use crate::types::{
     ClusterId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs, TopicConfig, TopicId,

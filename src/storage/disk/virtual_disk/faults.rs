@@ -15,6 +15,8 @@ pub enum FaultyOperation {
     Write,
     /// Syncing a file or a directory.
     Sync,
+    /// Opening a file, for want of a descriptor.
+    Open,
 }
 
 /// Lies inside the error of every operation from the moment that [`crash_after_operations`] named.
@@ -91,7 +93,7 @@ impl Faults {
         Ok(if self.crashed { Step::Crashes } else { Step::Done })
     }
 
-    /// Fails with EIO when a fault was scheduled for this operation.
+    /// Fails with EIO (EMFILE where a file is opened) when a fault was scheduled for this operation.
     pub(super) fn strike(&mut self, operation: FaultyOperation, path: &Path) -> io::Result<()> {
         let path = path.to_string_lossy();
         let mut struck = false;
@@ -102,7 +104,8 @@ impl Faults {
             }
             fault.remaining > 0
         });
-        if struck { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
+        let errno = if operation == FaultyOperation::Open { rustix::io::Errno::MFILE } else { rustix::io::Errno::IO };
+        if struck { Err(errno.into()) } else { Ok(()) }
     }
 
     pub(super) fn count_sync(&mut self, point: SyncPoint) {

@@ -151,8 +151,8 @@ impl VirtualDisk {
         self.lock().faults.skipped = point;
     }
 
-    /// The `nth` such operation from now (1 is the next), on a path that ends with `suffix`, fails with EIO, once. A
-    /// failed sync leaves an arbitrary part durable and counts everything as clean, as Linux does.
+    /// The `nth` such operation from now (1 is the next), on a path that ends with `suffix`, fails, once: an open
+    /// with EMFILE, the others with EIO. A failed sync leaves an arbitrary part durable and counts everything as clean, as Linux does.
     pub fn fail_nth(&self, operation: FaultyOperation, nth: u64, suffix: &str) {
         self.lock().faults.schedule(operation, nth, suffix);
     }
@@ -213,6 +213,7 @@ impl VirtualDisk {
 impl Disk for VirtualDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         self.attempt("open", path, |state| {
+            state.faults.strike(FaultyOperation::Open, path)?;
             let inode = state.open(path, mode)?;
             let handle = Arc::clone(&state.tree.inode(inode)?.handles);
             let (disk, path, writable) = (self.clone(), path.to_owned(), mode != OpenMode::Read);
