@@ -42,6 +42,8 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod fuzz;
+pub mod http;
+pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod storage;

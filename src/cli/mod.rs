@@ -19,6 +19,7 @@ pub mod consume;
 pub mod error;
 pub mod examples;
 pub mod log;
+pub mod log_level;
 pub mod node;
 pub mod output;
 pub mod produce;

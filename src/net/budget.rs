@@ -31,6 +31,12 @@ impl ByteBudget {
         self.units.available_permits() * UNIT_BYTES
     }
 
+    /// Bytes in all.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.total_units as usize * UNIT_BYTES
+    }
+
     /// Waits for room for `bytes`. What is larger than the whole budget gets the whole budget: it passes alone.
     pub async fn acquire(&self, bytes: usize) -> BytePermit {
         let units = self.units_for(bytes);

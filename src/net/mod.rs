@@ -22,6 +22,6 @@ pub mod writer;
 
 pub use budget::{ByteBudget, FramePermit, FrameRoom};
 pub use limits::NetLimits;
-pub use listener::{BindError, Connection, ConnectionGate, ConnectionPermit, Listener};
+pub use listener::{BindError, Connection, ConnectionCounts, ConnectionGate, ConnectionPermit, Listener, bind};
 pub use reader::{FrameLimit, ReadEnd, Reader, ReceivedFrame};
 pub use writer::{SendError, WriteEnd, Writer, WriterHandle, writer};

@@ -10,6 +10,7 @@ use actix::{Actor, Addr, ArbiterHandle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
+use super::status::{Serving, Status};
 use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
@@ -23,7 +24,9 @@ use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
-use crate::net::{ByteBudget, ConnectionGate, Listener, NetLimits};
+use crate::http::{self, HttpServer, HttpSettings, LogLevel};
+use crate::metrics::Metrics;
+use crate::net::{self, ByteBudget, ConnectionGate, Listener, NetLimits};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
@@ -50,18 +53,30 @@ pub(super) struct Node {
     sessions: SessionSettings,
     codecs: CodecSettings,
     declared: Vec<String>,
+    status: Arc<Status>,
+    http: Option<HttpServer>,
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(
+        disk: Arc<dyn Disk>,
+        config: NodeConfig,
+        log: Option<Arc<dyn LogLevel>>,
+    ) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
         let config = Arc::new(config);
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
-        let limits = net_limits(&config, descriptors());
-        let listener = Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?;
+        let limits = net_limits(&config, descriptors().saturating_sub(http::server::MAX_CONNECTIONS));
+        let gate = ConnectionGate::from_limits(&limits);
+        let listener = Listener::bind(&config.listener.native.bind, gate.clone()).await?;
+        let metrics = Arc::new(Metrics::default());
+        let status = Arc::new(Status::new(root.clone(), Arc::clone(&metrics)));
+        let http =
+            start_http(&config, HttpSettings { metrics: Arc::clone(&metrics), status: Arc::clone(&status) as _, log })
+                .await?;
         let lock = lock_directory(root)?;
         let directory = Arc::new(DataDir::open(Arc::clone(&disk), root, config.node.id, config.node.cluster_id)?);
         let was_clean = directory.take_clean_stop()?.is_some();
@@ -71,13 +86,15 @@ impl Node {
         let threads = Threads::start(config.threads.core, config.threads.disk);
         let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
         let cluster = directory.meta().cluster;
-        let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
+        let (metadata, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
             partitions: 0,
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
-        let controller = start_controller(&threads.control(), log, image, &config, &clock);
+        let controller = start_controller(&threads.control(), metadata, image, &config, &clock);
+        let cache = CacheBudget::new(config.storage.tail_cache_bytes);
+        let reads = ReadBudget::new(config.limits.node_bytes_in_flight);
         let broker = Broker::new(BrokerSettings {
             node: config.node.id,
             directory: Arc::clone(&directory),
@@ -88,8 +105,9 @@ impl Node {
                 placement: config.threads.log_writer,
                 clock: Arc::clone(&clock),
                 disk: threads.disk_pool(),
-                cache: CacheBudget::new(config.storage.tail_cache_bytes),
-                reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+                cache: cache.clone(),
+                reads: reads.clone(),
+                metrics: Arc::clone(&metrics),
             },
             core: threads.core(),
             topic_opened: controller.clone().recipient(),
@@ -107,12 +125,16 @@ impl Node {
             view: view.clone(),
             controller: controller.clone(),
             broker: broker.clone(),
+            metrics: Arc::clone(&metrics),
         };
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
             node_budget: ByteBudget::new(limits.node_bytes_in_flight),
             limits,
+            metrics,
         };
+        let requests = codecs.node_budget.clone();
+        status.serves(Serving { view: view.clone(), gate, requests, cache, reads });
         let _lock = lock;
         Ok(Self {
             config,
@@ -127,6 +149,8 @@ impl Node {
             sessions,
             codecs,
             declared,
+            status,
+            http,
         })
     }
 
@@ -134,6 +158,7 @@ impl Node {
         let view = self.view.borrow();
         Ok(Ready {
             native: local_address(&self.listener)?,
+            http: self.http.as_ref().map(HttpServer::address),
             data_dir: self.config.node.data_dir.clone(),
             cluster: view.image.cluster_id.to_string(),
             topics: view.image.topics.len(),
@@ -157,7 +182,7 @@ impl Node {
             self.threads.next_session().spawn_fn(move || {
                 let Ok(socket) = tokio::net::TcpStream::from_std(socket) else { return };
                 let (read_half, write_half) = socket.into_split();
-                serve(read_half, write_half, peer, &codecs, place, |codec| {
+                serve(read_half, write_half, (owner, peer), &codecs, place, |codec| {
                     Session::create(|ctx| Session::new(ctx, sessions, codec, owner, peer))
                 });
             });
@@ -166,7 +191,8 @@ impl Node {
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
-        let Self { directory, epoch, controller, broker, threads, listener, .. } = self;
+        let Self { directory, epoch, controller, broker, threads, listener, status, http, .. } = self;
+        status.stops();
         drop(listener);
         // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
         let mut problems = match controller.send(CloseController).await {
@@ -183,6 +209,7 @@ impl Node {
             problems.push(error.to_string());
         }
         threads.stop();
+        drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
     }
 }
@@ -236,6 +263,16 @@ fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
     listener
         .local_addr()
         .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
+}
+
+/// Starts the HTTP listener, if there is to be one. It is bound when this returns, and comes up beside the node: a node that
+/// recovers for seconds is seen to live meanwhile.
+async fn start_http(config: &NodeConfig, settings: HttpSettings) -> Result<Option<HttpServer>, NodeError> {
+    let Some(address) = &config.listener.http.bind else { return Ok(None) };
+    let io = |cause| NodeError::Io { what: "cannot start the HTTP listener".to_owned(), cause };
+    let (listener, _) = net::bind(address).await.map_err(NodeError::BindHttp)?;
+    let listener = listener.into_std().map_err(io)?;
+    HttpServer::start(listener, settings).map(Some).map_err(io)
 }
 
 fn start_controller(

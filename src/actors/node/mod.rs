@@ -1,13 +1,14 @@
 //! The node: reads nothing, decides nothing, wires everything and ends it in order.
 //!
 //! ```text
-//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers, opens its replicas
-//!           ─► declared topics ─► connections are accepted ─► ready
+//!   start   ports bound ─► HTTP beside: alive, not ready ─► lock and open the data directory ─► metadata log
+//!           ─► Controller ─► Broker registers, opens its replicas ─► declared topics ─► connections are accepted ─► ready
 //!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
-//!           ─► clean-stop marker ─► threads
+//!           ─► clean-stop marker ─► threads ─► HTTP
 //! ```
 
 mod boot;
+mod status;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::controller::MetadataLogError;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
+use crate::http::LogLevel;
 use crate::net::BindError;
 use crate::protocol::ApiError;
 use crate::storage::data_dir::DataDirError;
@@ -38,6 +40,9 @@ pub enum NodeError {
     /// The listener.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The HTTP listener.
+    #[error("the HTTP listener cannot start: {0}; listener.http.bind sets its address, an empty one leaves it out")]
+    BindHttp(BindError),
     /// The metadata.
     #[error(transparent)]
     Metadata(#[from] MetadataLogError),
@@ -83,6 +88,8 @@ pub enum NodeError {
 pub struct Ready {
     /// Where the native protocol is served.
     pub native: SocketAddr,
+    /// Where metrics and probes are served, if they are.
+    pub http: Option<SocketAddr>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// The metadata at that moment.
@@ -108,7 +115,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] says what stands against it.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::start_on(Arc::new(RealDisk), config)
+        Self::launch(Arc::new(RealDisk), config, None)
     }
 
     /// Like [`RunningNode::start`], on another disk than the operating system's.
@@ -116,12 +123,16 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+        Self::launch(disk, config, None)
+    }
+
+    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, log: Option<Arc<dyn LogLevel>>) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
-            let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
+            let result = actix::System::new().block_on(live(disk, config, log, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
             let _ = ended_sender.send(());
             result
@@ -176,20 +187,22 @@ fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError>
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
+    log: Option<Arc<dyn LogLevel>>,
     ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config).await?;
+    let node = Node::boot(disk, config, log).await?;
     let said = node.announce()?;
     let _ = ready.send(said);
     node.serve_until(&mut stop).await
 }
 
-/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once.
+/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once. `log` is how to
+/// change what the process logs, for the HTTP listener.
 ///
 /// # Errors
 /// [`NodeError`] when it could not start, or did not stop cleanly.
-pub fn run(config: NodeConfig) -> Result<(), NodeError> {
+pub fn run(config: NodeConfig, log: Arc<dyn LogLevel>) -> Result<(), NodeError> {
     let io = |what: &str, cause| NodeError::Io { what: what.to_owned(), cause };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -206,7 +219,7 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
             signals.next().await;
         };
         tokio::select! {
-            result = serve_until(config, stopping) => result,
+            result = serve_until(config, log, stopping) => result,
             () = second_signal => std::process::exit(130),
         }
     })
@@ -214,14 +227,19 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
 
 /// Starts a node and runs it until `stopping`. A signal that comes during the start stops the node after it: a start that
 /// is torn apart would have to be recovered from.
-async fn serve_until(config: NodeConfig, stopping: oneshot::Receiver<()>) -> Result<(), NodeError> {
-    let start = tokio::task::spawn_blocking(move || RunningNode::start(config));
+async fn serve_until(
+    config: NodeConfig,
+    log: Arc<dyn LogLevel>,
+    stopping: oneshot::Receiver<()>,
+) -> Result<(), NodeError> {
+    let start = tokio::task::spawn_blocking(move || RunningNode::launch(Arc::new(RealDisk), config, Some(log)));
     let node = start.await.unwrap_or(Err(NodeError::Ended))?;
-    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
+    let Ready { native, http, data_dir, cluster, topics, declared } = node.ready();
     say(declared.iter().map(String::as_str));
     let topics = if *topics == 1 { "1 topic".to_owned() } else { format!("{topics} topics") };
-    let ready =
-        format!("ready: native protocol at {native}, data in {}, cluster {cluster}, {topics}", data_dir.display());
+    let http = http.map_or_else(String::new, |http| format!("HTTP at {http}, "));
+    let data = data_dir.display();
+    let ready = format!("ready: native protocol at {native}, {http}data in {data}, cluster {cluster}, {topics}");
     say([ready.as_str()]);
     let signal = async {
         // The sender lives as long as the process listens for signals.

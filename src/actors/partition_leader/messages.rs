@@ -13,11 +13,15 @@ use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescrip
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
-use crate::types::{LeaderEpoch, MonoTime, Offset, TopicConfig};
+use crate::types::{CorrelationId, LeaderEpoch, MonoTime, Offset, TopicConfig};
 
 /// Names one item of one request of a session, so that answers find their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestTag {
+    /// The connection.
+    pub connection: OwnerId,
+    /// What the client calls the request.
+    pub correlation: CorrelationId,
     /// The request, numbered by the session.
     pub request: u64,
     /// The item within it.

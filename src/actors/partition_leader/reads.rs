@@ -8,8 +8,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::messages::{Answer, FetchedRecords, ReplyTo};
 use crate::actors::errors::storage_error;
+use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
+use crate::metrics::PartitionMetrics;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::storage::{LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
@@ -36,6 +38,18 @@ impl ReadBudget {
         Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
     }
 
+    /// Bytes in all.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.units as usize * UNIT_BYTES
+    }
+
+    /// Bytes that reads hold now.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        (self.units as usize).saturating_sub(self.semaphore.available_permits()) * UNIT_BYTES
+    }
+
     async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // A read larger than the whole budget waits for all of it, rather than for ever.
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
@@ -59,7 +73,7 @@ impl AsRef<[u8]> for Budgeted {
 pub(super) fn read(
     pool: &DiskPool,
     budget: ReadBudget,
-    reader: LogReader,
+    (reader, metrics): (LogReader, Arc<PartitionMetrics>),
     range: ReadRange,
     state: FetchedPartition,
     reply: ReplyTo,
@@ -73,8 +87,10 @@ pub(super) fn read(
             return;
         };
         pool_of_read.run(Lane::Background, move || {
+            let _span = spans::of(reply.tag()).entered();
             let result = reader.read(range.from, range.upper_exclusive, range.max_bytes).map(|slice| {
                 let LogSlice { bytes, next } = slice;
+                metrics.read(range.from, next, bytes.len());
                 let next_offset = (!bytes.is_empty()).then_some(next);
                 let chunk = Bytes::from_owner(Budgeted { bytes, _permit: permit });
                 Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })
@@ -94,6 +110,7 @@ pub(super) fn list(
     reply: ReplyTo,
 ) {
     pool.run(Lane::Background, move || {
+        let _span = spans::of(reply.tag()).entered();
         let found = match at {
             OffsetAt::Timestamp(time) => reader.offset_for_timestamp(time, upper, INFLATE_LIMIT_BYTES),
             _ => reader.max_timestamp(upper, INFLATE_LIMIT_BYTES),

@@ -34,6 +34,12 @@ impl CacheBudget {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// How many bytes may be in use.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
     fn is_exceeded(&self) -> bool {
         self.used_bytes() > self.limit_bytes
     }
