@@ -31,3 +31,22 @@ pub fn request(owner: OwnerId, correlation: CorrelationId) -> Span {
 pub fn of(tag: RequestTag) -> Span {
     request(tag.connection, tag.correlation)
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::EnvFilter;
+
+    use super::*;
+
+    #[test]
+    fn a_span_is_nothing_until_its_target_is_turned_on() {
+        let made_under = |directives: &str| {
+            let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(directives)).finish();
+            tracing::subscriber::with_default(log, || !request(OwnerId(1), CorrelationId(2)).is_disabled())
+        };
+        assert_eq!(
+            ["info", "info,callboard::actors=debug", "info,callboard::request=debug", "debug"].map(made_under),
+            [false, false, true, true]
+        );
+    }
+}

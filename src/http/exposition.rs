@@ -204,7 +204,7 @@ mod tests {
         lines.sample("a", &[("b", "say \"hi\"\\\n")], 1.5);
         lines.sample("c", &[], 7);
         let histogram = Histogram::new(&[500, 1_000_000]);
-        [400, 500, 2_000_000].map(|value| histogram.observe(value));
+        [400, 500, 2_000_000].into_iter().for_each(|value| histogram.observe(value));
         lines.histogram("h", &histogram, 1e6);
         assert_eq!(
             lines.text,

@@ -194,7 +194,8 @@ async fn set_log_level(request: HttpRequest, body: Payload, settings: Data<HttpS
     };
     match log.set(String::from_utf8_lossy(&body).trim()) {
         Ok(()) => {
-            tracing::info!(directives = %log.get(), peer = ?request.peer_addr(), "the log level was changed");
+            let peer = request.peer_addr().map(tracing::field::display);
+            tracing::info!(directives = %log.get(), peer, "the log level was changed");
             plain(HttpResponse::Ok(), log.get() + "\n")
         }
         Err(error) => plain(HttpResponse::BadRequest(), error + "\n"),

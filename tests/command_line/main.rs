@@ -5,6 +5,7 @@
 mod administration;
 mod example;
 mod files;
+mod http;
 mod load;
 mod log;
 mod node;

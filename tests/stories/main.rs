@@ -10,6 +10,7 @@ mod bad_input;
 mod crash;
 mod durability;
 mod limits;
+mod metrics;
 mod produce_consume;
 mod retention;
 mod topics;

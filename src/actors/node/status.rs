@@ -136,3 +136,55 @@ impl NodeStatus for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
+    use crate::protocol::ErrorCode;
+    use crate::types::{ClusterId, NodeId, TopicConfigOverrides, TopicId, TopicName};
+
+    /// A view of one topic whose partitions are all offline.
+    fn all_offline(partitions: usize) -> watch::Receiver<Arc<BrokerView>> {
+        let (topic, mut image) = (TopicId(uuid::Uuid::from_u128(7)), ClusterImage::empty(ClusterId::random()));
+        let name = TopicName::new("t").expect("legal");
+        let replicas = vec![vec![NodeId(1)]; partitions];
+        let config = TopicConfigOverrides::default();
+        image.apply(&MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }).expect("fits");
+        image.apply(&MetadataRecord::TopicCreated { topic, name, replicas, config }).expect("fits");
+        let offline = vec![Replica::Offline(ApiError::new(ErrorCode::StorageFailed, "a bad disk")); partitions];
+        let replicas = HashMap::from([(topic, Arc::from(offline))]);
+        watch::channel(Arc::new(BrokerView { image: Arc::new(image), partitions, replicas })).1
+    }
+
+    fn serving(view: watch::Receiver<Arc<BrokerView>>) -> Serving {
+        let (gate, requests) = (ConnectionGate::new(1, 1), ByteBudget::new(1 << 20));
+        Serving { view, gate, requests, cache: CacheBudget::new(1 << 20), reads: ReadBudget::new(1 << 20) }
+    }
+
+    #[test]
+    fn a_node_is_ready_between_its_start_and_its_stop() {
+        let status = Status::new("/data".into(), Arc::default());
+        assert_eq!(status.not_ready(), ["the node is starting: metadata and partitions under /data are being opened"]);
+        status.serves(serving(all_offline(0)));
+        assert_eq!(status.not_ready(), [""; 0]);
+        status.stops();
+        assert_eq!(status.not_ready(), ["the node is stopping"]);
+    }
+
+    #[test]
+    fn each_reason_is_a_line_and_of_many_partitions_ten_are_named() {
+        let metrics = Arc::new(Metrics::default());
+        let status = Status::new("/data".into(), Arc::clone(&metrics));
+        status.serves(serving(all_offline(25)));
+        metrics.disk.refuse(Some("no space".to_owned()));
+        let reasons = status.not_ready();
+        assert_eq!(reasons.len(), 12, "{reasons:?}");
+        assert_eq!((reasons[0].as_str(), reasons[1].as_str()), ("no space", "partition t-0 is offline: a bad disk"));
+        assert_eq!(reasons[11], "15 more partitions are offline: see callboard topic describe");
+        let sample = status.sample();
+        assert_eq!((sample.partitions_online, sample.partitions_offline, sample.topics), (0, 25, 1));
+    }
+}
