@@ -16,6 +16,7 @@ pub mod codec;
 pub mod controller;
 pub mod errors;
 pub mod log_writer;
+pub mod machine;
 pub mod node;
 pub mod partition_leader;
 pub mod send;

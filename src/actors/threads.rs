@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::{Arbiter, ArbiterHandle};
 
+use super::machine;
+
 /// Which threads a job runs on: what acknowledgements wait for must not queue behind what takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -92,8 +94,7 @@ impl Threads {
     /// Starts them. `core` of 0 means one for each CPU; `disk` is the number of threads in each lane.
     #[must_use]
     pub fn start(core: usize, disk: usize) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let core = if core == 0 { cpus } else { core };
+        let core = if core == 0 { machine::cpus() } else { core };
         Self {
             core: (0..core).map(|_| Arbiter::new()).collect(),
             sync: (0..disk.max(1)).map(|_| Arbiter::new()).collect(),

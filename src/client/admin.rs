@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::cluster::Lane;
 use super::{Client, ClientError};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{
-    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteTopics, DescribeCluster,
-    DescribeClusterReply, DescribeLogs, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset,
-    LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
+    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
+    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
+    DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
+    MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
 };
-use crate::types::TopicId;
+use crate::types::{NodeId, Offset, TopicId};
 
 /// One answer for each item of a request, in the order of the request.
 pub type Each<T> = Vec<Result<T, ApiError>>;
@@ -116,12 +118,46 @@ impl Admin {
         self.client.ask_leaders(places, question, |reply| reply.partitions).await
     }
 
+    /// Deletes the first records of partitions given as (topic, number, place), asked of their leaders; answers with the log
+    /// start offset of each. What is deleted is gone for good, and asking again changes nothing more.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
+    pub async fn delete_records(&self, places: &[(String, u32, DeleteBefore)]) -> Result<Each<Offset>, ClientError> {
+        let timeout_ms = u32::try_from(self.client.config().request_timeout.as_millis() / 2).unwrap_or(u32::MAX);
+        let question = |asked: Vec<(_, _, DeleteBefore)>| DeleteRecords {
+            timeout_ms,
+            partitions: asked
+                .into_iter()
+                .map(|(topic, partition, before)| DeleteRecordsPartition { topic, partition, before })
+                .collect(),
+        };
+        self.client.ask_leaders(places, question, |reply| reply.partitions).await
+    }
+
     /// Who makes up the cluster.
     ///
     /// # Errors
     /// [`ClientError`] when no broker answered.
     pub async fn describe_cluster(&self) -> Result<DescribeClusterReply, ClientError> {
         self.client.ask(&DescribeCluster {}, true).await
+    }
+
+    /// What one node says of itself: process, disk, replicas, budgets. Asks the controller if it is known, else any broker.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no broker answered.
+    pub async fn describe_node(&self) -> Result<DescribeNodeReply, ClientError> {
+        Ok(*self.client.ask(&DescribeNode {}, true).await?)
+    }
+
+    /// As [`Admin::describe_node`], asked of this broker, once.
+    ///
+    /// # Errors
+    /// [`ClientError`] when it was not reached or did not answer.
+    pub async fn describe_broker(&self, node: NodeId) -> Result<DescribeNodeReply, ClientError> {
+        let connection = self.client.connection(node, Lane::Main).await?;
+        Ok(*connection.request(&DescribeNode {}, self.client.config().request_timeout).await?)
     }
 
     /// Brokers, topics and leaders; `None` for all topics.

@@ -31,9 +31,9 @@ impl ByteBudget {
         self.units.available_permits() * UNIT_BYTES
     }
 
-    /// Bytes in all.
+    /// Bytes there are in all.
     #[must_use]
-    pub fn limit_bytes(&self) -> usize {
+    pub fn total_bytes(&self) -> usize {
         self.total_units as usize * UNIT_BYTES
     }
 

@@ -32,6 +32,10 @@ pub enum Api {
     DescribeLogs,
     /// Controllers and brokers.
     DescribeCluster,
+    /// One node's process, disk, replicas and budgets.
+    DescribeNode,
+    /// Delete the first records of partitions.
+    DeleteRecords,
 }
 
 /// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
@@ -47,7 +51,7 @@ pub struct ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -60,6 +64,8 @@ impl Api {
         Self::DescribeTopics,
         Self::DescribeLogs,
         Self::DescribeCluster,
+        Self::DescribeNode,
+        Self::DeleteRecords,
     ];
 
     /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
@@ -78,6 +84,8 @@ impl Api {
             Self::DescribeTopics => 103,
             Self::DescribeLogs => 104,
             Self::DescribeCluster => 105,
+            Self::DescribeNode => 106,
+            Self::DeleteRecords => 107,
         }
     }
 

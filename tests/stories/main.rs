@@ -8,9 +8,13 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod delete_records;
+mod describe_node;
 mod durability;
 mod limits;
 mod metrics;
+mod newer_formats;
+mod old_data_directory;
 mod produce_consume;
 mod retention;
 mod topics;

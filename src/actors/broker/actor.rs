@@ -52,16 +52,16 @@ pub struct BrokerSettings {
 
 /// The replicas of a topic on this node, in the order of its partitions. The name outlives the topic's metadata: the
 /// files of a deleted topic are found by it.
-struct TopicReplicas {
-    name: TopicName,
-    replicas: Vec<Replica>,
+pub(super) struct TopicReplicas {
+    pub(super) name: TopicName,
+    pub(super) replicas: Vec<Replica>,
 }
 
 /// See the module page.
 pub struct Broker {
     pub(super) settings: BrokerSettings,
     pub(super) image: Arc<ClusterImage>,
-    replicas: HashMap<TopicId, TopicReplicas>,
+    pub(super) replicas: HashMap<TopicId, TopicReplicas>,
     incoming: VecDeque<MetadataCommitted>,
     opening: usize,
     started: bool,

@@ -10,6 +10,7 @@ use crate::actors::partition_leader::PartitionLeader;
 use crate::engine::metadata::ClusterImage;
 use crate::engine::producer_state::ProducerTable;
 use crate::protocol::ApiError;
+use crate::protocol::messages::ReplicasDescription;
 use crate::storage::{Log, LogError, OpenReport};
 use crate::types::{TopicId, TopicPartition};
 
@@ -56,6 +57,20 @@ pub struct AwaitMetadata {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<String>")]
 pub struct StopReplicas;
+
+/// Say what is wrong with the replicas, and whether appends are refused for want of space.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "BrokerHealth")]
+pub struct ExamineReplicas;
+
+/// The answer to [`ExamineReplicas`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerHealth {
+    /// The replicas with which something is wrong.
+    pub replicas: ReplicasDescription,
+    /// Why appends are refused, if they are.
+    pub refusing_appends: Option<ApiError>,
+}
 
 /// A disk thread has opened a replica's log, or could not.
 #[derive(Debug, Message)]

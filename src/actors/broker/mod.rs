@@ -15,6 +15,7 @@
 //! put aside, never removed.
 
 mod actor;
+mod health;
 mod housekeeping;
 mod messages;
 mod replicas;
@@ -25,4 +26,4 @@ mod tests;
 use super::partition_leader::PartitionLeader;
 
 pub use actor::{Broker, BrokerSettings};
-pub use messages::{AwaitMetadata, BrokerView, Replica, StopReplicas};
+pub use messages::{AwaitMetadata, BrokerHealth, BrokerView, ExamineReplicas, Replica, StopReplicas};

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear};
 use crate::config::{LogWriterPlacement, StorageSection};
@@ -98,6 +98,7 @@ impl Stage {
                 cache: CacheBudget::new(1 << 20),
                 reads: ReadBudget::new(1 << 20),
                 metrics: Arc::default(),
+                keeping: Keeping::Log,
             },
             core: vec![Arbiter::current()],
             topic_opened: opened.recipient(),

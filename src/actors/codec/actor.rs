@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::net::{ByteBudget, FrameLimit, NetLimits, ReadEnd, Reader, SendError, WriterHandle, writer};
 use crate::protocol::frame::{Frame, FrameHead, OutFrame};
 use crate::protocol::{Api, ApiError, ErrorCode};
+use crate::types::BufferPool;
 
 /// What the codecs of a node share.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct CodecSettings {
     pub node_budget: ByteBudget,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// Memory for large frames.
+    pub buffers: BufferPool,
 }
 
 /// Room for the reply of a fetch. When the reply is queued for writing, or given up, the session gets it back.
@@ -90,7 +93,8 @@ pub fn serve<S, R, W>(
 {
     let (handle, writing) = writer(write_half, &settings.limits);
     let limit = FrameLimit::new(&settings.limits);
-    let reader = Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone());
+    let reader =
+        Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone(), settings.buffers.clone());
     let in_flight = Arc::new(Semaphore::new(settings.requests_in_flight));
     let (metrics, span) = (Arc::clone(&settings.metrics), spans::connection(owner));
     Codec::create(|ctx| {

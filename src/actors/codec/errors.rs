@@ -12,6 +12,7 @@ impl ReplyBody {
             Self::Fetch(reply) => each(&reply.partitions, count),
             Self::ListOffsets(reply) => each(&reply.partitions, count),
             Self::DescribeLogs(reply) => each(&reply.partitions, count),
+            Self::DeleteRecords(reply) => each(&reply.partitions, count),
             Self::CreateTopics(reply) => each(&reply.topics, count),
             Self::DeleteTopics(reply) => each(&reply.topics, count),
             Self::AlterTopics(reply) => each(&reply.topics, count),
@@ -20,7 +21,7 @@ impl ReplyBody {
                 let errors = reply.topics.iter().filter_map(|entry| entry.topic.error.as_ref());
                 errors.for_each(|error| count(error.code));
             }
-            Self::Hello(_) | Self::InitProducer(_) | Self::DescribeCluster(_) => {}
+            Self::Hello(_) | Self::InitProducer(_) | Self::DescribeCluster(_) | Self::DescribeNode(_) => {}
         }
     }
 }

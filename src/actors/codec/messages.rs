@@ -57,6 +57,8 @@ bodies!(
     DescribeTopics,
     DescribeLogs,
     DescribeCluster,
+    DeleteRecords,
+    DescribeNode,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

@@ -11,20 +11,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use super::status::{Serving, Status};
-use super::{NodeError, Ready};
+use super::{How, NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
-use crate::actors::session::{Session, SessionSettings};
+use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::topics_file;
 use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
-use crate::http::{self, HttpServer, HttpSettings, LogLevel};
+use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
 use crate::net::{self, ByteBudget, ConnectionGate, Listener, NetLimits};
 use crate::protocol::ErrorCode;
@@ -32,10 +32,15 @@ use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, IncarnationId, SystemClock};
 
 /// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
 const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
+
+/// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
+const BUFFERS_SHARE: usize = 4;
+/// How often buffers that nobody needed are freed.
+const BUFFERS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
@@ -58,11 +63,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn boot(
-        disk: Arc<dyn Disk>,
-        config: NodeConfig,
-        log: Option<Arc<dyn LogLevel>>,
-    ) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, (keeping, log): How) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -70,8 +71,8 @@ impl Node {
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config, descriptors().saturating_sub(http::server::MAX_CONNECTIONS));
-        let gate = ConnectionGate::from_limits(&limits);
-        let listener = Listener::bind(&config.listener.native.bind, gate.clone()).await?;
+        let connections = ConnectionGate::from_limits(&limits);
+        let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(root.clone(), Arc::clone(&metrics)));
         let http =
@@ -84,7 +85,9 @@ impl Node {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let threads = Threads::start(config.threads.core, config.threads.disk);
-        let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
+        let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
+        let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
+        let files = Arc::new(files);
         let cluster = directory.meta().cluster;
         let (metadata, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
@@ -93,22 +96,42 @@ impl Node {
             replicas: std::collections::HashMap::new(),
         }));
         let controller = start_controller(&threads.control(), metadata, image, &config, &clock);
-        let cache = CacheBudget::new(config.storage.tail_cache_bytes);
-        let reads = ReadBudget::new(config.limits.node_bytes_in_flight);
+        let partitions = PartitionLeaderSettings {
+            storage: config.storage.clone(),
+            placement: config.threads.log_writer,
+            clock: Arc::clone(&clock),
+            disk: threads.disk_pool(),
+            cache: CacheBudget::new(config.storage.tail_cache_bytes),
+            reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            keeping,
+            metrics: Arc::clone(&metrics),
+        };
+        let requests = ByteBudget::new(limits.node_bytes_in_flight);
+        let serving = Serving {
+            view: view.clone(),
+            gate: connections.clone(),
+            requests: requests.clone(),
+            cache: partitions.cache.clone(),
+            reads: partitions.reads.clone(),
+        };
+        let facts = NodeFacts {
+            bound: local_address(&listener)?,
+            directory: Arc::clone(&directory),
+            disk: threads.disk_pool(),
+            storage: config.storage.clone(),
+            core_threads: threads.core().len(),
+            disk_threads: config.threads.disk,
+            requests: requests.clone(),
+            reads: partitions.reads.clone(),
+            cache: partitions.cache.clone(),
+            connections,
+        };
         let broker = Broker::new(BrokerSettings {
             node: config.node.id,
             directory: Arc::clone(&directory),
             files,
             topic_defaults: config.topic_defaults.clone(),
-            partitions: PartitionLeaderSettings {
-                storage: config.storage.clone(),
-                placement: config.threads.log_writer,
-                clock: Arc::clone(&clock),
-                disk: threads.disk_pool(),
-                cache: cache.clone(),
-                reads: reads.clone(),
-                metrics: Arc::clone(&metrics),
-            },
+            partitions,
             core: threads.core(),
             topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
@@ -126,15 +149,16 @@ impl Node {
             controller: controller.clone(),
             broker: broker.clone(),
             metrics: Arc::clone(&metrics),
+            facts: Arc::new(facts),
         };
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
-            node_budget: ByteBudget::new(limits.node_bytes_in_flight),
+            node_budget: requests,
+            buffers,
             limits,
             metrics,
         };
-        let requests = codecs.node_budget.clone();
-        status.serves(Serving { view: view.clone(), gate, requests, cache, reads });
+        status.serves(serving);
         let _lock = lock;
         Ok(Self {
             config,
@@ -168,9 +192,14 @@ impl Node {
 
     pub(super) async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
         let owners = AtomicU64::new(0);
+        let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
             let connection = tokio::select! {
                 connection = self.listener.accept() => connection,
+                _ = tidying.tick() => {
+                    self.codecs.buffers.release_unused();
+                    continue;
+                }
                 _ = stop.recv() => break,
             };
             let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));

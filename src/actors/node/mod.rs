@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::controller::MetadataLogError;
+use super::partition_leader::Keeping;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
 use crate::http::LogLevel;
@@ -100,6 +101,9 @@ pub struct Ready {
     pub declared: Vec<String>,
 }
 
+/// What becomes of appended batches, and how to change what the process logs, where that is the node's to change.
+type How = (Keeping, Option<Arc<dyn LogLevel>>);
+
 /// A node that runs on threads of its own.
 #[derive(Debug)]
 pub struct RunningNode {
@@ -115,7 +119,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] says what stands against it.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(Arc::new(RealDisk), config, None)
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Log, None))
     }
 
     /// Like [`RunningNode::start`], on another disk than the operating system's.
@@ -123,16 +127,25 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(disk, config, None)
+        Self::launch(disk, config, (Keeping::Log, None))
     }
 
-    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, log: Option<Arc<dyn LogLevel>>) -> Result<Self, NodeError> {
+    /// Like [`RunningNode::start`], but nothing that producers send is stored: see [`Keeping::Nothing`]. For measuring what
+    /// the rest of a node costs.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub fn start_null(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Nothing, None))
+    }
+
+    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, how: How) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
-            let result = actix::System::new().block_on(live(disk, config, log, &ready_sender, stop_requests));
+            let result = actix::System::new().block_on(live(disk, config, how, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
             let _ = ended_sender.send(());
             result
@@ -187,11 +200,11 @@ fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError>
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
-    log: Option<Arc<dyn LogLevel>>,
+    how: How,
     ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config, log).await?;
+    let node = Node::boot(disk, config, how).await?;
     let said = node.announce()?;
     let _ = ready.send(said);
     node.serve_until(&mut stop).await
@@ -232,7 +245,8 @@ async fn serve_until(
     log: Arc<dyn LogLevel>,
     stopping: oneshot::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let start = tokio::task::spawn_blocking(move || RunningNode::launch(Arc::new(RealDisk), config, Some(log)));
+    let start =
+        tokio::task::spawn_blocking(move || RunningNode::launch(Arc::new(RealDisk), config, (Keeping::Log, Some(log))));
     let node = start.await.unwrap_or(Err(NodeError::Ended))?;
     let Ready { native, http, data_dir, cluster, topics, declared } = node.ready();
     say(declared.iter().map(String::as_str));

@@ -117,7 +117,8 @@ impl NodeStatus for Status {
         let replicas = view.replicas.values().flat_map(|replicas| replicas.iter());
         let here = replicas.filter(|replica| !matches!(replica, Replica::Elsewhere)).count() as u64;
         let (counts, requests) = (serving.gate.counts(), &serving.requests);
-        let requests_used = requests.limit_bytes().saturating_sub(requests.available_bytes());
+        let requests_used = requests.total_bytes().saturating_sub(requests.available_bytes());
+        let (reads_used, reads_limit) = serving.reads.used_and_total_bytes();
         NodeSample {
             topics: view.image.topics.len() as u64,
             partitions_online: here.saturating_sub(offline),
@@ -129,9 +130,9 @@ impl NodeStatus for Status {
                 refused_by_address_limit: counts.refused_by_address_limit,
             },
             budgets: vec![
-                budget("requests", requests_used, requests.limit_bytes()),
+                budget("requests", requests_used, requests.total_bytes()),
                 budget("tail_caches", serving.cache.used_bytes(), serving.cache.limit_bytes()),
-                budget("cold_reads", serving.reads.used_bytes(), serving.reads.limit_bytes()),
+                budget("cold_reads", reads_used, reads_limit),
             ],
         }
     }

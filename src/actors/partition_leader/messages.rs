@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::protocol::messages::{
+    Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch,
+};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
@@ -135,12 +137,40 @@ pub struct ListOffset {
     pub reply: ReplyTo,
 }
 
+/// Delete the first records.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DeleteRecords {
+    /// Where those that stay begin.
+    pub before: DeleteBefore,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
+    /// The connection.
+    pub owner: OwnerId,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
 /// Say what the log holds.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct DescribeLog {
     /// Whom to answer.
     pub reply: ReplyTo,
+}
+
+/// Say whether something is wrong with the replica.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "ReplicaHealth")]
+pub struct ExamineReplica;
+
+/// The answer to [`ExamineReplica`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, actix::MessageResponse)]
+pub struct ReplicaHealth {
+    /// Why it takes no more appends, if it does not.
+    pub failure: Option<ApiError>,
+    /// How many ranges of it are known to be damaged.
+    pub damaged_ranges: usize,
 }
 
 /// The answer to one of the above.
@@ -162,6 +192,8 @@ pub enum Answer {
     Fetched(FetchedRecords),
     /// To [`ListOffset`].
     Listed(ListedOffset),
+    /// To [`DeleteRecords`]: where the log starts now.
+    RecordsDeleted(Offset),
     /// To [`DescribeLog`].
     Described(LogDescription),
 }

@@ -38,16 +38,11 @@ impl ReadBudget {
         Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Bytes in all.
+    /// Bytes that reads hold now, and may hold.
     #[must_use]
-    pub fn limit_bytes(&self) -> usize {
-        self.units as usize * UNIT_BYTES
-    }
-
-    /// Bytes that reads hold now.
-    #[must_use]
-    pub fn used_bytes(&self) -> usize {
-        (self.units as usize).saturating_sub(self.semaphore.available_permits()) * UNIT_BYTES
+    pub fn used_and_total_bytes(&self) -> (usize, usize) {
+        let total = self.units as usize;
+        (total.saturating_sub(self.semaphore.available_permits()) * UNIT_BYTES, total * UNIT_BYTES)
     }
 
     async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::fetch::FetchInWork;
 use super::gather::Gather;
+use super::node::NodeFacts;
 use crate::actors::broker::{Broker, BrokerView, Replica};
 use crate::actors::codec::{
     ClientRequest, CloseConnection, Codec, Disconnected, Held, Reply, ReplyBody, RequestBody, RequestPermit, RoomFreed,
@@ -47,6 +48,8 @@ pub struct SessionSettings {
     pub broker: Addr<Broker>,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// What the node says of itself.
+    pub facts: Arc<NodeFacts>,
 }
 
 pub(super) enum InWork {
@@ -202,10 +205,12 @@ impl Session {
             RequestBody::DescribeTopics(describe) => self.defer(head, LargeRequest::DescribeTopics(describe), permit),
             RequestBody::ListOffsets(list) => self.list_offsets(head, &list, permit),
             RequestBody::DescribeLogs(describe) => self.describe_logs(head, &describe, permit),
+            RequestBody::DeleteRecords(delete) => self.delete_records(head, &delete, permit),
             RequestBody::DescribeCluster(_) => {
                 let reply = self.describe_cluster().map(ReplyBody::DescribeCluster);
                 self.send(head, reply, Vec::new(), held(permit));
             }
+            RequestBody::DescribeNode(_) => self.describe_node(head, permit),
             RequestBody::InitProducer(init) => self.init_producer(head, &init, permit),
             RequestBody::CreateTopics(create) => self.create_topics(head, create, permit),
             RequestBody::DeleteTopics(delete) => self.delete_topics(head, delete, permit),

@@ -28,7 +28,7 @@ pub(super) fn config_entries(overrides: &TopicConfigOverrides, defaults: &TopicC
     TOPIC_CONFIG_KEYS.iter().map(entry).collect()
 }
 
-fn stopping(_: MailboxError) -> ApiError {
+pub(super) fn stopping(_: MailboxError) -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later")
 }
 
@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// Runs `work` beside the session and sends what comes of it.
-    fn reply_later(
+    pub(super) fn reply_later(
         &self,
         head: FrameHead,
         permit: RequestPermit,

@@ -19,6 +19,7 @@ mod admin;
 mod fetch;
 mod gather;
 mod hello;
+mod node;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +27,4 @@ mod tests;
 use super::codec::Codec;
 
 pub use actor::{Session, SessionSettings};
+pub use node::NodeFacts;

@@ -16,7 +16,7 @@ use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{Controller, MetadataLog};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeader, PartitionLeaderSettings, ReadBudget};
 use crate::actors::test_support::{DiskThread, batch, new_log, partition};
 use crate::config::{LimitsSection, LogWriterPlacement, StorageSection};
 use crate::engine::controller::ControllerPolicy;
@@ -24,10 +24,10 @@ use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
-use crate::net::{ByteBudget, NetLimits};
+use crate::net::{ByteBudget, ConnectionGate, NetLimits};
 use crate::protocol::frame::{Attachment, Frame, FrameCodec, decode_reply, encode_request};
 use crate::protocol::messages::{
-    self, Acks, DescribeCluster, FetchPartition, Hello, Produce, ProducePartition, Request,
+    self, Acks, DescribeCluster, DescribeNode, FetchPartition, Hello, Produce, ProducePartition, Request,
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::data_dir::DataDir;
@@ -58,13 +58,15 @@ fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
         cache: CacheBudget::new(1 << 20),
         reads: ReadBudget::new(1 << 20),
         metrics: Arc::default(),
+        keeping: Keeping::Log,
     }
 }
 
 /// A controller and a broker that no test here asks for much.
-fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Broker>) {
+fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Broker>, NodeFacts) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let directory = DataDir::open(Arc::clone(&disk), Path::new("/node"), NodeId(1), Some(CLUSTER)).expect("new");
+    let directory = Arc::new(directory);
     let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
     let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), CLUSTER).expect("new");
     let policy = ControllerPolicy {
@@ -79,7 +81,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
         node: NodeId(1),
-        directory: Arc::new(directory),
+        directory: Arc::clone(&directory),
         files,
         topic_defaults: TopicConfig::default(),
         partitions: partitions(thread),
@@ -88,7 +90,19 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
         topic_files_gone: controller.clone().recipient(),
         view: watch::channel(Arc::new(view)).0,
     });
-    (controller, broker.start())
+    let facts = NodeFacts {
+        bound: "127.0.0.1:9644".parse().expect("an address"),
+        directory,
+        disk: thread.pool.clone(),
+        storage: StorageSection::default(),
+        core_threads: 1,
+        disk_threads: 1,
+        requests: ByteBudget::new(4 << 20),
+        reads: ReadBudget::new(1 << 20),
+        cache: CacheBudget::new(1 << 20),
+        connections: ConnectionGate::new(10, 5),
+    };
+    (controller, broker.start(), facts)
 }
 
 /// A leader of the tests' partition.
@@ -105,7 +119,7 @@ impl Stage {
     /// A connection to a session that sees the partitions of topic `t` like this.
     fn with(limits: LimitsSection, replicas: impl FnOnce(&VirtualDisk, &DiskThread) -> Vec<Replica>) -> Self {
         let (disk, thread) = (VirtualDisk::new(1), DiskThread::start());
-        let (controller, broker) = cast(&disk, &thread);
+        let (controller, broker, facts) = cast(&disk, &thread);
         let replicas = replicas(&disk, &thread);
         let (at, name) = partition();
         let mut image = ClusterImage::empty(CLUSTER);
@@ -127,6 +141,7 @@ impl Stage {
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,
             node_budget: ByteBudget::new(net.node_bytes_in_flight),
+            buffers: crate::types::BufferPool::new(0),
             limits: net,
             metrics: Arc::default(),
         };
@@ -139,6 +154,7 @@ impl Stage {
             controller,
             broker,
             metrics: Arc::default(),
+            facts: Arc::new(facts),
         };
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (read_half, write_half) = tokio::io::split(theirs);
@@ -264,6 +280,26 @@ async fn a_fetch_that_is_parked_takes_no_room_and_holds_up_nothing() {
         [stage.frame().await, stage.frame().await].map(|frame| frame.expect("an answer").head.correlation_id);
     answered.sort_unstable_by_key(|id| id.0);
     assert_eq!(answered, [parked, produced]);
+}
+
+#[actix::test]
+async fn a_node_describes_itself_from_a_disk_thread_and_holds_up_nothing_meanwhile() {
+    let mut stage = Stage::with(LimitsSection::default(), |_, _| Vec::new());
+    stage.greet().await;
+    let held = stage.thread.hold_up();
+    let describing = stage.send(&DescribeNode {}, Vec::new()).await;
+    stage.ask(&DescribeCluster {}, Vec::new()).await.expect("other requests pass");
+    drop(held);
+    let frame = stage.frame().await.expect("an answer");
+    assert_eq!(frame.head.correlation_id, describing);
+    let node = decode_reply::<DescribeNode>(&frame).expect("described");
+    assert_eq!(
+        (node.node_id, node.bound.as_str(), node.process.pid),
+        (NodeId(1), "127.0.0.1:9644", std::process::id())
+    );
+    let limits = (node.budgets.request_bytes.limit, node.budgets.read_bytes.limit, node.budgets.connections.limit);
+    assert_eq!(limits, (4 << 20, 1 << 20, 10));
+    assert_eq!(node.budgets.configured_connections, 20_000);
 }
 
 #[actix::test]

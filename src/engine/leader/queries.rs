@@ -1,6 +1,7 @@
 //! Questions to a leader that change nothing.
 
 use super::LeaderEngine;
+use crate::protocol::ApiError;
 use crate::protocol::messages::{ListedOffset, LogDescription, OffsetAt};
 use crate::types::Offset;
 
@@ -14,6 +15,12 @@ impl<R> LeaderEngine<R> {
             OffsetAt::MaxTimestamp | OffsetAt::Timestamp(_) => return None,
         };
         Some(ListedOffset { offset: Some(offset), timestamp: None, leader_epoch: self.leadership.epoch })
+    }
+
+    /// Why this replica takes no more appends, if it does not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ApiError> {
+        self.failed.as_ref()
     }
 
     /// What the log holds; the shell adds what only the files know.

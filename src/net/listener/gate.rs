@@ -90,6 +90,12 @@ impl ConnectionGate {
         self.lock().so_far
     }
 
+    /// How many connections there may be in all.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn open_count(&self) -> usize {

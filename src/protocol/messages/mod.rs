@@ -5,6 +5,8 @@
 
 pub mod admin;
 pub mod data;
+pub mod delete_records;
+pub mod node;
 pub mod session;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ use super::{Api, ApiError};
 
 pub use admin::*;
 pub use data::*;
+pub use delete_records::*;
+pub use node::*;
 pub use session::*;
 
 /// A request body: knows its api and what answers it.

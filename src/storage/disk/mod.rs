@@ -108,6 +108,8 @@ pub trait Disk: Send + Sync + Debug {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Bytes that can still be written below `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Bytes that the file system of `path` holds in all.
+    fn total_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Changes with every boot of the machine: a page cache survives a killed process, but not a boot.
     fn boot_id(&self) -> io::Result<String>;
 }

@@ -130,6 +130,11 @@ impl Disk for RealDisk {
         Ok(free.f_bavail.saturating_mul(free.f_frsize))
     }
 
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let total = attempt("see the size of the disk of", path, || Ok(rustix::fs::statvfs(path)?))?;
+        Ok(total.f_blocks.saturating_mul(total.f_frsize))
+    }
+
     fn boot_id(&self) -> io::Result<String> {
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         Ok(attempt("read", path, || fs::read_to_string(path))?.trim().to_owned())

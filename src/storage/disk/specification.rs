@@ -25,6 +25,7 @@ pub(crate) fn every_disk_keeps_to_the_specification(disk: &dyn Disk, root: &Path
         story(disk, &directory);
     }
     assert!(disk.free_bytes(root).unwrap() > 0);
+    assert!(disk.total_bytes(root).unwrap() >= disk.free_bytes(root).unwrap());
     assert_eq!(disk.boot_id().unwrap(), disk.boot_id().unwrap());
     assert!(!disk.boot_id().unwrap().is_empty());
 }

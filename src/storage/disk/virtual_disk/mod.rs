@@ -286,6 +286,13 @@ impl Disk for VirtualDisk {
         })
     }
 
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.attempt("see the size of the disk of", path, |state| {
+            state.tree.resolve(path)?;
+            Ok(state.total_bytes())
+        })
+    }
+
     fn boot_id(&self) -> io::Result<String> {
         Ok(format!("virtual-boot-{}", self.lock().boots))
     }

@@ -42,6 +42,10 @@ impl State {
         }
     }
 
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.faults.capacity.unwrap_or(UNLIMITED_BYTES)
+    }
+
     pub(super) fn write(
         &mut self,
         inode: InodeId,
