@@ -10,7 +10,7 @@ use actix::{Actor, Addr, ArbiterHandle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
-use super::status::{Serving, Status};
+use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
@@ -26,7 +26,7 @@ use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
 use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
-use crate::net::{self, ByteBudget, ConnectionGate, Listener, NetLimits};
+use crate::net::{ByteBudget, ConnectionGate, Listener, NetLimits};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
@@ -292,16 +292,6 @@ fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
     listener
         .local_addr()
         .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
-}
-
-/// Starts the HTTP listener, if there is to be one. It is bound when this returns, and comes up beside the node: a node that
-/// recovers for seconds is seen to live meanwhile.
-async fn start_http(config: &NodeConfig, settings: HttpSettings) -> Result<Option<HttpServer>, NodeError> {
-    let Some(address) = &config.listener.http.bind else { return Ok(None) };
-    let io = |cause| NodeError::Io { what: "cannot start the HTTP listener".to_owned(), cause };
-    let (listener, _) = net::bind(address).await.map_err(NodeError::BindHttp)?;
-    let listener = listener.into_std().map_err(io)?;
-    HttpServer::start(listener, settings).map(Some).map_err(io)
 }
 
 fn start_controller(

@@ -6,12 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
+use super::NodeError;
 use crate::actors::broker::{BrokerView, Replica};
 use crate::actors::partition_leader::{CacheBudget, ReadBudget};
+use crate::config::NodeConfig;
 use crate::engine::metadata::TopicImage;
-use crate::http::{BudgetSample, ListenerSample, NodeSample, NodeStatus};
+use crate::http::{BudgetSample, HttpServer, HttpSettings, ListenerSample, NodeSample, NodeStatus};
 use crate::metrics::Metrics;
-use crate::net::{ByteBudget, ConnectionGate};
+use crate::net::{self, ByteBudget, ConnectionGate};
 use crate::protocol::ApiError;
 use crate::types::PartitionIndex;
 
@@ -136,6 +138,16 @@ impl NodeStatus for Status {
             ],
         }
     }
+}
+
+/// Starts the HTTP listener, if there is to be one. It is bound when this returns, and comes up beside the node: a node that
+/// recovers for seconds is seen to live meanwhile.
+pub(super) async fn start_http(config: &NodeConfig, settings: HttpSettings) -> Result<Option<HttpServer>, NodeError> {
+    let Some(address) = &config.listener.http.bind else { return Ok(None) };
+    let io = |cause| NodeError::Io { what: "cannot start the HTTP listener".to_owned(), cause };
+    let (listener, _) = net::bind(address).await.map_err(NodeError::BindHttp)?;
+    let listener = listener.into_std().map_err(io)?;
+    HttpServer::start(listener, settings).map(Some).map_err(io)
 }
 
 #[cfg(test)]
