@@ -34,7 +34,8 @@
 //! 4. [`storage`]: what is kept; start with [`storage::disk`], whose virtual twin loses power on command.
 //! 5. [`net`] and [`actors`]: who talks to whom; [`actors::node`] wires it.
 //! 6. [`client`]: the other side of the wire. Start here to write a program: examples/ride_driver.rs is a whole one.
-//! 7. [`config`] and [`cli`]: how a person gets at all of this. [`testing`] runs a node inside a test.
+//! 7. [`metrics`] and [`http`]: what a node tells those who watch over it.
+//! 8. [`config`] and [`cli`]: how a person gets at all of this. [`testing`] runs a node inside a test.
 
 pub mod actors;
 pub mod cli;
@@ -42,6 +43,8 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod fuzz;
+pub mod http;
+pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod storage;

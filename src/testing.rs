@@ -54,6 +54,7 @@ impl Node {
         let mut config = NodeConfig::default();
         config.node.data_dir.clone_from(&data_dir);
         config.listener.native.bind = "127.0.0.1:0".to_owned();
+        config.listener.http.bind = None;
         config.storage.min_free_bytes = 0;
         change(&mut config);
         Ok(Self { running: Some(RunningNode::start(config)?), data_dir, keep })
@@ -63,6 +64,12 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> String {
         self.running.as_ref().map(|node| node.ready().native.to_string()).unwrap_or_default()
+    }
+
+    /// Where metrics and probes are, if the change of the config asked for them: `host:port`.
+    #[must_use]
+    pub fn http_address(&self) -> Option<String> {
+        self.running.as_ref()?.ready().http.map(|http| http.to_string())
     }
 
     /// The data directory.

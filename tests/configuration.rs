@@ -94,6 +94,8 @@ fn every_kind_of_value_can_come_from_every_source() {
 fn an_empty_text_unsets_an_optional_key() {
     let config = load("[node]\nrack = \"r1\"\n", &[], &["node.rack="]).expect("a good configuration");
     assert_eq!(config.node.rack, None);
+    let config = load("", &[], &["listener.http.bind="]).expect("a good configuration");
+    assert_eq!(config.listener.http.bind, None, "one with a default, too");
     let config = load("[topics]\nfile = \"t.json\"\n", &[("CALLBOARD__TOPICS__FILE", "")], &[]).expect("good");
     assert_eq!(config.topics.file, None);
 }
@@ -255,8 +257,11 @@ fn a_listener_that_others_can_reach_is_warned_of() {
         ("10.0.0.1:1", true),
         ("broker-1.example.org:1", true),
     ] {
-        let config = load("", &[], &[&format!("listener.native.bind={bind}")]).expect("a good configuration");
-        assert_eq!(config.warnings().len(), usize::from(warned), "{bind}");
+        for listener in ["native", "http"] {
+            let set = format!("listener.{listener}.bind={bind}");
+            let config = load("", &[], &[&set]).expect("a good configuration");
+            assert_eq!(config.warnings().len(), usize::from(warned), "{set}");
+        }
     }
     let config = load("", &[], &["listener.native.bind=[::]:1", "listener.native.advertise=h:1"]).expect("good");
     assert_eq!(config.warnings().len(), 1);
@@ -274,7 +279,13 @@ fn a_configuration_that_a_program_put_together_is_checked_too() {
 
 #[test]
 fn the_effective_configuration_is_printed_so_that_it_reads_back() {
-    let sets = ["node.rack=a \"b\"", "limits.max_topics=3", "topic_defaults.flush=os", "node.roles=broker"];
+    let sets = [
+        "node.rack=a \"b\"",
+        "limits.max_topics=3",
+        "topic_defaults.flush=os",
+        "node.roles=broker",
+        "listener.http.bind=",
+    ];
     let config = load("", &[], &sets).expect("a good configuration");
     assert_eq!(load(&config.to_toml(), &[], &[]), Ok(config));
 }

@@ -199,6 +199,7 @@ fn node_errors() -> Vec<NodeError> {
     let mut all: Vec<NodeError> = config_errors().into_iter().map(NodeError::Config).collect();
     all.extend(data_dir_errors().into_iter().map(NodeError::DataDir));
     all.extend(bind_errors().into_iter().map(NodeError::Bind));
+    all.extend(bind_errors().into_iter().map(NodeError::BindHttp));
     all.extend(metadata_errors().into_iter().map(NodeError::Metadata));
     all.extend(topics_file_errors().into_iter().map(NodeError::TopicsFile));
     all.extend([
@@ -214,6 +215,7 @@ fn node_errors() -> Vec<NodeError> {
             NodeError::Config(_)
             | NodeError::DataDir(_)
             | NodeError::Bind(_)
+            | NodeError::BindHttp(_)
             | NodeError::Metadata(_)
             | NodeError::TopicsFile(_)
             | NodeError::DeclaredTopic { .. }

@@ -21,6 +21,7 @@ pub mod node;
 pub mod partition_leader;
 pub mod send;
 pub mod session;
+pub mod spans;
 #[cfg(test)]
 mod test_support;
 pub mod threads;

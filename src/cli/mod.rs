@@ -23,6 +23,7 @@ pub mod consume;
 pub mod error;
 pub mod examples;
 pub mod log;
+pub mod log_level;
 pub mod man;
 pub mod node;
 pub mod output;

@@ -112,6 +112,14 @@ impl NodeConfig {
                  anyone who can connect can read and delete everything; bind to 127.0.0.1 or guard the port with a firewall"
             ));
         }
+        if let Some(bind) = &self.listener.http.bind
+            && host_and_port(bind).is_none_or(|(host, _)| !is_loopback(host))
+        {
+            warnings.push(format!(
+                "listener.http.bind = {bind:?} is reachable from other machines and nothing authenticates them: anyone who \
+                 can connect reads the names, sizes and offsets of all topics; guard the port with a firewall"
+            ));
+        }
         if self.topics.file.is_some() && !self.node.roles.contains(&Role::Controller) {
             warnings.push("topics.file is ignored on a node that is no controller: set it on a controller".to_owned());
         }
@@ -136,7 +144,7 @@ impl NodeConfig {
     /// Every key with its value in force, in the order of the sections: a complete file, with unset keys commented out.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let mut text = String::new();
+        let (defaults, mut text) = (Self::default(), String::new());
         let mut section = String::new();
         for key in keys::all() {
             let (table, name) = key.path.rsplit_once('.').expect("every key lies in a section");
@@ -156,6 +164,8 @@ impl NodeConfig {
             });
             match shown {
                 Some(shown) => text.push_str(&format!("{name} = {shown}\n")),
+                // An empty text unsets what would otherwise have its default.
+                None if defaults.value_of(&key.path).is_some() => text.push_str(&format!("{name} = \"\"\n")),
                 None => text.push_str(&format!("# {name} is not set\n")),
             }
         }

@@ -54,6 +54,7 @@ const NODE_KEYS: &[(&str, Kind, bool)] = &[
     ("node.rack", Kind::Text, true),
     ("listener.native.bind", Kind::Bind, false),
     ("listener.native.advertise", Kind::Address, true),
+    ("listener.http.bind", Kind::Bind, true),
     ("threads.core", Kind::Number(0, 1_024), false),
     ("threads.disk", Kind::Number(1, 1_024), false),
     ("threads.log_writer", Kind::Word(&["core", "disk"]), false),

@@ -23,8 +23,8 @@ use crate::types::TopicConfig;
 
 pub use load::{EMBEDDED, Origin, environment, load, load_with_origins};
 pub use sections::{
-    LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection, Role,
-    StorageSection, ThreadsSection, TopicsSection,
+    HttpListener, LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection,
+    Role, StorageSection, ThreadsSection, TopicsSection,
 };
 
 /// Everything that can be set on a node.

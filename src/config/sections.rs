@@ -53,6 +53,8 @@ impl Default for NodeSection {
 pub struct Listeners {
     /// The native MessagePack protocol.
     pub native: NativeListener,
+    /// Metrics and probes.
+    pub http: HttpListener,
 }
 
 /// `[listener.native]`: where clients of the native protocol connect.
@@ -68,6 +70,20 @@ pub struct NativeListener {
 impl Default for NativeListener {
     fn default() -> Self {
         Self { bind: "127.0.0.1:9644".to_owned(), advertise: None }
+    }
+}
+
+/// `[listener.http]`: where metrics, probes and the log level are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpListener {
+    /// The address and port to listen on, `host:port`; none: there is no HTTP listener. Port 0 takes a free one.
+    pub bind: Option<String>,
+}
+
+impl Default for HttpListener {
+    fn default() -> Self {
+        Self { bind: Some("127.0.0.1:9645".to_owned()) }
     }
 }
 

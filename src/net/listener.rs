@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::codec::Encoder;
 
 mod gate;
-pub use gate::{ConnectionGate, ConnectionPermit, Refused};
+pub use gate::{ConnectionCounts, ConnectionGate, ConnectionPermit, Refused};
 
 use super::NetLimits;
 use crate::protocol::frame::{FrameCodec, OutFrame};
@@ -142,26 +142,11 @@ impl Listener<TcpListener> {
     /// # Errors
     /// [`BindError`] says what to change.
     pub async fn bind(address: &str, gate: ConnectionGate) -> Result<Self, BindError> {
-        let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
-            .await
-            .map_err(|cause| BindError::NotResolvable { address: address.to_owned(), cause })?
-            .collect();
-        let mut failed = None;
-        for candidate in resolved {
-            match listen(candidate) {
-                Ok(source) => {
-                    if !candidate.ip().is_loopback() {
-                        tracing::warn!(address = %candidate, "listening beyond this machine without authentication: whoever reaches this address may read, write and delete everything");
-                    }
-                    return Ok(Self::with_source(source, gate));
-                }
-                Err(cause) => failed = Some(BindError::new(candidate, cause)),
-            }
+        let (source, bound) = bind(address).await?;
+        if !bound.ip().is_loopback() {
+            tracing::warn!(address = %bound, "listening beyond this machine without authentication: whoever reaches this address may read, write and delete everything");
         }
-        Err(failed.unwrap_or_else(|| BindError::NotResolvable {
-            address: address.to_owned(),
-            cause: io::Error::other("the name has no address"),
-        }))
+        Ok(Self::with_source(source, gate))
     }
 
     /// The address it listens on.
@@ -171,6 +156,28 @@ impl Listener<TcpListener> {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.source.local_addr()
     }
+}
+
+/// Listens on `address`, a `host:port`: on the first address of that name that can be listened on. Returns which it was.
+///
+/// # Errors
+/// [`BindError`] says what to change.
+pub async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
+        .await
+        .map_err(|cause| BindError::NotResolvable { address: address.to_owned(), cause })?
+        .collect();
+    let mut failed = None;
+    for candidate in resolved {
+        match listen(candidate) {
+            Ok(source) => return Ok((source, candidate)),
+            Err(cause) => failed = Some(BindError::new(candidate, cause)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| BindError::NotResolvable {
+        address: address.to_owned(),
+        cause: io::Error::other("the name has no address"),
+    }))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -23,7 +23,7 @@ pub mod writer;
 
 pub use budget::{ByteBudget, FramePermit, FrameRoom, NodeBudget};
 pub use limits::NetLimits;
-pub use listener::{BindError, Connection, ConnectionGate, ConnectionPermit, Listener};
+pub use listener::{BindError, Connection, ConnectionCounts, ConnectionGate, ConnectionPermit, Listener, bind};
 pub use read_end::ReadEnd;
 pub use reader::{FrameLimit, Reader, ReceivedFrame};
 pub use writer::{SendError, WriteEnd, Writer, WriterHandle, writer};

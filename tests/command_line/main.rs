@@ -8,6 +8,7 @@ mod bench;
 mod example;
 mod files;
 mod help;
+mod http;
 mod load;
 mod log;
 mod node;

@@ -220,8 +220,9 @@ fn the_topics_file_is_applied_at_every_start_and_a_fault_in_it_is_one_line() {
 fn without_any_argument_a_node_keeps_its_data_under_the_working_directory() {
     let home = directory();
     let mut command = command(CALLBOARD);
-    // Only the port differs from the default: another node may run here.
+    // Only the ports differ from the default: another node may run here.
     command.arg("node").current_dir(home.path()).env("CALLBOARD__LISTENER__NATIVE__BIND", "127.0.0.1:0");
+    command.env("CALLBOARD__LISTENER__HTTP__BIND", "127.0.0.1:0");
     let node = Node::start_with(command, &home.path().join("data"));
     assert!(node.stdout().contains(", data in ./data, cluster "), "{}", node.stdout());
     assert!(node.data_dir.join("callboard.meta").exists());

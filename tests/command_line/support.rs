@@ -158,7 +158,7 @@ pub fn write(directory: &Path, name: &str, content: &str) -> String {
 pub fn node_command(data_dir: &Path, settings: &[&str]) -> Command {
     let mut command = command(CALLBOARD);
     let data_dir = format!("node.data_dir={}", data_dir.display());
-    let always = ["listener.native.bind=127.0.0.1:0", "storage.min_free_bytes=0", &data_dir];
+    let always = ["listener.native.bind=127.0.0.1:0", "listener.http.bind=", "storage.min_free_bytes=0", &data_dir];
     command.arg("node");
     for setting in always.iter().chain(settings) {
         command.args(["--set", setting]);

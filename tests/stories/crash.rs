@@ -26,6 +26,8 @@ impl Process {
     fn start(data_dir: &Path, settings: &[&str]) -> Self {
         let always = [
             "listener.native.bind=127.0.0.1:0",
+            "--set",
+            "listener.http.bind=",
             "storage.min_free_bytes=0",
             "storage.checkpoint_interval_ms=20",
             "topic_defaults.segment_bytes=65536",
@@ -293,6 +295,7 @@ async fn a_failed_sync_takes_one_partition_offline_and_only_what_was_acknowledge
         let mut config = NodeConfig::default();
         config.node.data_dir = dir.to_path_buf();
         config.listener.native.bind = "127.0.0.1:0".to_owned();
+        config.listener.http.bind = None;
         config.storage.min_free_bytes = 0;
         config
     };

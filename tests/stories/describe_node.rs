@@ -53,6 +53,7 @@ async fn a_node_names_the_partitions_that_take_no_appends_and_counts_the_damaged
     let mut config = NodeConfig::default();
     config.node.data_dir = home.to_path_buf();
     config.listener.native.bind = "127.0.0.1:0".to_owned();
+    config.listener.http.bind = None;
     config.storage.min_free_bytes = 0;
     let node = RunningNode::start_on(Arc::new(disk.clone()), config).unwrap();
     let client = connect(&node.ready().native.to_string()).await;

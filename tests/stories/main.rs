@@ -12,6 +12,7 @@ mod delete_records;
 mod describe_node;
 mod durability;
 mod limits;
+mod metrics;
 mod newer_formats;
 mod old_data_directory;
 mod produce_consume;

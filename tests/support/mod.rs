@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "stories wait for real sockets and real files")]
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
+pub mod http;
 pub mod proxy;
 
 use std::collections::BTreeMap;

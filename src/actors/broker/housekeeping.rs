@@ -90,6 +90,7 @@ impl Handler<DiskSpaceSeen> for Broker {
         let Ok(free) = free.inspect_err(|error| tracing::warn!(%error, "the free space could not be read")) else {
             return;
         };
+        self.settings.partitions.metrics.disk.free_bytes.set(free);
         let full = free < self.settings.partitions.storage.min_free_bytes;
         if full == self.disk_is_full {
             return;
@@ -100,6 +101,7 @@ impl Handler<DiskSpaceSeen> for Broker {
             Some(cause) => tracing::error!(free_bytes = free, %cause, "appends are refused until there is space"),
             None => tracing::info!(free_bytes = free, "there is space again: appends are accepted"),
         }
+        self.settings.partitions.metrics.disk.refuse(refusing.as_ref().map(|cause| cause.message.clone()));
         self.leaders().for_each(|leader| post(leader, SetDiskSpace(refusing.clone())));
     }
 }

@@ -97,6 +97,7 @@ impl Stage {
                 disk: thread.pool.clone(),
                 cache: CacheBudget::new(1 << 20),
                 reads: ReadBudget::new(1 << 20),
+                metrics: Arc::default(),
                 keeping: Keeping::Log,
             },
             core: vec![Arbiter::current()],

@@ -7,9 +7,13 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::messages::*;
 use crate::actors::send::{post, post_to};
+use crate::actors::spans;
+use crate::engine::waiters::OwnerId;
+use crate::metrics::Metrics;
 use crate::net::{FrameLimit, NetLimits, NodeBudget, Reader, SendError, WriterHandle, writer};
 use crate::protocol::frame::{Frame, FrameHead, OutFrame};
 use crate::protocol::{Api, ApiError, ErrorCode};
@@ -24,6 +28,8 @@ pub struct CodecSettings {
     pub requests_in_flight: usize,
     /// The room for frames of the whole node.
     pub node_budget: NodeBudget,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
     /// Memory for large frames.
     pub buffers: BufferPool,
 }
@@ -61,7 +67,9 @@ impl std::fmt::Debug for ReplyRoom {
 
 /// See the module page.
 pub struct Codec {
+    owner: OwnerId,
     peer: SocketAddr,
+    metrics: Arc<Metrics>,
     writer: WriterHandle,
     limit: FrameLimit,
     session: Recipient<ClientRequest>,
@@ -70,11 +78,11 @@ pub struct Codec {
 }
 
 /// Wires one connection on the current arbiter: reader, writer, codec, and the session that `start_session` starts with
-/// the codec's address. `place` is the connection's place among those allowed: kept until the writer has ended.
+/// the codec's address. `owner` is unique within the node. `place` is the connection's place among those allowed: kept until the writer has ended.
 pub fn serve<S, R, W>(
     read_half: R,
     write_half: W,
-    peer: SocketAddr,
+    (owner, peer): (OwnerId, SocketAddr),
     settings: &CodecSettings,
     place: impl Sized + 'static,
     start_session: impl FnOnce(Addr<Codec>) -> Addr<S>,
@@ -88,12 +96,13 @@ pub fn serve<S, R, W>(
     let reader =
         Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone(), settings.buffers.clone());
     let in_flight = Arc::new(Semaphore::new(settings.requests_in_flight));
+    let (metrics, span) = (Arc::clone(&settings.metrics), spans::connection(owner));
     Codec::create(|ctx| {
         let home = ctx.address();
         let session = start_session(home.clone());
-        let reading = actix_rt::spawn({
+        let reading = {
             let home = home.clone();
-            async move {
+            let reading = async move {
                 let deliver = |received| {
                     let (home, in_flight) = (home.clone(), Arc::clone(&in_flight));
                     async move {
@@ -105,15 +114,19 @@ pub fn serve<S, R, W>(
                 };
                 let end = reader.run(deliver).await;
                 post(&home, ReaderEnded(end));
-            }
-        });
-        actix_rt::spawn(async move {
+            };
+            actix_rt::spawn(reading.instrument(span.clone()))
+        };
+        let writing = async move {
             let end = writing.run().await;
             drop(place);
             post(&home, WriterEnded(end));
-        });
+        };
+        actix_rt::spawn(writing.instrument(span));
         Codec {
+            owner,
             peer,
+            metrics,
             writer: handle,
             limit,
             session: session.clone().recipient(),
@@ -138,6 +151,8 @@ impl Codec {
             );
             return Err((head, ApiError::new(ErrorCode::UnsupportedVersion, text), permit));
         }
+        self.metrics.requests.asked(api);
+        tracing::trace!(target: spans::TARGET, ?api, attachments = frame.attachments.len(), "asked");
         match RequestBody::decode(api, &frame) {
             Ok(body) => {
                 post_to(&self.session, ClientRequest { head, body, attachments: frame.attachments, permit });
@@ -145,6 +160,12 @@ impl Codec {
             }
             Err(error) => Err((head, error, permit)),
         }
+    }
+
+    /// Takes note of an error that answers a whole request.
+    fn refused(&self, head: FrameHead, error: &ApiError) {
+        self.metrics.requests.failed(Api::from_number(head.api), error.code);
+        tracing::debug!(target: spans::TARGET, api = head.api, %error, "refused");
     }
 
     /// Queues a frame. A full queue is waited for beside the actor, with everything that the reply holds held meanwhile.
@@ -176,8 +197,10 @@ impl Actor for Codec {
 impl Handler<FrameArrived> for Codec {
     type Result = ();
     fn handle(&mut self, FrameArrived { received, in_flight }: FrameArrived, _: &mut Self::Context) {
+        let _span = spans::request(self.owner, received.frame.head.correlation_id).entered();
         let permit = RequestPermit { frame: received.permit, _in_flight: in_flight };
         if let Err((head, error, permit)) = self.request(received.frame, permit) {
+            self.refused(head, &error);
             // The permit stays with the reply: whoever sends nonsense and reads nothing is not read on.
             self.send(OutFrame::error(head, error), Held { permit: Some(permit), room: None });
         }
@@ -188,6 +211,11 @@ impl Handler<Reply> for Codec {
     type Result = ();
     fn handle(&mut self, reply: Reply, _: &mut Self::Context) {
         let Reply { head, result, attachments, held } = reply;
+        let _span = spans::request(self.owner, head.correlation_id).entered();
+        match &result {
+            Ok(body) => body.count_errors(|code| self.metrics.requests.failed(Api::from_number(head.api), code)),
+            Err(error) => self.refused(head, error),
+        }
         if matches!(result, Ok(ReplyBody::Hello(_))) {
             self.limit.raise();
         }
@@ -212,8 +240,10 @@ impl Handler<CloseConnection> for Codec {
 impl Handler<ReaderEnded> for Codec {
     type Result = ();
     fn handle(&mut self, ReaderEnded(end): ReaderEnded, ctx: &mut Self::Context) {
-        tracing::debug!(peer = %self.peer, reason = end.describe(), "the connection ends");
+        tracing::debug!(connection = self.owner.0, peer = %self.peer, reason = end.describe(), "the connection ends");
         if let Some((correlation_id, error)) = end.to_api_error() {
+            // Not even a request: it counts among those of no known kind.
+            self.metrics.requests.failed(None, error.code);
             let head = FrameHead { api: 0, version: 1, correlation_id };
             self.send(OutFrame::error(head, error), Held::default());
         }
@@ -226,7 +256,7 @@ impl Handler<ReaderEnded> for Codec {
 impl Handler<WriterEnded> for Codec {
     type Result = ();
     fn handle(&mut self, WriterEnded(end): WriterEnded, ctx: &mut Self::Context) {
-        tracing::debug!(peer = %self.peer, reason = %end, "the connection has ended");
+        tracing::debug!(connection = self.owner.0, peer = %self.peer, reason = %end, "the connection has ended");
         ctx.stop();
     }
 }

@@ -14,6 +14,7 @@
 //! the room of the fetches in work; when either direction ends, so do the other, the session and this actor.
 
 mod actor;
+mod errors;
 mod messages;
 
 pub use actor::{Codec, CodecSettings, ReplyRoom, RoomFreed, serve};

@@ -12,6 +12,7 @@ use crate::actors::errors::storage_error;
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::{DiskPool, Lane};
 use crate::config::LogWriterPlacement;
+use crate::metrics::PartitionMetrics;
 use crate::storage::{Appended, Log, LogConfig, LogError, RetentionOutcome, SyncDone};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Clock, FlushPolicy, Offset};
@@ -36,6 +37,8 @@ pub struct LogWriterSettings {
     pub disk: DiskPool,
     /// Whom to tell what became of the log.
     pub events: Recipient<LogEvent>,
+    /// What is counted of this partition.
+    pub metrics: Arc<PartitionMetrics>,
 }
 
 pub(super) enum Work {
@@ -173,11 +176,15 @@ impl LogWriter {
     fn append_group(&mut self, ctx: &mut Context<Self>) {
         let bytes = self.gather();
         self.queued_bytes -= bytes;
+        self.settings.metrics.queued(self.queued_bytes);
         let Some(log) = self.log.as_mut() else { return };
         if self.failed {
             self.group.clear();
             self.group_rooms.clear();
-        } else if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
+            return;
+        }
+        self.settings.metrics.wrote(self.group.len(), bytes);
+        if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
             let appended = log.append(self.settings.clock.wall(), &self.group);
             if let Err(error @ LogError::NoDescriptor { .. }) = appended {
                 let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
@@ -285,8 +292,14 @@ impl LogWriter {
         let Some(job) = self.log.as_mut().and_then(|log| log.begin_sync()) else { return };
         self.syncing = true;
         self.sync_wanted = false;
-        let home = ctx.address();
-        self.settings.disk.run(Lane::Sync, move || post(&home, SyncEnded(job.run())));
+        let (home, clock, metrics) =
+            (ctx.address(), Arc::clone(&self.settings.clock), Arc::clone(&self.settings.metrics));
+        self.settings.disk.run(Lane::Sync, move || {
+            let began = clock.now();
+            let done = job.run();
+            metrics.synced(clock.now().since(began));
+            post(&home, SyncEnded(done));
+        });
     }
 
     fn on_synced(&mut self, synced: Result<Offset, LogError>) {
@@ -323,6 +336,7 @@ impl Handler<Append> for LogWriter {
     type Result = ();
     fn handle(&mut self, Append { batch, room }: Append, ctx: &mut Self::Context) {
         self.queued_bytes += batch.total_bytes();
+        self.settings.metrics.queued(self.queued_bytes);
         self.enqueue(Work::Append(batch, room), ctx);
     }
 }

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::actors::send::post;
-use crate::actors::test_support::{DiskThread, Ear, batch_at, new_log};
+use crate::actors::test_support::{DiskThread, Ear, batch_at, new_log, partition};
 use crate::config::LogWriterPlacement;
+use crate::metrics::{LogFiles, Metrics};
 use crate::protocol::ErrorCode;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, SyncPoint, VirtualDisk};
 use crate::storage::{LogConfig, LogError};
-use crate::types::{FlushPolicy, Offset, SystemClock, TopicConfig};
+use crate::types::{FlushPolicy, Offset, PartitionIndex, SystemClock, TopicConfig};
 
 struct Stage {
     disk: VirtualDisk,
@@ -38,6 +39,7 @@ impl Stage {
             clock: Arc::new(SystemClock::start()),
             disk: thread.pool.clone(),
             events: leader.recipient(),
+            metrics: Metrics::default().partitions.enter(partition().1, PartitionIndex(0), LogFiles::default).share(),
         };
         let writer = LogWriter::new(log, settings).start();
         Self { disk, thread, leader, writer }

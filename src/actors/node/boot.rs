@@ -10,11 +10,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 
 use super::declared::declare_topics;
-use super::{NodeError, Ready};
+use super::status::{Serving, Status, start_http};
+use super::{How, NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, RegisterBroker, Subscribe};
-use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
@@ -22,6 +23,8 @@ use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::engine::waiters::OwnerId;
+use crate::http::{self, HttpServer, HttpSettings};
+use crate::metrics::Metrics;
 use crate::net::{ConnectionGate, Listener, NetLimits, NodeBudget};
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
@@ -51,19 +54,28 @@ pub(super) struct Node {
     listener: Listener,
     sessions: SessionSettings,
     codecs: CodecSettings,
+    status: Arc<Status>,
+    http: Option<HttpServer>,
+    /// What the status may look at once the node is ready.
+    serving: Option<Serving>,
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, (keeping, log): How) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
         let config = Arc::new(config);
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
-        let limits = net_limits(&config, descriptors());
+        let limits = net_limits(&config, descriptors().saturating_sub(http::server::MAX_CONNECTIONS));
         let connections = ConnectionGate::from_limits(&limits);
         let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
+        let metrics = Arc::new(Metrics::default());
+        let status = Arc::new(Status::new(root.clone(), Arc::clone(&metrics)));
+        let http =
+            start_http(&config, HttpSettings { metrics: Arc::clone(&metrics), status: Arc::clone(&status) as _, log })
+                .await?;
         let lock = lock_directory(root)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         // The threads come up while the disk is waited for.
@@ -95,8 +107,16 @@ impl Node {
             cache: CacheBudget::new(config.storage.tail_cache_bytes),
             reads: ReadBudget::new(config.limits.node_bytes_in_flight),
             keeping,
+            metrics: Arc::clone(&metrics),
         };
         let requests = NodeBudget::new(limits.node_bytes_in_flight);
+        let serving = Serving {
+            view: view.clone(),
+            gate: connections.clone(),
+            requests: requests.clone(),
+            cache: partitions.cache.clone(),
+            reads: partitions.reads.clone(),
+        };
         let facts = NodeFacts {
             bound: local_address(&listener)?,
             directory: Arc::clone(&directory),
@@ -131,6 +151,7 @@ impl Node {
             view: view.clone(),
             controller: controller.clone(),
             broker: broker.clone(),
+            metrics: Arc::clone(&metrics),
             facts: Arc::new(facts),
         };
         let codecs = CodecSettings {
@@ -138,21 +159,39 @@ impl Node {
             node_budget: requests,
             buffers,
             limits,
+            metrics,
         };
         let _lock = lock;
-        Ok(Self { config, directory, _lock, registered, controller, broker, view, threads, listener, sessions, codecs })
+        Ok(Self {
+            config,
+            directory,
+            _lock,
+            registered,
+            controller,
+            broker,
+            view,
+            threads,
+            listener,
+            sessions,
+            codecs,
+            status,
+            http,
+            serving: Some(serving),
+        })
     }
 
     /// Waits until this node can acknowledge whatever it is there for, and describes it.
     fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
         let (config, controller, broker) = (Arc::clone(&self.config), self.controller.clone(), self.broker.clone());
         let (view, native, index) = (self.view.clone(), local_address(&self.listener), self.registered.index);
+        let http = self.http.as_ref().map(HttpServer::address);
         async move {
             broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
             let declared = declare_topics(&config, &controller, &broker).await?;
             let image = Arc::clone(&view.borrow().image);
             Ok(Ready {
                 native: native?,
+                http,
                 data_dir: config.node.data_dir.clone(),
                 cluster: image.cluster_id.to_string(),
                 topics: image.topics.len(),
@@ -176,8 +215,10 @@ impl Node {
             let connection = tokio::select! {
                 said = &mut becoming_ready, if !is_ready => {
                     is_ready = true;
+                    let said = said?;
+                    self.serving.take().into_iter().for_each(|serving| self.status.serves(serving));
                     // Whoever started the node may be gone.
-                    let _ = ready.send(said?);
+                    let _ = ready.send(said);
                     continue;
                 }
                 connection = self.listener.accept() => connection,
@@ -196,7 +237,7 @@ impl Node {
             self.threads.next_session().spawn_fn(move || {
                 let Ok(socket) = tokio::net::TcpStream::from_std(socket) else { return };
                 let (read_half, write_half) = socket.into_split();
-                serve(read_half, write_half, peer, &codecs, place, |codec| {
+                serve(read_half, write_half, (owner, peer), &codecs, place, |codec| {
                     Session::create(|ctx| Session::new(ctx, sessions, codec, owner, peer))
                 });
             });
@@ -205,7 +246,8 @@ impl Node {
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
-        let Self { directory, registered, controller, broker, threads, listener, .. } = self;
+        let Self { directory, registered, controller, broker, threads, listener, status, http, .. } = self;
+        status.stops();
         drop(listener);
         // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
         let mut problems = match controller.send(CloseController).await {
@@ -222,6 +264,7 @@ impl Node {
             problems.push(error.to_string());
         }
         threads.stop();
+        drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
     }
 }

@@ -1,14 +1,15 @@
 //! The node: reads nothing, decides nothing, wires everything and ends it in order.
 //!
 //! ```text
-//!   start   lock and open the data directory ─► metadata log ─► Controller ─► Broker registers ─► connections are accepted
-//!           ─► its replicas are open ─► declared topics ─► ready
+//!   start   ports bound ─► HTTP beside: alive, not ready ─► lock and open the data directory ─► metadata log ─► Controller
+//!           ─► Broker registers ─► connections are accepted ─► its replicas are open ─► declared topics ─► ready
 //!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
-//!           ─► clean-stop marker ─► threads
+//!           ─► clean-stop marker ─► threads ─► HTTP
 //! ```
 
 mod boot;
 mod declared;
+mod status;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use super::controller::MetadataLogError;
 use super::partition_leader::Keeping;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
+use crate::http::LogLevel;
 use crate::net::BindError;
 use crate::protocol::ApiError;
 use crate::storage::data_dir::DataDirError;
@@ -40,6 +42,9 @@ pub enum NodeError {
     /// The listener.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The HTTP listener.
+    #[error("the HTTP listener cannot start: {0}; listener.http.bind sets its address, an empty one leaves it out")]
+    BindHttp(BindError),
     /// The metadata.
     #[error(transparent)]
     Metadata(#[from] MetadataLogError),
@@ -85,6 +90,8 @@ pub enum NodeError {
 pub struct Ready {
     /// Where the native protocol is served.
     pub native: SocketAddr,
+    /// Where metrics and probes are served, if they are.
+    pub http: Option<SocketAddr>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// The metadata at that moment.
@@ -94,6 +101,9 @@ pub struct Ready {
     /// What the topics file changed, in words.
     pub declared: Vec<String>,
 }
+
+/// What becomes of appended batches, and how to change what the process logs, where that is the node's to change.
+type How = (Keeping, Option<Arc<dyn LogLevel>>);
 
 /// A node that runs on threads of its own.
 #[derive(Debug)]
@@ -110,7 +120,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] says what stands against it.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::start_on(Arc::new(RealDisk), config)
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Log, None))
     }
 
     /// Like [`RunningNode::start`], on another disk than the operating system's.
@@ -118,7 +128,7 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(disk, config, Keeping::Log)
+        Self::launch(disk, config, (Keeping::Log, None))
     }
 
     /// Like [`RunningNode::start`], but nothing that producers send is stored: see [`Keeping::Nothing`]. For measuring what
@@ -127,16 +137,16 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_null(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(Arc::new(RealDisk), config, Keeping::Nothing)
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Nothing, None))
     }
 
-    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
+    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, how: How) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
-            let result = actix::System::new().block_on(live(disk, config, keeping, &ready_sender, stop_requests));
+            let result = actix::System::new().block_on(live(disk, config, how, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
             let _ = ended_sender.send(());
             result
@@ -191,19 +201,20 @@ fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError>
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
-    keeping: Keeping,
+    how: How,
     ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config, keeping).await?;
+    let node = Node::boot(disk, config, how).await?;
     node.serve_until(ready, &mut stop).await
 }
 
-/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once.
+/// Runs a node until it is told to stop by SIGTERM or Ctrl-C. A second signal ends the process at once. `log` is how to
+/// change what the process logs, for the HTTP listener.
 ///
 /// # Errors
 /// [`NodeError`] when it could not start, or did not stop cleanly.
-pub fn run(config: NodeConfig) -> Result<(), NodeError> {
+pub fn run(config: NodeConfig, log: Arc<dyn LogLevel>) -> Result<(), NodeError> {
     let io = |what: &str, cause| NodeError::Io { what: what.to_owned(), cause };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -220,7 +231,7 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
             signals.next().await;
         };
         tokio::select! {
-            result = serve_until(config, stopping) => result,
+            result = serve_until(config, log, stopping) => result,
             () = second_signal => std::process::exit(130),
         }
     })
@@ -228,14 +239,20 @@ pub fn run(config: NodeConfig) -> Result<(), NodeError> {
 
 /// Starts a node and runs it until `stopping`. A signal that comes during the start stops the node after it: a start that
 /// is torn apart would have to be recovered from.
-async fn serve_until(config: NodeConfig, stopping: oneshot::Receiver<()>) -> Result<(), NodeError> {
-    let start = tokio::task::spawn_blocking(move || RunningNode::start(config));
+async fn serve_until(
+    config: NodeConfig,
+    log: Arc<dyn LogLevel>,
+    stopping: oneshot::Receiver<()>,
+) -> Result<(), NodeError> {
+    let start =
+        tokio::task::spawn_blocking(move || RunningNode::launch(Arc::new(RealDisk), config, (Keeping::Log, Some(log))));
     let node = start.await.unwrap_or(Err(NodeError::Ended))?;
-    let Ready { native, data_dir, cluster, topics, declared } = node.ready();
+    let Ready { native, http, data_dir, cluster, topics, declared } = node.ready();
     say(declared.iter().map(String::as_str));
     let topics = if *topics == 1 { "1 topic".to_owned() } else { format!("{topics} topics") };
-    let ready =
-        format!("ready: native protocol at {native}, data in {}, cluster {cluster}, {topics}", data_dir.display());
+    let http = http.map_or_else(String::new, |http| format!("HTTP at {http}, "));
+    let data = data_dir.display();
+    let ready = format!("ready: native protocol at {native}, {http}data in {data}, cluster {cluster}, {topics}");
     say([ready.as_str()]);
     let signal = async {
         // The sender lives as long as the process listens for signals.

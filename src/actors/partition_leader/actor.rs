@@ -16,10 +16,12 @@ use crate::actors::log_writer::{
     Room, SaveCheckpoint, StoreProducerSnapshot,
 };
 use crate::actors::send::post;
+use crate::actors::spans;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::{Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
 use crate::engine::producer_state::ProducerTable;
+use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::{Log, LogConfig, LogError, LogReader};
 use crate::types::record_batch::RecordBatch;
@@ -40,6 +42,8 @@ pub struct PartitionLeaderSettings {
     pub cache: CacheBudget,
     /// The memory that cold reads share.
     pub reads: ReadBudget,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
     /// What becomes of appended batches.
     pub keeping: Keeping,
 }
@@ -54,6 +58,7 @@ pub struct PartitionLeader {
     reader: LogReader,
     writer: Addr<LogWriter>,
     settings: PartitionLeaderSettings,
+    metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
     stopping: Option<oneshot::Sender<Result<(), LogError>>>,
 }
@@ -71,6 +76,8 @@ impl PartitionLeader {
     ) -> Self {
         let reader = log.reader();
         let (log_start, end) = (log.log_start(), log.written_end());
+        let metrics = settings.metrics.partitions.enter(topic.clone(), partition.partition, files_of(reader.clone()));
+        metrics.moved(log_start, end, end);
         let writer = LogWriter::new(
             log,
             LogWriterSettings {
@@ -81,6 +88,7 @@ impl PartitionLeader {
                 clock: Arc::clone(&settings.clock),
                 disk: settings.disk.clone(),
                 events: ctx.address().recipient(),
+                metrics: metrics.share(),
             },
         );
         let expiry_ms = i64::try_from(settings.storage.producer_expiry_ms).unwrap_or(i64::MAX);
@@ -93,6 +101,7 @@ impl PartitionLeader {
             reader,
             writer: writer.start(),
             settings,
+            metrics,
             deadline_timer: None,
             stopping: None,
         }
@@ -112,6 +121,8 @@ impl PartitionLeader {
             self.carry_out(command, &mut batch);
         }
         self.out = out;
+        let cursors = self.engine.cursors();
+        self.metrics.moved(cursors.log_start(), cursors.high_watermark(), cursors.written_end());
         self.arm_deadline(ctx);
         self.finish_stop(ctx);
     }
@@ -121,6 +132,7 @@ impl PartitionLeader {
             Command::Append { base_offset, leader_epoch, append_time } => {
                 let (batch, room) = batch.take().expect("the engine appends only the batch of the event at hand");
                 let stamped = batch.stamped(base_offset, leader_epoch, append_time);
+                self.metrics.appended(u64::from(stamped.header.record_count.unsigned_abs()), stamped.total_bytes());
                 self.cache.push(&stamped);
                 match self.settings.keeping {
                     Keeping::Log => post(&self.writer, Append { batch: stamped, room }),
@@ -135,10 +147,12 @@ impl PartitionLeader {
             Command::Read { reply, range, state } => match self.cache.read(range) {
                 Some(read) => {
                     let (chunks, next_offset) = (read.chunks, Some(read.next_offset));
-                    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks, next_offset })));
+                    let fetched = FetchedRecords { state, chunks, next_offset };
+                    self.metrics.read(range.from, read.next_offset, fetched.bytes());
+                    reply.answer(Ok(Answer::Fetched(fetched)));
                 }
                 None => {
-                    let (budget, reader) = (self.settings.reads.clone(), self.reader.clone());
+                    let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
                     reads::read(&self.settings.disk, budget, reader, range, state, reply);
                 }
             },
@@ -192,6 +206,15 @@ impl PartitionLeader {
     }
 }
 
+/// What a scrape asks the files of a log.
+fn files_of(reader: LogReader) -> impl Fn() -> LogFiles + Send + Sync {
+    move || LogFiles {
+        size_bytes: reader.size_bytes(),
+        segments: reader.segment_count() as u64,
+        damaged_ranges: reader.damaged_ranges().len() as u64,
+    }
+}
+
 fn flush_settings(config: &TopicConfig) -> FlushSettings {
     FlushSettings { policy: config.flush, interval: Duration::from_millis(config.flush_interval_ms) }
 }
@@ -204,6 +227,7 @@ impl Handler<Produce> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, message: Produce, ctx: &mut Self::Context) {
         let Produce { batch, room, leader_epoch, acks, deadline, owner, reply } = message;
+        let _span = spans::of(reply.tag()).entered();
         let event = ProduceEvent {
             header: batch.header,
             batch_bytes: batch.total_bytes(),
@@ -222,6 +246,7 @@ impl Handler<Fetch> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, message: Fetch, ctx: &mut Self::Context) {
         let Fetch { offset, max_bytes, leader_epoch, wait_until, owner, reply } = message;
+        let _span = spans::of(reply.tag()).entered();
         self.cache.note_reader();
         let event = FetchEvent { offset, max_bytes, leader_epoch, wait_until, owner, reply };
         self.step(ctx, None, |engine, out| engine.on_fetch(event, out));
@@ -297,6 +322,7 @@ impl Handler<LogEvent> for PartitionLeader {
             }
             LogEvent::Failed(cause) => {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
+                self.metrics.failed(cause.message.clone());
                 self.step(ctx, None, |engine, out| engine.on_failed(cause, out));
             }
         }

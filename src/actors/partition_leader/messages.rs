@@ -15,11 +15,15 @@ use crate::protocol::messages::{
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
-use crate::types::{LeaderEpoch, MonoTime, Offset, TopicConfig};
+use crate::types::{CorrelationId, LeaderEpoch, MonoTime, Offset, TopicConfig};
 
 /// Names one item of one request of a session, so that answers find their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestTag {
+    /// The connection.
+    pub connection: OwnerId,
+    /// What the client calls the request.
+    pub correlation: CorrelationId,
     /// The request, numbered by the session.
     pub request: u64,
     /// The item within it.
@@ -30,22 +34,21 @@ pub struct RequestTag {
 /// answers that: no caller waits for ever.
 pub struct ReplyTo {
     session: Arc<Recipient<PartitionAnswer>>,
-    owner: OwnerId,
     tag: RequestTag,
     answered: bool,
 }
 
 impl ReplyTo {
-    /// An answer is owed to `session`, the one of connection `owner`, under `tag`.
+    /// An answer is owed to `session` under `tag`.
     #[must_use]
-    pub fn new(session: Arc<Recipient<PartitionAnswer>>, owner: OwnerId, tag: RequestTag) -> Self {
-        Self { session, owner, tag, answered: false }
+    pub fn new(session: Arc<Recipient<PartitionAnswer>>, tag: RequestTag) -> Self {
+        Self { session, tag, answered: false }
     }
 
     /// The connection.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
-        self.owner
+        self.tag.connection
     }
 
     /// The tag of the request.

@@ -1,16 +1,20 @@
 //! Cold reads: on a disk thread, within a budget of memory that is given back when the bytes have been sent.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::messages::{Answer, FetchedRecords, ReplyTo};
 use super::read_budget::{ReadBudget, ReadRoom};
 use crate::actors::errors::storage_error;
+use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
+use crate::metrics::PartitionMetrics;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::storage::{LogError, LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
-use bytes::Bytes;
 
 /// The most that a compressed batch may inflate to when a timestamp is looked up in it.
 const INFLATE_LIMIT_BYTES: usize = 64 << 20;
@@ -33,7 +37,7 @@ impl AsRef<[u8]> for Budgeted {
 pub(super) fn read(
     pool: &DiskPool,
     budget: ReadBudget,
-    reader: LogReader,
+    (reader, metrics): (LogReader, Arc<PartitionMetrics>),
     range: ReadRange,
     state: FetchedPartition,
     reply: ReplyTo,
@@ -44,11 +48,14 @@ pub(super) fn read(
         let room = budget.acquire(reply.owner(), range.max_bytes, LONGEST_WAIT).await;
         let Some(room) = room else { return not_yet(state, reply) };
         let pool = pool_of_read.clone();
-        pool_of_read.run(Lane::Background, move || match read_within(&reader, range, room) {
-            Ok(slice) => answer(slice, state, reply),
-            Err(ReadProblem::Log(error)) => reply.answer(Err(storage_error(&error))),
-            Err(ReadProblem::TooLittleRoom { needed_bytes }) => {
-                pool.clone().spawn(read_one(pool, budget, reader, range, state, reply, needed_bytes));
+        pool_of_read.run(Lane::Background, move || {
+            let _span = spans::of(reply.tag()).entered();
+            match read_within(&reader, range, room) {
+                Ok(slice) => answer(slice, range, &metrics, state, reply),
+                Err(ReadProblem::Log(error)) => reply.answer(Err(storage_error(&error))),
+                Err(ReadProblem::TooLittleRoom { needed_bytes }) => {
+                    pool.clone().spawn(read_one(pool, budget, (reader, metrics), range, state, reply, needed_bytes));
+                }
             }
         });
     });
@@ -58,7 +65,7 @@ pub(super) fn read(
 async fn read_one(
     pool: DiskPool,
     budget: ReadBudget,
-    reader: LogReader,
+    (reader, metrics): (LogReader, Arc<PartitionMetrics>),
     range: ReadRange,
     state: FetchedPartition,
     reply: ReplyTo,
@@ -67,10 +74,11 @@ async fn read_one(
     let room = budget.acquire_at_least(reply.owner(), needed_bytes, needed_bytes, LONGEST_WAIT).await;
     let Some(room) = room else { return not_yet(state, reply) };
     pool.run(Lane::Background, move || {
+        let _span = spans::of(reply.tag()).entered();
         // Room for one batch; more than the whole budget passes alone.
         let range = ReadRange { max_bytes: needed_bytes, ..range };
         match reader.read(range.from, range.upper_exclusive, range.max_bytes) {
-            Ok(slice) => answer((slice, room), state, reply),
+            Ok(slice) => answer((slice, room), range, &metrics, state, reply),
             Err(error) => reply.answer(Err(storage_error(&error))),
         }
     });
@@ -96,8 +104,15 @@ fn read_within(reader: &LogReader, range: ReadRange, mut room: ReadRoom) -> Resu
     Ok((slice, room))
 }
 
-fn answer((slice, room): (LogSlice, ReadRoom), state: FetchedPartition, reply: ReplyTo) {
+fn answer(
+    (slice, room): (LogSlice, ReadRoom),
+    range: ReadRange,
+    metrics: &PartitionMetrics,
+    state: FetchedPartition,
+    reply: ReplyTo,
+) {
     let LogSlice { bytes, next } = slice;
+    metrics.read(range.from, next, bytes.len());
     let next_offset = (!bytes.is_empty()).then_some(next);
     let chunk = Bytes::from_owner(Budgeted { bytes, _room: room });
     reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })));
@@ -118,6 +133,7 @@ pub(super) fn list(
     reply: ReplyTo,
 ) {
     pool.run(Lane::Background, move || {
+        let _span = spans::of(reply.tag()).entered();
         let found = match at {
             OffsetAt::Timestamp(time) => reader.offset_for_timestamp(time, upper, INFLATE_LIMIT_BYTES),
             _ => reader.max_timestamp(upper, INFLATE_LIMIT_BYTES),

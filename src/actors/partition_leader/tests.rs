@@ -18,7 +18,7 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::storage::disk::VirtualDisk;
 use crate::storage::disk::virtual_disk::FaultyOperation;
-use crate::types::{Clock, LeaderEpoch, MonoTime, NodeId, Offset, SystemClock, TopicConfig};
+use crate::types::{Clock, CorrelationId, LeaderEpoch, MonoTime, NodeId, Offset, SystemClock, TopicConfig};
 
 const ME: OwnerId = OwnerId(1);
 
@@ -51,6 +51,7 @@ impl Stage {
             disk: thread.pool.clone(),
             cache: CacheBudget::new(1 << 20),
             reads: ReadBudget::new(1 << 20),
+            metrics: Arc::default(),
             keeping,
         };
         let leadership = Leadership { epoch: LeaderEpoch(3), in_sync: vec![NodeId(1)] };
@@ -62,7 +63,10 @@ impl Stage {
     }
 
     fn reply(&self, request: u64) -> ReplyTo {
-        ReplyTo::new(Arc::clone(&self.answers_to), ME, RequestTag { request, item: 0 })
+        ReplyTo::new(
+            Arc::clone(&self.answers_to),
+            RequestTag { connection: ME, correlation: CorrelationId(0), request, item: 0 },
+        )
     }
 
     fn within(&self, wait: Duration) -> MonoTime {

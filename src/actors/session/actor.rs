@@ -17,8 +17,10 @@ use crate::actors::codec::{
 use crate::actors::controller::Controller;
 use crate::actors::partition_leader::{OwnerGone, PartitionAnswer, PartitionLeader, ReplyTo, RequestTag};
 use crate::actors::send::post;
+use crate::actors::spans;
 use crate::config::LimitsSection;
 use crate::engine::waiters::OwnerId;
+use crate::metrics::Metrics;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::messages;
 use crate::protocol::{ApiError, ErrorCode};
@@ -44,6 +46,8 @@ pub struct SessionSettings {
     pub controller: Addr<Controller>,
     /// The broker.
     pub broker: Addr<Broker>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
     /// What the node says of itself.
     pub facts: Arc<NodeFacts>,
 }
@@ -135,9 +139,10 @@ impl Session {
         self.next_request
     }
 
-    pub(super) fn reply_to(&self, request: u64, item: usize) -> ReplyTo {
+    pub(super) fn reply_to(&self, head: FrameHead, request: u64, item: usize) -> ReplyTo {
         let item = u32::try_from(item).unwrap_or(u32::MAX);
-        ReplyTo::new(Arc::clone(&self.answers_to), self.owner, RequestTag { request, item })
+        let (connection, correlation) = (self.owner, head.correlation_id);
+        ReplyTo::new(Arc::clone(&self.answers_to), RequestTag { connection, correlation, request, item })
     }
 
     pub(super) fn send(
@@ -256,6 +261,7 @@ impl Handler<ClientRequest> for Session {
     type Result = ();
     fn handle(&mut self, request: ClientRequest, _: &mut Self::Context) {
         if !self.closing {
+            let _span = spans::request(self.owner, request.head.correlation_id).entered();
             self.route(request);
         }
     }
@@ -264,6 +270,7 @@ impl Handler<ClientRequest> for Session {
 impl Handler<PartitionAnswer> for Session {
     type Result = ();
     fn handle(&mut self, PartitionAnswer { tag, result }: PartitionAnswer, _: &mut Self::Context) {
+        let _span = spans::of(tag).entered();
         match self.in_work.get_mut(&tag.request) {
             Some(InWork::Gather(gather)) => {
                 gather.put(tag.item as usize, result);

@@ -2,12 +2,14 @@
 //! next request here meets it.
 
 use actix::{Addr, MailboxError};
+use tracing::Instrument;
 
 use super::actor::Session;
 use crate::actors::broker::{AwaitMetadata, Broker};
 use crate::actors::codec::{Codec, Held, Reply, ReplyBody, RequestPermit};
 use crate::actors::controller::{self, Committed};
 use crate::actors::send::post;
+use crate::actors::spans;
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{self, AlterTopicsReply, ConfigEntry, CreateTopicsReply, DeleteTopicsReply, Outcome};
@@ -76,11 +78,12 @@ impl Session {
         work: impl Future<Output = Result<ReplyBody, ApiError>> + 'static,
     ) {
         let codec: Addr<Codec> = self.codec.clone();
-        actix_rt::spawn(async move {
+        let work = async move {
             let result = work.await;
             let held = Held { permit: Some(permit), room: None };
             post(&codec, Reply { head, result, attachments: Vec::new(), held });
-        });
+        };
+        actix_rt::spawn(work.instrument(spans::request(self.owner, head.correlation_id)));
     }
 
     pub(super) fn create_topics(&mut self, head: FrameHead, request: messages::CreateTopics, permit: RequestPermit) {

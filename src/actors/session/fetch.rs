@@ -230,7 +230,7 @@ impl Session {
                 continue;
             }
             let (offset, leader_epoch, owner) = (part.next_offset, part.leader_epoch, self.owner);
-            let reply = self.reply_to(id, item);
+            let reply = self.reply_to(fetch.head, id, item);
             post(leader, Fetch { offset, max_bytes, leader_epoch, wait_until, owner, reply });
             part.awaited = true;
             fetch.awaited += 1;

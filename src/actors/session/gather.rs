@@ -14,7 +14,7 @@ use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{
     self, Acks, DeleteRecordsReply, DescribeLogsReply, ListOffsetsReply, Outcome, ProducePartition, ProduceReply,
 };
-use crate::protocol::{ApiError, ErrorCode};
+use crate::protocol::{Api, ApiError, ErrorCode};
 use crate::types::record_batch::RecordBatch;
 use crate::types::record_batch::header::BatchError;
 use crate::types::{TopicAction, TopicPartition};
@@ -97,7 +97,7 @@ impl Session {
             let bytes = if bytes.len() * 2 < frame_bytes { Bytes::copy_from_slice(&bytes) } else { bytes };
             match self.batch_for(&entry, bytes) {
                 Ok((leader, batch)) => {
-                    let reply = self.reply_to(id, item);
+                    let reply = self.reply_to(head, id, item);
                     let (leader_epoch, owner, room) = (entry.leader_epoch, self.owner, frame_room.clone());
                     post(&leader, Produce { batch, room, leader_epoch, acks, deadline, owner, reply });
                     gather.asked.push(leader);
@@ -130,7 +130,7 @@ impl Session {
         for (item, entry) in request.partitions.iter().enumerate() {
             match self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Read) {
                 Ok(leader) => {
-                    post(&leader, ListOffset { at: entry.at, reply: self.reply_to(id, item) });
+                    post(&leader, ListOffset { at: entry.at, reply: self.reply_to(head, id, item) });
                     gather.asked.push(leader);
                 }
                 Err(error) => gather.put(item, Err(error)),
@@ -150,7 +150,7 @@ impl Session {
         for (item, (topic, partition)) in request.partitions.iter().enumerate() {
             match self.leader_of(TopicPartition::new(*topic, *partition), TopicAction::Describe) {
                 Ok(leader) => {
-                    post(&leader, DescribeLog { reply: self.reply_to(id, item) });
+                    post(&leader, DescribeLog { reply: self.reply_to(head, id, item) });
                     gather.asked.push(leader);
                 }
                 Err(error) => gather.put(item, Err(error)),
@@ -171,7 +171,7 @@ impl Session {
         for (item, entry) in request.partitions.iter().enumerate() {
             match self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::DeleteRecords) {
                 Ok(leader) => {
-                    let (owner, reply) = (self.owner, self.reply_to(id, item));
+                    let (owner, reply) = (self.owner, self.reply_to(head, id, item));
                     post(&leader, DeleteRecords { before: entry.before, deadline, owner, reply });
                     gather.asked.push(leader);
                 }
@@ -224,6 +224,7 @@ impl Session {
     fn log_unanswered(&self, gather: &Gather) {
         for error in gather.answers.iter().flatten().filter_map(|answer| answer.as_ref().err()) {
             let client = self.context.as_ref().map_or("", |context| &context.client_id);
+            self.settings.metrics.requests.failed(Some(Api::Produce), error.code);
             tracing::debug!(client, %error, "a batch sent with acks = 0 was not appended");
         }
     }

@@ -57,6 +57,7 @@ fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
         disk: thread.pool.clone(),
         cache: CacheBudget::new(1 << 20),
         reads: ReadBudget::new(1 << 20),
+        metrics: Arc::default(),
         keeping: Keeping::Log,
     }
 }
@@ -142,6 +143,7 @@ impl Stage {
             node_budget: NodeBudget::new(net.node_bytes_in_flight),
             buffers: crate::types::BufferPool::new(0),
             limits: net,
+            metrics: Arc::default(),
         };
         let settings = SessionSettings {
             node: NodeId(1),
@@ -151,12 +153,13 @@ impl Stage {
             view,
             controller,
             broker,
+            metrics: Arc::default(),
             facts: Arc::new(facts),
         };
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (read_half, write_half) = tokio::io::split(theirs);
         let peer = "127.0.0.1:1".parse().expect("an address");
-        serve(read_half, write_half, peer, &codecs, (), |codec| {
+        serve(read_half, write_half, (OwnerId(1), peer), &codecs, (), |codec| {
             Session::create(|ctx| Session::new(ctx, settings, codec, OwnerId(1), peer))
         });
         let (replies, requests) = tokio::io::split(ours);

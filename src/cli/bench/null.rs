@@ -36,6 +36,7 @@ pub fn run(args: &NullBench) -> Result<(), CliError> {
     let mut config = NodeConfig::default();
     config.node.data_dir.clone_from(&scratch.0);
     config.listener.native.bind.clone_from(&args.listen);
+    config.listener.http.bind = None;
     config.storage.min_free_bytes = 0;
     config.threads.core = args.core_threads;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;

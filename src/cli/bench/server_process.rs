@@ -38,7 +38,8 @@ impl ServerProcess {
     /// # Errors
     /// When it does not start.
     pub async fn node(data_dir: &Path, set: &[String]) -> Result<Self, CliError> {
-        let own = [format!("node.data_dir={}", data_dir.display()), "listener.native.bind=127.0.0.1:0".to_owned()];
+        let (native, http) = ("listener.native.bind=127.0.0.1:0".to_owned(), "listener.http.bind=".to_owned());
+        let own = [format!("node.data_dir={}", data_dir.display()), native, http];
         let mut arguments = vec!["node".to_owned()];
         for setting in own.iter().chain(set) {
             arguments.extend(["--set".to_owned(), setting.clone()]);

@@ -35,10 +35,22 @@ pub struct ConnectionGate {
 
 #[derive(Debug, Default)]
 struct Counts {
-    open: usize,
+    so_far: ConnectionCounts,
     /// Only addresses that have a connection are in here, so it is bounded by the limit in all.
     by_address: HashMap<IpAddr, usize>,
-    refused: u64,
+}
+
+/// How many connections there are and were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: usize,
+    /// Let in so far.
+    pub accepted: u64,
+    /// Refused so far because of the limit in all.
+    pub refused_by_node_limit: u64,
+    /// Refused so far because of the limit of their address.
+    pub refused_by_address_limit: u64,
 }
 
 impl ConnectionGate {
@@ -57,18 +69,25 @@ impl ConnectionGate {
         let address = address.to_canonical();
         let mut counts = self.lock();
         let of_address = counts.by_address.get(&address).copied().unwrap_or(0);
-        let refused = if counts.open >= self.limit {
-            Refused::Node { limit: self.limit }
-        } else if of_address >= self.limit_per_address {
-            Refused::Address { address, limit: self.limit_per_address }
-        } else {
-            counts.open += 1;
-            counts.by_address.insert(address, of_address + 1);
-            drop(counts);
-            return Ok(ConnectionPermit { gate: self.clone(), address });
-        };
-        counts.refused += 1;
-        Err(refused)
+        if counts.so_far.open >= self.limit {
+            counts.so_far.refused_by_node_limit += 1;
+            return Err(Refused::Node { limit: self.limit });
+        }
+        if of_address >= self.limit_per_address {
+            counts.so_far.refused_by_address_limit += 1;
+            return Err(Refused::Address { address, limit: self.limit_per_address });
+        }
+        counts.so_far.open += 1;
+        counts.so_far.accepted += 1;
+        counts.by_address.insert(address, of_address + 1);
+        drop(counts);
+        Ok(ConnectionPermit { gate: self.clone(), address })
+    }
+
+    /// How many there are and were.
+    #[must_use]
+    pub fn counts(&self) -> ConnectionCounts {
+        self.lock().so_far
     }
 
     /// How many connections there may be in all.
@@ -80,13 +99,14 @@ impl ConnectionGate {
     /// Connections that are open now.
     #[must_use]
     pub fn open_count(&self) -> usize {
-        self.lock().open
+        self.counts().open
     }
 
     /// Connections that were refused so far.
     #[must_use]
     pub fn refused_count(&self) -> u64 {
-        self.lock().refused
+        let counts = self.counts();
+        counts.refused_by_node_limit + counts.refused_by_address_limit
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -105,7 +125,7 @@ pub struct ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.gate.lock();
-        counts.open -= 1;
+        counts.so_far.open -= 1;
         if let Some(count) = counts.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

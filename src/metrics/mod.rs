@@ -1,0 +1,69 @@
+//! What a node counts about itself: plain atomics that actors touch once a batch, group or connection, and that are read
+//! when somebody asks.
+//!
+//! ```text
+//!   PartitionLeader ─ appended, read, moved ──┐
+//!   LogWriter ─ queued, wrote, synced ────────┼─► PartitionMetrics, LogMetrics ◄─┐
+//!   Codec, Session ─ asked, failed ───────────┼─► RequestMetrics               ◄─┼─ http: a scrape reads them all
+//!   Broker ─ free space ──────────────────────┴─► DiskMetrics                  ◄─┘
+//! ```
+//!
+//! On the way of a record nothing here locks, looks anything up or allocates: whoever counts was handed the very counter
+//! when it started, and a count is one relaxed addition. Partitions enter and leave the registry when their leader starts and
+//! ends; that takes a lock. How the figures are called and shown is [`crate::http`]'s.
+//!
+//! Reading order: [`instruments`], [`partitions`], [`requests`].
+
+pub mod instruments;
+pub mod partitions;
+pub mod requests;
+
+use std::sync::{Mutex, PoisonError};
+
+pub use instruments::{Counter, Gauge, Histogram};
+pub use partitions::{LogFiles, LogMetrics, PartitionHandle, PartitionMetrics, Partitions};
+pub use requests::RequestMetrics;
+
+/// Everything that a node counts. One for each node, shared.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// The partitions led here.
+    pub partitions: Partitions,
+    /// Requests of clients.
+    pub requests: RequestMetrics,
+    /// Connections to the HTTP listener. Those of other listeners are counted where they are limited.
+    pub http: ConnectionMetrics,
+    /// The disk of the data directory.
+    pub disk: DiskMetrics,
+}
+
+/// Connections to one listener.
+#[derive(Debug, Default)]
+pub struct ConnectionMetrics {
+    /// Open now.
+    pub open: Gauge,
+    /// Accepted so far.
+    pub accepted: Counter,
+}
+
+/// The disk of the data directory, as it was last looked at.
+#[derive(Debug, Default)]
+pub struct DiskMetrics {
+    /// Free bytes.
+    pub free_bytes: Gauge,
+    refusing: Mutex<Option<String>>,
+}
+
+impl DiskMetrics {
+    /// Appends are refused from now on for this cause; `None`: they are accepted.
+    pub fn refuse(&self, cause: Option<String>) {
+        // A plain assignment leaves nothing half done.
+        *self.refusing.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// Why appends are refused, if they are.
+    #[must_use]
+    pub fn refusing(&self) -> Option<String> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
