@@ -4,6 +4,7 @@
 //!   callboard ─┬─ node, config check ─────────► config ─► actors
 //!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
+//!              ├─ doctor ─► checks ◄─ files, admin calls
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
 //! ```
@@ -16,6 +17,7 @@
 pub mod args;
 pub mod cluster;
 pub mod consume;
+pub mod doctor;
 pub mod error;
 pub mod examples;
 pub mod log;
@@ -47,6 +49,7 @@ pub fn callboard_main() -> ExitCode {
     finish(match command {
         Command::Node(args) => node::run(&args),
         Command::Config(ConfigCommand::Check(args)) => node::check_config(&args, connect.json),
+        Command::Doctor(args) => block_on(doctor::run(&connect, &args)),
         Command::Log(command) => log::run(&command, connect.json),
         Command::Topic(command) => block_on(topic::run(&connect, command)),
         Command::Cluster(command) => block_on(cluster::run(&connect, &command)),
