@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod administration;
+mod doctor;
 mod example;
 mod files;
 mod load;

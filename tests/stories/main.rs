@@ -9,6 +9,8 @@ mod support;
 mod bad_input;
 mod crash;
 mod describe_node;
+mod doctor_running;
+mod doctor_stopped;
 mod durability;
 mod limits;
 mod produce_consume;

@@ -231,3 +231,26 @@ codes! {
         "a producer's clock was wrong, or this machine's is: retention_ms keeps such records until their time has come",
         "synchronise the clocks; callboard topic alter TOPIC --set timestamp_type=log-append-time ignores those of producers";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_code_with_its_severity_cause_and_fix() {
+        let page = include_str!("../../../docs/doctor.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let row =
+            |code: &Code| format!("| `{code}` | {} | {} | {} |", code.severity().name(), code.cause(), code.fix());
+        assert_eq!(rows.collect::<Vec<_>>(), Code::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn names_are_words_with_hyphens_and_differ() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-')), "{names:?}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}
