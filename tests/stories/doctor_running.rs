@@ -11,8 +11,13 @@ use callboard::cli::doctor::probe::probe;
 use callboard::cli::doctor::report::Report;
 use callboard::cli::doctor::running;
 use callboard::client::{Client, ClientConfig};
+use callboard::protocol::Api;
+use callboard::protocol::frame::{Frame, FrameCodec, OutFrame, decode_reply, encode_reply};
+use callboard::protocol::messages::{DescribeNode, DescribeTopics, Hello, Metadata, Request};
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::testing::Node;
+use futures_util::{SinkExt, StreamExt};
+use tokio_util::codec::{FramedRead, FramedWrite};
 
 use crate::durability::damage;
 use crate::support::*;
@@ -59,6 +64,63 @@ fn peer_that_says(answer: &'static [u8]) -> String {
         }
     });
     address
+}
+
+/// The frame again as it came.
+fn again<R: Request>(frame: &Frame) -> OutFrame {
+    encode_reply::<R>(frame.head, decode_reply::<R>(frame), Vec::new())
+}
+
+/// The node's reply, with its clock set by this much.
+fn with_clock_set(frame: &Frame, by_ms: i64) -> OutFrame {
+    match Api::from_number(frame.head.api) {
+        Some(Api::Hello) => again::<Hello>(frame),
+        Some(Api::Metadata) => again::<Metadata>(frame),
+        Some(Api::DescribeTopics) => again::<DescribeTopics>(frame),
+        Some(Api::DescribeNode) => {
+            let mut node = decode_reply::<DescribeNode>(frame).expect("described");
+            node.wall_clock.0 += by_ms;
+            encode_reply::<DescribeNode>(frame.head, Ok(node), Vec::new())
+        }
+        other => panic!("{other:?} is not asked"),
+    }
+}
+
+/// A peer that is the node at `node`, except that its clock is set by this much.
+async fn peer_with_clock_set(node: String, by_ms: i64) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(&node).await.unwrap();
+            tokio::spawn(async move {
+                let (mut from_client, to_client) = client.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                let answering = async {
+                    let mut frames = FramedRead::new(from_server, FrameCodec::for_replies(64 << 20));
+                    let mut replies = FramedWrite::new(to_client, FrameCodec::for_replies(64 << 20));
+                    while let Some(Ok(frame)) = frames.next().await {
+                        if replies.send(with_clock_set(&frame, by_ms)).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! { _ = tokio::io::copy(&mut from_client, &mut to_server) => {}, () = answering => {} }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_found_with_its_direction() {
+    let node = Node::start_with(small).unwrap();
+    for (by_ms, direction) in [(7_200_000, "ahead of"), (-7_200_000, "behind")] {
+        let report = running::examine(&peer_with_clock_set(node.address(), by_ms).await).await;
+        assert_eq!(codes(&report), ["clock-off"], "{}", report.to_text());
+        let finding = found(&report, "clock-off");
+        assert!(finding.seen.contains(direction) && finding.fix.contains("NTP"), "{finding:?}");
+    }
 }
 
 #[tokio::test]

@@ -181,8 +181,9 @@ async fn partitions_that_are_lost_foreign_unknown_or_put_aside_are_found() {
 
     fs::remove_dir_all(&partitions[1]).unwrap();
     copy_partition(&partitions[0], &stranger);
-    drop(Node::start_in(&dir, |_| {}).unwrap());
+    let node = Node::start_in(&dir, |_| {}).unwrap();
     wait_until("the stranger is put aside", || !stranger.exists());
+    node.stop().unwrap();
     let report = look(&dir);
     assert_eq!(codes(&report), ["directory-quarantined", "partition-lost"], "{}", report.to_text());
     assert!(found(&report, "directory-quarantined").fix.contains("callboard log dump"));

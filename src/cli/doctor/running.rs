@@ -1,7 +1,6 @@
 //! A running node, or all brokers of its cluster: asks them, and hands what they say to the checks.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use super::checks::clock::ClockSample;
 use super::checks::reach::{Advertised, Reach};
@@ -11,7 +10,7 @@ use super::code::Code;
 use super::finding::Finding;
 use super::probe::{PATIENCE, Reached, probe};
 use super::report::Report;
-use crate::cli::output::{self, counted};
+use crate::cli::output::counted;
 use crate::client::{Admin, ClientError};
 use crate::protocol::messages::{BrokerAddress, DescribeNodeReply, TopicDescription};
 use crate::types::{Clock, SystemClock, TopicConfig};
@@ -97,7 +96,7 @@ async fn broker_findings(
         Ok(facts) => {
             report.findings.extend(node_findings(&about, &facts));
             let node = &facts.described;
-            let up = output::duration(Duration::from_millis(node.uptime_ms));
+            let up = clock::shown(node.uptime_ms);
             report.checked.push(format!(
                 "{about} ({}, up {up}): advertised address {address}, clock, disk, descriptors, memory, connections, replicas",
                 node.software
@@ -188,6 +187,9 @@ async fn damage(
     let places = topic.partitions.iter().map(|partition| (topic.name.to_string(), partition.partition.0));
     // Who is offline would only keep everybody waiting, and has been named.
     let places: Vec<_> = places.filter(|place| !offline.contains(place)).collect();
+    if places.is_empty() {
+        return;
+    }
     match admin.describe_logs(&places).await {
         Ok(logs) => {
             for ((name, partition), log) in places.iter().zip(logs) {

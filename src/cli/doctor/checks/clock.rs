@@ -41,7 +41,7 @@ pub fn agree(about: &str, sample: &ClockSample) -> Option<Finding> {
         return None;
     }
     let direction = if offset > 0 { "ahead of" } else { "behind" };
-    let off_by = shown(offset.abs());
+    let off_by = shown(offset.unsigned_abs());
     let seen = format!("its clock is at least {off_by} {direction} this machine's");
     Some(Finding::new(Code::ClockOff, about, seen))
 }
@@ -51,13 +51,14 @@ pub fn agree(about: &str, sample: &ClockSample) -> Option<Finding> {
 pub fn in_the_future(about: &str, newest: TimestampMs, now: TimestampMs) -> Option<Finding> {
     let ahead = newest.0.saturating_sub(now.0);
     (ahead > AHEAD_ALLOWED_MS).then(|| {
-        let seen = format!("its newest record is dated {} after this machine's clock", shown(ahead));
+        let seen = format!("its newest record is dated {} after this machine's clock", shown(ahead.unsigned_abs()));
         Finding::new(Code::FutureTimestamps, about, seen)
     })
 }
 
-fn shown(ms: i64) -> String {
-    let ms = ms.unsigned_abs();
+/// A time for people, however long.
+#[must_use]
+pub fn shown(ms: u64) -> String {
     match ms {
         0..120_000 => output::duration(Duration::from_millis(ms)),
         120_000..7_200_000 => format!("{} minutes", ms / 60_000),
