@@ -81,6 +81,7 @@ fn decode_as_every_message(frame: &Frame) {
         Some(Api::DescribeTopics) => both::<m::DescribeTopics>(frame),
         Some(Api::DescribeLogs) => both::<m::DescribeLogs>(frame),
         Some(Api::DescribeCluster) => both::<m::DescribeCluster>(frame),
+        Some(Api::DeleteRecords) => both::<m::DeleteRecords>(frame),
         Some(Api::DescribeNode) => both::<m::DescribeNode>(frame),
     }
 }

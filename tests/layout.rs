@@ -263,7 +263,7 @@ fn dead_ends(path: &str, text: &str, exists: impl Fn(&str) -> bool, is_test: imp
             }
         }
     }
-    let roots = ["src/", "tests/", "configs/", "examples/", "scripts/", "docs/", "benches/", "fuzz/"];
+    let roots = ["src/", "tests/", "configs/", "examples/", "scripts/", "docs/", "benches/", "fuzz/", "packaging/"];
     for (line, token) in quoted(text) {
         let is_path = roots.iter().any(|root| token.starts_with(root)) && !token.contains(['*', '<', ' ', '{']);
         if is_path && !exists(token.split("::").next().unwrap_or_default()) {

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::args::BenchCommand;
+use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
 use super::doctor;
 use super::examples;
+use super::man::ManArgs;
 use super::produce::lines::Delimiter;
+pub use super::topic::args::TopicCommand;
 use crate::client::{Acks, Compression};
 use crate::config::keys::host_and_port;
 
@@ -78,10 +82,10 @@ pub enum Command {
     /// Run a node until Ctrl-C or SIGTERM
     #[command(after_help = examples::NODE)]
     Node(ConfigArgs),
-    /// Check a node's configuration without starting it
+    /// Check or show a node's configuration without starting it
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Create, list, describe, alter and delete topics
+    /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
     /// See who makes up the cluster
@@ -99,6 +103,15 @@ pub enum Command {
     /// Read records, as callboard-consumer does
     #[command(after_help = examples::CONSUME)]
     Consume(Box<ConsumeArgs>),
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Write manual pages, one for each command
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
+    /// Measure how fast a node is, beside what its machine allows
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Where a node's configuration comes from.
@@ -118,6 +131,9 @@ pub enum ConfigCommand {
     /// Read the file, the environment and --set, and print what is in force
     #[command(after_help = examples::CONFIG_CHECK)]
     Check(ConfigArgs),
+    /// Print every key with the value in force and where it comes from
+    #[command(after_help = examples::CONFIG_SHOW)]
+    Show(ConfigArgs),
 }
 
 /// `callboard log`.
@@ -146,73 +162,6 @@ pub enum ClusterCommand {
     /// Show the cluster, its controller and its brokers
     #[command(after_help = examples::CLUSTER_DESCRIBE)]
     Describe,
-}
-
-/// `callboard topic`.
-#[derive(Debug, Subcommand)]
-pub enum TopicCommand {
-    /// Create a topic
-    #[command(after_help = examples::TOPIC_CREATE)]
-    Create(CreateTopicArgs),
-    /// List all topics
-    #[command(after_help = examples::TOPIC_LIST)]
-    List,
-    /// Show settings, partitions, leaders, offsets, sizes and damage
-    #[command(after_help = examples::TOPIC_DESCRIBE)]
-    Describe {
-        /// The topics; all when none is named
-        names: Vec<String>,
-    },
-    /// Change the settings of a topic, at once
-    #[command(after_help = examples::TOPIC_ALTER)]
-    Alter {
-        /// The topic
-        name: String,
-        /// Override a setting
-        #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, required_unless_present = "reset")]
-        set: Vec<(String, String)>,
-        /// Let a setting follow the cluster's default again
-        #[arg(long, value_name = "KEY")]
-        reset: Vec<String>,
-    },
-    /// Delete topics with all their records
-    #[command(after_help = examples::TOPIC_DELETE)]
-    Delete {
-        /// The topics
-        #[arg(required = true)]
-        names: Vec<String>,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
-    },
-    /// Create the topics of a JSON file that are missing; never change one that exists
-    #[command(after_help = examples::TOPIC_APPLY)]
-    Apply {
-        /// A JSON array of topics
-        file: PathBuf,
-    },
-}
-
-/// `callboard topic create`.
-#[derive(Debug, Args)]
-pub struct CreateTopicArgs {
-    /// Its name: letters, digits, '.', '_' and '-', at most 249
-    pub name: String,
-    /// How many partitions; the cluster's default when left out
-    #[arg(long, value_name = "N")]
-    pub partitions: Option<u32>,
-    /// How many replicas of each; the cluster's default when left out
-    #[arg(long, value_name = "R")]
-    pub replication_factor: Option<u32>,
-    /// Override a setting
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub config: Vec<(String, String)>,
-    /// Succeed when the topic exists already, whatever its settings
-    #[arg(long)]
-    pub if_not_exists: bool,
-    /// Check only, create nothing
-    #[arg(long)]
-    pub validate_only: bool,
 }
 
 /// What a producer sends, and how.
@@ -315,7 +264,7 @@ fn servers(text: &str) -> Result<String, String> {
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("give KEY=VALUE".to_owned()),
@@ -326,7 +275,7 @@ fn separator(text: &str) -> Result<Delimiter, String> {
     Delimiter::parse(text)
 }
 
-fn acks(text: &str) -> Result<Acks, String> {
+pub(super) fn acks(text: &str) -> Result<Acks, String> {
     match text {
         "0" => Ok(Acks::None),
         "1" => Ok(Acks::Leader),
@@ -335,7 +284,7 @@ fn acks(text: &str) -> Result<Acks, String> {
     }
 }
 
-fn compression(text: &str) -> Result<Compression, String> {
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "none" => Ok(Compression::None),
         "gzip" => Ok(Compression::Gzip),
@@ -347,7 +296,7 @@ fn compression(text: &str) -> Result<Compression, String> {
 }
 
 /// A number and one of the units us, ms, s, m and h; at most a day, because timers of longer ones are a slip of the hand.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let micros: u64 = match unit {

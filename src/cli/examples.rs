@@ -36,6 +36,30 @@ Examples:
 
 Exit codes: 0 the configuration is good, 2 it is not.";
 
+/// Below `callboard config show --help`.
+pub const CONFIG_SHOW: &str = "\
+Examples:
+  callboard config show --config configs/single.toml
+  callboard config show --set limits.max_topics=100 --json
+
+Exit codes: 0 done, 2 the configuration is not good.";
+
+/// Below `callboard completions --help`.
+pub const COMPLETIONS: &str = "\
+Examples:
+  callboard completions bash > /etc/bash_completion.d/callboard
+  callboard completions zsh > ~/.zfunc/_callboard
+  callboard completions fish --program callboard-producer > ~/.config/fish/completions/callboard-producer.fish
+
+Exit codes: 0 done, 2 wrong usage.";
+
+/// Below `callboard man --help`.
+pub const MAN: &str = "\
+Example:
+  callboard man --output /usr/local/share/man/man1      then: man callboard-topic-create
+
+Exit codes: 0 written, 1 a page could not be written, 2 wrong usage.";
+
 /// Below `callboard topic create --help`.
 pub const TOPIC_CREATE: &str = "\
 Examples:
@@ -72,6 +96,27 @@ Examples:
   callboard topic delete orders logs --yes              in scripts, where nobody can be asked
 
 Exit codes: 0 deleted, 1 refused, 2 not confirmed, 3 the cluster was not reached.";
+
+/// Below `callboard topic trim --help`.
+pub const TOPIC_TRIM: &str = "\
+Examples:
+  callboard topic trim orders --before-time 2026-01-31T12:00:00Z
+  callboard topic trim orders --partition 0 --before-offset 5000
+  callboard topic trim orders --all --yes               in scripts, where nobody can be asked
+
+What is trimmed is gone for good; offsets go on where they were. Only committed records can be
+trimmed. Disk space comes back by whole segment files.
+Exit codes: 0 trimmed, 1 one was not, 2 wrong usage or not confirmed, 3 the cluster was not reached.";
+
+/// Below `callboard topic offsets --help`.
+pub const TOPIC_OFFSETS: &str = "\
+Examples:
+  callboard topic offsets orders
+  callboard topic offsets orders --partition 0 --at 2026-01-31T12:00:00Z
+  callboard topic offsets orders --at max-timestamp --json
+
+An offset that there is none of (no record is that new) is shown as '-', and null in JSON.
+Exit codes: 0 done, 1 a partition did not answer, 2 wrong usage, 3 the cluster was not reached.";
 
 /// Below `callboard topic apply --help`.
 pub const TOPIC_APPLY: &str = "\
@@ -130,3 +175,60 @@ Examples:
 
 Ctrl-C ends after the records at hand; a second one ends at once.
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard bench produce --help`.
+pub const BENCH_PRODUCE: &str = "\
+Examples:
+  callboard bench produce --acks 1 --flush os --beside limit --runs 5
+  callboard bench produce --record-size 100 --batch-records 10000 --acks 1 --flush os --beside null
+  callboard bench produce --producers 8 --flush always --rate 50000 --duration 10s
+
+A topic is created for each run and deleted afterwards. docs/bench.md says what each figure means.
+Exit codes: 0 done (Ctrl-C prints what was measured), 1 a record failed, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard bench consume --help`.
+pub const BENCH_CONSUME: &str = "\
+Examples:
+  callboard bench consume --flush os --beside limit
+  callboard bench consume --partitions 4 --consumers 4
+  callboard bench consume --cold ./data --beside limit   of a node whose data is in ./data
+
+Every record is verified: checksum, order, number, content.
+Exit codes: 0 done, 1 a record is not as it was sent, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard bench latency --help`.
+pub const BENCH_LATENCY: &str = "\
+Examples:
+  callboard bench latency --flush os --beside limit      one record at a time, until it is acknowledged
+  callboard bench latency --rate 10000 --beside null     at a rate, until a consumer has the record
+
+A latency counts from when a record was due, not from when it was sent.
+Exit codes: 0 done, 1 a record failed or is not as it was sent, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard bench limit --help`.
+pub const BENCH_LIMIT: &str = "\
+Examples:
+  callboard bench limit                                  one connection into one file
+  callboard bench limit --connections 8 --sync
+  callboard bench limit --loopback --write-size 1MiB
+  callboard bench limit --ping-pong --record-size 1KiB
+
+Nothing of Callboard is measured here. Exit codes: 0 done, 1 a socket or file failed, 2 wrong usage.";
+
+/// Below `callboard bench null --help`.
+pub const BENCH_NULL: &str = "\
+Example:
+  callboard bench null --listen 127.0.0.1:9645
+
+and in another terminal: callboard bench produce --server 127.0.0.1:9645
+Do not send records to it that you need: all are gone at once.
+Exit codes: 0 stopped, 1 it could not start.";
+
+/// Below `callboard bench gates --help`.
+pub const BENCH_GATES: &str = "\
+Examples:
+  callboard bench gates                                  five runs of everything, some ten minutes
+  callboard bench gates --runs 1 --only produce --bytes 256MiB
+
+Starts a node and a null server of its own, and takes them down. Prints a Markdown table; with --json all figures.
+Exit codes: 0 measured, whatever came of it, 1 something could not be measured, 2 wrong usage.";

@@ -1,10 +1,11 @@
 //! The command line: what is typed becomes calls of the client library, of the node, and of the offline log tools.
 //!
 //! ```text
-//!   callboard ─┬─ node, config check ─────────► config ─► actors
+//!   callboard ─┬─ node, config ───────────────► config ─► actors
 //!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
 //!              ├─ doctor ─► checks ◄─ files, admin calls
+//!              ├─ bench ─► bench/ ──────────────┤
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
 //! ```
@@ -15,12 +16,16 @@
 //! Reading order: [`args`], [`error`], then the folder of the command.
 
 pub mod args;
+pub mod bench;
 pub mod cluster;
+pub mod completions;
+pub mod config;
 pub mod consume;
 pub mod doctor;
 pub mod error;
 pub mod examples;
 pub mod log;
+pub mod man;
 pub mod node;
 pub mod output;
 pub mod produce;
@@ -34,7 +39,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Callboard, Command, ConfigCommand, ConnectArgs, ConsumerProgram, ProducerProgram};
+use args::{Callboard, Command, ConnectArgs, ConsumerProgram, ProducerProgram};
 use error::CliError;
 
 use crate::client::{Client, ClientConfig};
@@ -48,13 +53,16 @@ pub fn callboard_main() -> ExitCode {
     let Callboard { connect, command } = Callboard::parse();
     finish(match command {
         Command::Node(args) => node::run(&args),
-        Command::Config(ConfigCommand::Check(args)) => node::check_config(&args, connect.json),
+        Command::Config(command) => config::run(&command, connect.json),
         Command::Doctor(args) => block_on(doctor::run(&connect, &args)),
         Command::Log(command) => log::run(&command, connect.json),
         Command::Topic(command) => block_on(topic::run(&connect, command)),
         Command::Cluster(command) => block_on(cluster::run(&connect, &command)),
         Command::Produce(args) => block_on(produce::run(&connect, *args)),
         Command::Consume(args) => block_on(consume::run(&connect, *args)),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::Bench(command) => bench::run(&connect, command),
     })
 }
 

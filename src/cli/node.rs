@@ -1,45 +1,21 @@
-//! `callboard node` and `callboard config`.
+//! `callboard node`.
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
 use super::args::ConfigArgs;
+use super::config;
 use super::error::CliError;
-use super::output;
-use super::progress::print_line;
 use crate::actors::node::{self, NodeError};
-use crate::config::{self, LogFormat, LogSection, NodeConfig};
+use crate::config::{LogFormat, LogSection, NodeConfig};
 
 /// Runs a node until it is stopped.
 ///
 /// # Errors
 /// [`CliError::Config`] for a configuration at fault, [`CliError::Failed`] when the node cannot start or go on.
 pub fn run(args: &ConfigArgs) -> Result<(), CliError> {
-    start(load(args)?)
-}
-
-/// Prints the configuration in force.
-///
-/// # Errors
-/// [`CliError::Config`] for a configuration at fault.
-pub fn check_config(args: &ConfigArgs, json: bool) -> Result<(), CliError> {
-    let config = load(args)?;
-    for warning in config.warnings() {
-        print_line(&format!("warning: {warning}"));
-    }
-    if let Some(file) = &config.topics.file {
-        config::topics_file::read(file)?;
-    }
-    if json {
-        let value = serde_json::to_value(&config).map_err(|error| CliError::Failed(error.to_string()))?;
-        return output::print_json(&value);
-    }
-    output::print(config.to_toml().trim_end())
-}
-
-fn load(args: &ConfigArgs) -> Result<NodeConfig, CliError> {
-    Ok(config::load(args.config.as_deref(), config::environment(), &args.set)?)
+    start(config::load(args)?)
 }
 
 fn start(config: NodeConfig) -> Result<(), CliError> {

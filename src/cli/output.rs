@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 
 use super::error::CliError;
+use crate::types::TimestampMs;
 
 /// Writes `text` and a line end to stdout.
 ///
@@ -69,6 +70,12 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// A moment for people: RFC 3339, in UTC, as commands take it.
+#[must_use]
+pub fn time(time: TimestampMs) -> String {
+    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| format!("@{}", time.0), |moment| format!("{moment:.3}"))
+}
+
 /// A time in microseconds for people.
 #[must_use]
 pub fn micros(count: u64) -> String {
@@ -94,6 +101,12 @@ mod tests {
         let sizes = [0, 1_023, 1_024, 1_536, 10 << 10, 150 << 20, 5 << 40].map(bytes);
         assert_eq!(sizes, ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "10.0 KiB", "150 MiB", "5.00 TiB"]);
         assert_eq!([0, 999, 1_500, 2_000_000].map(micros), ["0 µs", "999 µs", "1.5 ms", "2.0 s"]);
+    }
+
+    #[test]
+    fn a_moment_is_printed_as_it_can_be_given() {
+        assert_eq!(time(TimestampMs(1_767_225_600_007)), "2026-01-01T00:00:00.007Z");
+        assert_eq!(time(TimestampMs(i64::MAX)), format!("@{}", i64::MAX));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use super::cluster::Lane;
 use super::{Client, ClientError};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{
-    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteTopics, DescribeCluster,
-    DescribeClusterReply, DescribeLogs, DescribeNode, DescribeNodeReply, DescribeTopics, ListOffsets,
-    ListOffsetsPartition, ListedOffset, LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome,
-    TopicDescription,
+    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
+    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
+    DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
+    MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
 };
-use crate::types::{NodeId, TopicId};
+use crate::types::{NodeId, Offset, TopicId};
 
 /// One answer for each item of a request, in the order of the request.
 pub type Each<T> = Vec<Result<T, ApiError>>;
@@ -113,6 +113,23 @@ impl Admin {
             partitions: asked
                 .into_iter()
                 .map(|(topic, partition, at)| ListOffsetsPartition { topic, partition, at })
+                .collect(),
+        };
+        self.client.ask_leaders(places, question, |reply| reply.partitions).await
+    }
+
+    /// Deletes the first records of partitions given as (topic, number, place), asked of their leaders; answers with the log
+    /// start offset of each. What is deleted is gone for good, and asking again changes nothing more.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], or when a leader did not answer.
+    pub async fn delete_records(&self, places: &[(String, u32, DeleteBefore)]) -> Result<Each<Offset>, ClientError> {
+        let timeout_ms = u32::try_from(self.client.config().request_timeout.as_millis() / 2).unwrap_or(u32::MAX);
+        let question = |asked: Vec<(_, _, DeleteBefore)>| DeleteRecords {
+            timeout_ms,
+            partitions: asked
+                .into_iter()
+                .map(|(topic, partition, before)| DeleteRecordsPartition { topic, partition, before })
                 .collect(),
         };
         self.client.ask_leaders(places, question, |reply| reply.partitions).await

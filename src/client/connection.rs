@@ -9,6 +9,8 @@
 //! A connection lives once. When it breaks, or a reply misses its time, everything outstanding fails with
 //! [`ClientError::Disconnected`]; the pool in `cluster` opens the next one.
 
+mod reader;
+
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,13 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
 use super::{ClientConfig, ClientError};
@@ -30,6 +30,7 @@ use crate::protocol::api::PROTOCOL_VERSION;
 use crate::protocol::frame::{Attachment, Frame, FrameCodec, OutFrame, SegmentedBuf, encode_request};
 use crate::protocol::messages::{Hello, HelloReply, Outcome, Request};
 use crate::types::CorrelationId;
+use reader::FrameReader;
 
 /// Frames that the writer takes from its queue for one vectored write: as many slices as one system call takes.
 const FRAMES_A_WRITE: usize = 64;
@@ -283,13 +284,13 @@ impl Link {
 }
 
 async fn run_reader(link: Arc<Link>, read: OwnedReadHalf, max_frame_bytes: usize) {
-    let mut frames = FramedRead::new(read, FrameCodec::for_replies(max_frame_bytes));
+    let mut frames = FrameReader::new(read, FrameCodec::for_replies(max_frame_bytes));
     let reading = async {
         loop {
             match frames.next().await {
-                None => return "the broker closed it".to_owned(),
-                Some(Err(error)) => return error.to_string(),
-                Some(Ok(frame)) => {
+                Ok(None) => return "the broker closed it".to_owned(),
+                Err(error) => return error.to_string(),
+                Ok(Some(frame)) => {
                     if let Err(cause) = link.on_frame(frame) {
                         return cause;
                     }

@@ -56,15 +56,16 @@ mod backoff;
 mod cluster;
 mod connection;
 mod leaders;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use crate::protocol::messages::Acks;
-pub use crate::types::record_batch::{Compression, Header};
+pub use crate::types::record_batch::{Compression, Header, RecordView};
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{ClientConfig, ConsumerConfig, Damaged, OutOfRange, ProducerConfig, StartAt};
-pub use consumer::Consumer;
+pub use consumer::{Consumer, FetchedBatch};
 pub use error::ClientError;
-pub use producer::{Delivery, Producer, ProducerStats};
-pub use record::{ConsumedRecord, OutgoingRecord, RecordMetadata};
+pub use producer::{Deliveries, Delivery, Producer, ProducerStats, TopicProducer};
+pub use record::{ConsumedRecord, OutgoingRecord, RecordMetadata, RecordRef};

@@ -67,6 +67,77 @@ impl OutgoingRecord {
     }
 }
 
+/// A record to send that owns nothing: its bytes are copied once, into the batch that takes it, and sent from there. Its topic
+/// is that of the [`super::TopicProducer`] that sends it.
+///
+/// ```
+/// use callboard::client::RecordRef;
+/// let record = RecordRef::new(b"52.52,13.40").key(b"alice");
+/// assert_eq!((record.key, record.partition), (Some(b"alice".as_slice()), None));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// The partition; `None` lets the key choose it, or the producer when there is no key either.
+    pub partition: Option<u32>,
+    /// The key. Records with the same key keep their order.
+    pub key: Option<&'a [u8]>,
+    /// The value. `None` marks the key as deleted in compacted topics.
+    pub value: Option<&'a [u8]>,
+    /// Names and values that travel along.
+    pub headers: &'a [Header],
+    /// When it was made; `None` for now.
+    pub timestamp: Option<TimestampMs>,
+}
+
+impl<'a> RecordRef<'a> {
+    /// A record with this value and nothing else.
+    #[must_use]
+    pub fn new(value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { value: Some(value.as_ref()), ..Self::default() }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.key = Some(key.as_ref());
+        self
+    }
+
+    /// Sets the partition.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Sets the headers.
+    #[must_use]
+    pub fn headers(mut self, headers: &'a [Header]) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the timestamp.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: TimestampMs) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+}
+
+impl<'a> From<&'a OutgoingRecord> for RecordRef<'a> {
+    /// All but the topic.
+    fn from(record: &'a OutgoingRecord) -> Self {
+        Self {
+            partition: record.partition,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            timestamp: record.timestamp,
+        }
+    }
+}
+
 /// Where a delivered record went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordMetadata {

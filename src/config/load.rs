@@ -50,6 +50,18 @@ pub fn load(
     env: impl Iterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<NodeConfig, ConfigError> {
+    load_with_origins(file, env, sets).map(|(config, _)| config)
+}
+
+/// Like [`load`], with where each key was given last. A key that is in no source, the built-in one included, is missing.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_origins(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<(NodeConfig, BTreeMap<String, Origin>), ConfigError> {
     let known = keys::all();
     let mut layers = vec![read_toml(&known, EMBEDDED, None)?];
     if let Some(path) = file {
@@ -72,7 +84,7 @@ pub fn load(
         reason: error.to_string().replace('\n', " "),
     })?;
     config.check(&|path| origins.get(path).map(Origin::to_string))?;
-    Ok(config)
+    Ok((config, origins))
 }
 
 /// The variables of this process that can be part of a configuration. Bytes that are not UTF-8 become `U+FFFD`, so that

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::TopicConfig;
 
-pub use load::{EMBEDDED, Origin, environment, load};
+pub use load::{EMBEDDED, Origin, environment, load, load_with_origins};
 pub use sections::{
     LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection, Role,
     StorageSection, ThreadsSection, TopicsSection,

@@ -9,6 +9,11 @@
 //! Before the payload of a frame is read, room for it is taken from the budgets of the connection and of the node. While
 //! there is none the socket is not read, so TCP pushes back. At most [`READ_AHEAD_BYTES`] are read without a permit, and
 //! a connection that waits for its next frame holds no buffer at all.
+//!
+//! A frame longer than [`READ_AHEAD_BYTES`] is read straight into a buffer of the node's pool, which it keeps to itself: no
+//! byte of it is copied, but for what was read ahead when the frame before it was a short one. Short frames are read many
+//! at a time by way of the stack and copied once, into memory of just their size: a slice of something larger would keep
+//! that alive for as long as the frame is.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,11 +29,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::NetLimits;
-use super::budget::{Activity, ByteBudget, FramePermit};
+use super::budget::{Activity, ByteBudget, BytePermit, FramePermit};
 use crate::protocol::frame::{Frame, FrameCodec, FrameError, LENGTH_BYTES};
+use crate::types::{Buffer, BufferPool};
 
-/// Bytes that one read may bring beyond the frame at hand. Sixteen frames of 1 KiB then cost one system call, while the
-/// head of a large frame that is read this way, and copied once, stays small against the rest.
+/// Bytes that one read may bring beyond the frame at hand. Sixteen frames of 1 KiB then cost one system call. A frame that
+/// is longer is a large one.
 pub const READ_AHEAD_BYTES: usize = 16 * 1_024;
 
 /// A frame, and the permit that goes back when the work on it is done.
@@ -112,7 +118,13 @@ impl FrameLimit {
 #[derive(Debug)]
 pub struct Reader<R> {
     io: R,
+    /// What was read of short frames, or of a large one that was not expected.
     buffer: BytesMut,
+    /// What was read of a large frame.
+    large: Option<Filling>,
+    /// The size of the last frame with its length field, if it was a large one: the next is expected to be like it.
+    expected_bytes: Option<usize>,
+    pool: BufferPool,
     limit: FrameLimit,
     connection_budget: ByteBudget,
     node_budget: ByteBudget,
@@ -121,13 +133,23 @@ pub struct Reader<R> {
     partial_frame_timeout: Duration,
 }
 
+/// A buffer with the start of a large frame.
+#[derive(Debug)]
+struct Filling {
+    buffer: Buffer,
+    filled: usize,
+}
+
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// A reader with a budget of its own and a share in the node's.
+    /// A reader with a budget of its own and a share in the node's, and buffers from `pool`.
     #[must_use]
-    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: ByteBudget) -> Self {
+    pub fn new(io: R, limits: &NetLimits, limit: FrameLimit, node_budget: ByteBudget, pool: BufferPool) -> Self {
         Self {
             io,
             buffer: BytesMut::new(),
+            large: None,
+            expected_bytes: None,
+            pool,
             limit,
             connection_budget: ByteBudget::new(limits.connection_bytes_in_flight),
             node_budget,
@@ -173,19 +195,29 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.await_first_byte().await?;
         let deadline = self.partial_frame_timeout;
         let late = |_| ReadEnd::PartialTimeout(deadline);
-        if self.buffer.len() < LENGTH_BYTES {
+        if self.received().len() < LENGTH_BYTES {
             timeout(deadline, self.fill_length()).await.map_err(late)??;
         }
         // The limit is looked at here, not before: the Hello that raises it may have been answered meanwhile.
         let codec = *self.limit.codec();
-        let length = codec.peek_length(&self.buffer).map_err(ReadEnd::Frame)?.unwrap_or(0);
-        let connection = self.connection_budget.acquire(length).await;
-        let node = self.node_budget.acquire(length).await;
+        let length = codec.peek_length(self.received()).map_err(ReadEnd::Frame)?.unwrap_or(0);
+        let (connection, node) = self.room_for(length).await;
         let permit = FramePermit::new(connection, node, Arc::clone(&self.activity));
-        if self.buffer.len() < LENGTH_BYTES + length {
-            timeout(deadline, self.fill_payload(LENGTH_BYTES + length)).await.map_err(late)??;
-        }
-        let frame = codec.take_frame(&mut self.buffer, length).map_err(ReadEnd::Frame)?;
+        let whole = LENGTH_BYTES + length;
+        let is_large = whole > READ_AHEAD_BYTES;
+        self.expected_bytes = is_large.then_some(whole);
+        let frame = if is_large {
+            let filling = self.large_frame(whole);
+            let filling = timeout(deadline, self.fill_large(filling, whole)).await.map_err(late)??;
+            let payload = filling.buffer.freeze(whole).split_off(LENGTH_BYTES);
+            Frame::decode(&payload, codec.max_values).map_err(ReadEnd::Frame)?
+        } else {
+            self.give_large_back();
+            if self.buffer.len() < whole {
+                timeout(deadline, self.fill_payload(whole)).await.map_err(late)??;
+            }
+            codec.take_frame(&mut self.buffer, length).map_err(ReadEnd::Frame)?
+        };
         if self.buffer.is_empty() {
             // The frame's memory lives as long as the frame, not as long as the connection.
             self.buffer = BytesMut::new();
@@ -193,8 +225,44 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(ReceivedFrame { frame, permit })
     }
 
+    /// What was read and belongs to no frame yet.
+    fn received(&self) -> &[u8] {
+        self.large.as_ref().map_or(&self.buffer, |large| &large.buffer[..large.filled])
+    }
+
+    async fn room_for(&mut self, length: usize) -> (BytePermit, BytePermit) {
+        if let Some(connection) = self.connection_budget.try_acquire(length)
+            && let Some(node) = self.node_budget.try_acquire(length)
+        {
+            return (connection, node);
+        }
+        // Whoever waits for room must not hold a large buffer meanwhile.
+        self.give_large_back();
+        let connection = self.connection_budget.acquire(length).await;
+        (connection, self.node_budget.acquire(length).await)
+    }
+
+    /// Puts what was read ahead into memory of its size.
+    fn give_large_back(&mut self) {
+        if let Some(Filling { buffer, filled }) = self.large.take() {
+            self.buffer.extend_from_slice(&buffer[..filled]);
+        }
+    }
+
+    /// The buffer for a frame of `whole` bytes, with what was read of it.
+    fn large_frame(&mut self, whole: usize) -> Filling {
+        if let Some(large) = self.large.take_if(|large| large.buffer.len() >= whole) {
+            return large;
+        }
+        self.give_large_back();
+        let mut buffer = self.pool.take(whole);
+        let filled = self.buffer.len().min(whole);
+        buffer[..filled].copy_from_slice(&self.buffer.split_to(filled));
+        Filling { buffer, filled }
+    }
+
     async fn await_first_byte(&mut self) -> Result<(), ReadEnd> {
-        while self.buffer.is_empty() {
+        while self.received().is_empty() {
             let finished_before = self.activity.finished();
             match timeout(self.idle_timeout, self.read_some()).await {
                 Ok(Ok(0)) => return Err(ReadEnd::Closed),
@@ -209,15 +277,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn fill_length(&mut self) -> Result<(), ReadEnd> {
+        self.give_large_back();
         while self.buffer.len() < LENGTH_BYTES {
-            if self.read_some().await.map_err(ReadEnd::Io)? == 0 {
+            if self.read_by_way_of_the_stack().await.map_err(ReadEnd::Io)? == 0 {
                 return Err(self.cut_short());
             }
         }
         Ok(())
     }
 
-    /// Reads what lacks and no more, straight to where it stays: the frame alone keeps that memory alive.
+    /// Reads what lacks and no more: the frame alone keeps that memory alive.
     async fn fill_payload(&mut self, whole: usize) -> Result<(), ReadEnd> {
         self.buffer.reserve(whole - self.buffer.len());
         while self.buffer.len() < whole {
@@ -230,8 +299,43 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// One read by way of the stack, so that waiting for it takes no buffer.
+    /// Reads the rest of a large frame, straight to where it stays.
+    async fn fill_large(&mut self, mut filling: Filling, whole: usize) -> Result<Filling, ReadEnd> {
+        while filling.filled < whole {
+            let read = self.io.read(&mut filling.buffer[filling.filled..whole]).await.map_err(ReadEnd::Io)?;
+            if read == 0 {
+                return Err(ReadEnd::Frame(FrameError::CutShort { have: filling.filled }));
+            }
+            filling.filled += read;
+        }
+        Ok(filling)
+    }
+
+    /// One read when nothing is at hand.
     async fn read_some(&mut self) -> io::Result<usize> {
+        match self.expected_bytes {
+            Some(bytes) => self.read_into_large(bytes).await,
+            None => self.read_by_way_of_the_stack().await,
+        }
+    }
+
+    /// One read of up to [`READ_AHEAD_BYTES`], to where a large frame of `expected_bytes` would stay. While there is nothing
+    /// to read, the buffer is others'.
+    async fn read_into_large(&mut self, expected_bytes: usize) -> io::Result<usize> {
+        let Self { io, large, pool, .. } = self;
+        poll_fn(|context| {
+            let mut buffer = pool.take(expected_bytes);
+            let mut read = ReadBuf::new(&mut buffer[..READ_AHEAD_BYTES]);
+            ready!(Pin::new(&mut *io).poll_read(context, &mut read))?;
+            let filled = read.filled().len();
+            *large = (filled > 0).then_some(Filling { buffer, filled });
+            std::task::Poll::Ready(Ok(filled))
+        })
+        .await
+    }
+
+    /// One read by way of the stack, so that waiting for it takes no buffer.
+    async fn read_by_way_of_the_stack(&mut self) -> io::Result<usize> {
         let Self { io, buffer, .. } = self;
         poll_fn(|context| {
             let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD_BYTES];
@@ -244,7 +348,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn cut_short(&self) -> ReadEnd {
-        ReadEnd::Frame(FrameError::CutShort { have: self.buffer.len() })
+        ReadEnd::Frame(FrameError::CutShort { have: self.received().len() })
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Api {
     DescribeCluster,
     /// One node's process, disk, replicas and budgets.
     DescribeNode,
+    /// Delete the first records of partitions.
+    DeleteRecords,
 }
 
 /// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
@@ -49,7 +51,7 @@ pub struct ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -63,6 +65,7 @@ impl Api {
         Self::DescribeLogs,
         Self::DescribeCluster,
         Self::DescribeNode,
+        Self::DeleteRecords,
     ];
 
     /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
@@ -82,6 +85,7 @@ impl Api {
             Self::DescribeLogs => 104,
             Self::DescribeCluster => 105,
             Self::DescribeNode => 106,
+            Self::DeleteRecords => 107,
         }
     }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile, OpenMode};
+use crate::types::BufferPool;
 
 /// Files open for reading, at most `capacity` of them besides those that a caller still holds.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct FileCache {
     disk: Arc<dyn Disk>,
     capacity: usize,
     open: Mutex<OpenFiles>,
+    buffers: BufferPool,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +42,19 @@ impl FileCache {
     /// A cache that keeps up to `capacity` files open; 0 keeps none.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, capacity: usize) -> Self {
-        Self { disk, capacity, open: Mutex::default() }
+        Self { disk, capacity, open: Mutex::default(), buffers: BufferPool::new(0) }
+    }
+
+    /// Reads of the files use the memory of this pool.
+    #[must_use]
+    pub fn with_buffers(self, buffers: BufferPool) -> Self {
+        Self { buffers, ..self }
+    }
+
+    /// The memory for reads.
+    #[must_use]
+    pub fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenFiles> {

@@ -18,8 +18,8 @@ use super::error::LogError;
 use super::index::{Lookup, OffsetEntry, floor_in_file};
 use super::scan::{Check, MAX_PLAUSIBLE_BATCH_BYTES, Scanner, Step};
 use super::view::{SegmentRef, Shared};
-use crate::types::Offset;
 use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::types::{BufferPool, Offset};
 
 /// Read besides what was asked for when only an earlier batch's position is known, so that one read is enough.
 const LEAD_BYTES: u64 = 64 << 10;
@@ -171,7 +171,12 @@ impl LogReader {
             None => (self.shared.follow_index(segment, place.lookup, from), LEAD_BYTES),
         };
         let wanted = (max_bytes as u64).max(HEADER_BYTES as u64).saturating_add(lead);
-        let buffer = read_buffer(&*file, start.position, wanted.min(segment.size - start.position))?;
+        let buffer = read_buffer(
+            self.shared.files.buffers(),
+            &*file,
+            start.position,
+            wanted.min(segment.size - start.position),
+        )?;
         let (position, header) = match find_batch(&buffer, start, from) {
             Found::At(_, header) if header.end_offset_exclusive() > place.upper => {
                 return Ok(LogSlice { bytes: Bytes::new(), next: from });
@@ -191,7 +196,8 @@ impl LogReader {
         let wanted = max_bytes.max(header.total_bytes()) as u64;
         let plausible = (header.total_bytes() as u64) <= MAX_PLAUSIBLE_BATCH_BYTES.min(segment.size - position);
         let slice = if plausible {
-            let buffer = read_buffer(&*file, position, wanted.min(segment.size - position))?;
+            let buffer =
+                read_buffer(self.shared.files.buffers(), &*file, position, wanted.min(segment.size - position))?;
             self.whole_batches(place, buffer, position, max_bytes)
         } else {
             None
@@ -339,11 +345,11 @@ impl Shared {
     }
 }
 
-fn read_buffer(file: &dyn DiskFile, position: u64, length: u64) -> io::Result<Bytes> {
-    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    let filled = read_full_at(file, &mut buffer, position)?;
-    buffer.truncate(filled);
-    Ok(buffer.into())
+fn read_buffer(pool: &BufferPool, file: &dyn DiskFile, position: u64, length: u64) -> io::Result<Bytes> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let mut buffer = pool.take(length);
+    let filled = read_full_at(file, &mut buffer[..length], position)?;
+    Ok(buffer.freeze(filled))
 }
 
 /// The batch that holds `from`, if it is in `buffer` and all headers before it are in order.

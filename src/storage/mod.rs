@@ -22,6 +22,7 @@ mod append;
 pub mod atomic_file;
 mod checkpoint;
 pub mod data_dir;
+mod delete_records;
 pub mod disk;
 mod error;
 pub mod file_cache;

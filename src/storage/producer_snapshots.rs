@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::atomic_file::{Magic, read_checked, write_atomically};
+use super::atomic_file::{AtomicFileError, Magic, read_checked, write_atomically};
 use super::disk::Disk;
 use super::error::LogError;
 use super::log::Log;
@@ -84,6 +84,8 @@ pub(super) fn replay_snapshot(
         match read_checked(disk, &segment_path(dir, *at, SNAPSHOT_SUFFIX), MAGIC, VERSION) {
             Ok(Some((_, payload))) if replay.snapshot(*at, &payload) => return Ok(*at),
             Ok(_) => tracing::warn!(?dir, offset = %at, "a producer snapshot cannot be used, trying an older one"),
+            // An older one, and what is left of the batches after it, may know less: a retry could become a duplicate.
+            Err(error @ AtomicFileError::NewerVersion { .. }) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "a producer snapshot cannot be read, trying an older one"),
         }
     }

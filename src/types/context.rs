@@ -47,6 +47,8 @@ pub enum TopicAction {
     Alter,
     /// Delete it.
     Delete,
+    /// Delete its first records.
+    DeleteRecords,
 }
 
 /// What a request wants to do.

@@ -5,10 +5,12 @@
 //!        topic_name ─ topic_config     what a topic may be called and what can be set on it
 //!        record_batch/                 the unit that producers send, disks keep and consumers read
 //!        context                       who asks
+//!        buffer_pool                   memory that frames and reads are put into
 //! ```
 //!
 //! Reading order: [`ids`], [`offset`], [`record_batch`].
 
+pub mod buffer_pool;
 pub mod clock;
 pub mod context;
 pub mod ids;
@@ -17,6 +19,7 @@ pub mod record_batch;
 pub mod topic_config;
 pub mod topic_name;
 
+pub use buffer_pool::{Buffer, BufferPool};
 pub use clock::{Clock, MonoTime, SystemClock, TimestampMs};
 pub use context::{ListenerKind, Operation, Principal, RequestContext, TopicAction, authorize};
 pub use ids::{

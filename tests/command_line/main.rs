@@ -3,12 +3,17 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod administration;
+mod backup;
+mod bench;
 mod doctor;
 mod example;
 mod files;
+mod help;
 mod load;
 mod log;
 mod node;
+mod packaging;
 mod records;
 mod support;
+mod trimming;
 mod without_a_cluster;

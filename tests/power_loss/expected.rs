@@ -96,6 +96,13 @@ impl Expected {
         start.min(self.durable_end).max(self.log_start)
     }
 
+    /// The start of the batch that is `ahead` behind the log's start, not past what is written.
+    pub fn start_of_written_batch(&self, ahead: usize) -> u64 {
+        let first = self.batches.partition_point(|batch| batch.header.end_offset_exclusive().0 <= self.log_start);
+        let start = self.batches.get(first + ahead).map_or(self.written_end, |batch| batch.header.base_offset.0);
+        start.min(self.written_end).max(self.log_start)
+    }
+
     /// The batches from `end` on are given up for good.
     pub fn truncated_to(&mut self, end: u64) {
         self.batches.retain(|batch| batch.header.end_offset_exclusive().0 <= end);

@@ -284,6 +284,7 @@ impl Machine {
             | Step::SyncWhileTruncating { partition, .. }
             | Step::Truncate { partition, .. }
             | Step::Trim { partition, .. }
+            | Step::DeleteRecords { partition, .. }
             | Step::Retain(partition)
             | Step::Checkpoint(partition) => {
                 let Some(mut log) = self.node.as_mut().and_then(|node| node.logs.remove(&partition)) else {
@@ -321,6 +322,18 @@ impl Machine {
                 let to = self.expected(index).start_of_batch_from_start(batches_ahead);
                 self.expected(index).log_start_at_most = to;
                 log.advance_log_start(Offset(to)).map_err(|error| self.stop_of("trimming", &error))?;
+                self.note_log_start(index, log)
+            }
+            Step::DeleteRecords { batches_ahead, .. } => {
+                let to = self.expected(index).start_of_written_batch(batches_ahead);
+                self.expected(index).log_start_at_most = to;
+                log.delete_records_before(Offset(to)).map_err(|error| self.stop_of("deleting records", &error))?;
+                let (start, durable) = (log.log_start().0, log.durable_end().0);
+                let expected = self.expected(index);
+                expected.durable_end = expected.durable_end.max(durable);
+                if start != to || durable < to {
+                    return Err(Stop::Wrong(format!("after deleting before {to}: start {start}, durable {durable}")));
+                }
                 self.note_log_start(index, log)
             }
             Step::Retain(_) => {

@@ -21,6 +21,8 @@ pub enum Step {
     Truncate { partition: usize, batches_back: usize },
     /// The first batches are deleted; what remains is durable.
     Trim { partition: usize, batches_ahead: usize },
+    /// The first batches are deleted on request, acknowledged or not: deleted means deleted for good.
+    DeleteRecords { partition: usize, batches_ahead: usize },
     /// Retention by size.
     Retain(usize),
     /// How far the log is good is written down, and a producer snapshot.
@@ -34,8 +36,8 @@ pub enum Step {
 }
 
 use Step::{
-    Append, Checkpoint, CleanRestart, Create, Delete, Kill, NewLeader, PowerLoss, Retain, Sync, SyncWhileAppending,
-    SyncWhileTruncating, Trim, Truncate,
+    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, Sync,
+    SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
 };
 
 const fn small(partition: usize, batches: usize) -> Step {
@@ -47,7 +49,7 @@ const fn large(partition: usize, batches: usize) -> Step {
 }
 
 /// Short scripts, each for one corner of the storage code, short enough to be cut at every single operation.
-pub const SCRIPTS: [(&str, &[Step]); 11] = [
+pub const SCRIPTS: [(&str, &[Step]); 13] = [
     ("the first records", &[Create(0), small(0, 2), Sync(0), small(0, 1), Sync(0)]),
     ("rolling over segments", &[Create(0), large(0, 3), Sync(0), large(0, 2), Sync(0), small(0, 1), Sync(0)]),
     (
@@ -82,6 +84,31 @@ pub const SCRIPTS: [(&str, &[Step]); 11] = [
     (
         "deleting from the front of a log that nobody wrote to since the start",
         &[Create(0), large(0, 5), Sync(0), CleanRestart, Trim { partition: 0, batches_ahead: 3 }, Checkpoint(0)],
+    ),
+    (
+        "deleting records on request, up to what was never synced",
+        &[
+            Create(0),
+            large(0, 2),
+            Sync(0),
+            large(0, 3),
+            DeleteRecords { partition: 0, batches_ahead: 4 },
+            small(0, 1),
+            DeleteRecords { partition: 0, batches_ahead: 9 },
+            small(0, 1),
+            Sync(0),
+        ],
+    ),
+    (
+        "deleting all records of a log that was stopped cleanly",
+        &[
+            Create(0),
+            small(0, 3),
+            Sync(0),
+            CleanRestart,
+            DeleteRecords { partition: 0, batches_ahead: 9 },
+            CleanRestart,
+        ],
     ),
     (
         "checkpoints and leader changes",
@@ -148,7 +175,8 @@ pub fn random_step(rng: &mut fastrand::Rng) -> Step {
         63..=64 => SyncWhileTruncating { partition, batches_back: batches },
         65..=70 => NewLeader(partition),
         71..=76 => Truncate { partition, batches_back: rng.usize(1..8) },
-        77..=80 => Trim { partition, batches_ahead: rng.usize(1..6) },
+        77..=78 => DeleteRecords { partition, batches_ahead: rng.usize(1..6) },
+        79..=80 => Trim { partition, batches_ahead: rng.usize(1..6) },
         81..=83 => Retain(partition),
         84..=88 => Checkpoint(partition),
         89..=91 => Create(partition),

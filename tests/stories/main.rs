@@ -8,11 +8,14 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod delete_records;
 mod describe_node;
 mod doctor_running;
 mod doctor_stopped;
 mod durability;
 mod limits;
+mod newer_formats;
+mod old_data_directory;
 mod produce_consume;
 mod retention;
 mod topics;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear};
 use crate::config::{LogWriterPlacement, StorageSection};
@@ -97,6 +97,7 @@ impl Stage {
                 disk: thread.pool.clone(),
                 cache: CacheBudget::new(1 << 20),
                 reads: ReadBudget::new(1 << 20),
+                keeping: Keeping::Log,
             },
             core: vec![Arbiter::current()],
             topic_opened: opened.recipient(),

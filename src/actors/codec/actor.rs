@@ -13,6 +13,7 @@ use crate::actors::send::{post, post_to};
 use crate::net::{ByteBudget, FrameLimit, NetLimits, ReadEnd, Reader, SendError, WriterHandle, writer};
 use crate::protocol::frame::{Frame, FrameHead, OutFrame};
 use crate::protocol::{Api, ApiError, ErrorCode};
+use crate::types::BufferPool;
 
 /// What the codecs of a node share.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct CodecSettings {
     pub requests_in_flight: usize,
     /// The room for frames of the whole node.
     pub node_budget: ByteBudget,
+    /// Memory for large frames.
+    pub buffers: BufferPool,
 }
 
 /// Room for the reply of a fetch. When the reply is queued for writing, or given up, the session gets it back.
@@ -82,7 +85,8 @@ pub fn serve<S, R, W>(
 {
     let (handle, writing) = writer(write_half, &settings.limits);
     let limit = FrameLimit::new(&settings.limits);
-    let reader = Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone());
+    let reader =
+        Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone(), settings.buffers.clone());
     let in_flight = Arc::new(Semaphore::new(settings.requests_in_flight));
     Codec::create(|ctx| {
         let home = ctx.address();

@@ -57,6 +57,7 @@ bodies!(
     DescribeTopics,
     DescribeLogs,
     DescribeCluster,
+    DeleteRecords,
     DescribeNode,
 );
 

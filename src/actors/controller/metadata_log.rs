@@ -88,8 +88,7 @@ impl MetadataLog {
         let (snapshot, log_dir) = (dir.join("snapshot"), dir.join("log"));
         let mut image = match read_checked(disk.as_ref(), &snapshot, SNAPSHOT_MAGIC, SNAPSHOT_VERSION)? {
             None => ClusterImage::empty(cluster_id),
-            Some((_, payload)) => rmp_serde::from_slice(&payload)
-                .map_err(|e| MetadataLogError::Undecodable { index: 0, reason: e.to_string() })?,
+            Some((_, payload)) => decode_snapshot(&payload)?,
         };
         let identity = PartitionIdentity {
             cluster_id,
@@ -202,6 +201,14 @@ impl MetadataLog {
         let end = self.log.written_end();
         Ok(self.log.close_cleanly(end, &[])?)
     }
+}
+
+fn decode_snapshot(payload: &[u8]) -> Result<ClusterImage, MetadataLogError> {
+    let image: ClusterImage = rmp_serde::from_slice(payload)
+        .map_err(|e| MetadataLogError::Undecodable { index: 0, reason: e.to_string() })?;
+    // The record that says it is not replayed: the snapshot stands in its place.
+    let found = image.feature_level;
+    if found > FEATURE_LEVEL { Err(ApplyError::FeatureLevel { found }.into()) } else { Ok(image) }
 }
 
 fn apply_bytes(image: &mut ClusterImage, at: Offset, value: &[u8]) -> Result<(), MetadataLogError> {

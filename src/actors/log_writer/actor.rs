@@ -38,11 +38,12 @@ pub struct LogWriterSettings {
     pub events: Recipient<LogEvent>,
 }
 
-enum Work {
+pub(super) enum Work {
     Append(RecordBatch, Room),
     FinishSync(SyncDone),
     Snapshot(Offset, Vec<u8>),
     Retention(Offset),
+    DeleteRecords(Offset),
     Checkpoint(Offset),
     Reconfigure(LogConfig),
     Close(CloseHow, oneshot::Sender<Result<(), LogError>>),
@@ -51,7 +52,7 @@ enum Work {
 /// See the module page.
 pub struct LogWriter {
     log: Option<Box<Log>>,
-    settings: LogWriterSettings,
+    pub(super) settings: LogWriterSettings,
     work: VecDeque<Work>,
     queued_bytes: usize,
     group: Vec<RecordBatch>,
@@ -93,7 +94,7 @@ impl LogWriter {
         }
     }
 
-    fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) {
+    pub(super) fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) {
         self.work.push_back(work);
         if self.log.is_some() && self.queued_bytes >= self.settings.group_bytes {
             self.pump(ctx);
@@ -129,6 +130,8 @@ impl LogWriter {
                 }
                 // A log is closed only when no sync of it is under way; the end of the sync pumps again.
                 Some(Work::Close(..)) if self.syncing => return,
+                // One that has to sync for itself waits for the sync under way, too.
+                Some(Work::DeleteRecords(before)) if self.syncing && self.is_ahead_of_disk(*before) => return,
                 Some(_) => {
                     if let Some(work) = self.work.pop_front() {
                         self.lend(work, ctx);
@@ -137,6 +140,14 @@ impl LogWriter {
             }
         }
         self.sync_if_due(ctx);
+    }
+
+    pub(super) fn durable_end(&self) -> Option<Offset> {
+        self.log.as_ref().map(|log| log.durable_end())
+    }
+
+    fn is_ahead_of_disk(&self, offset: Offset) -> bool {
+        self.durable_end().is_some_and(|durable| offset > durable)
     }
 
     /// Takes appends from the front of the queue into the group, up to its limit, and returns how many bytes they have.
@@ -185,7 +196,12 @@ impl LogWriter {
 
     /// Lends the log to a disk thread for work that may block.
     fn lend(&mut self, work: Work, ctx: &mut Context<Self>) {
-        if !matches!(work, Work::Close(..)) {
+        let syncs_itself = match work {
+            Work::Close(..) => true,
+            Work::DeleteRecords(before) => self.is_ahead_of_disk(before),
+            _ => false,
+        };
+        if !syncs_itself {
             self.sync_if_due(ctx);
         }
         let Some(mut log) = self.log.take() else { return };
@@ -216,6 +232,7 @@ impl LogWriter {
                     WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
                 }
                 Work::Retention(high_watermark) => WorkOutcome::Retained(log.apply_retention(wall, high_watermark)),
+                Work::DeleteRecords(before) => WorkOutcome::Deleted(before, log.delete_records_before(before)),
                 Work::Append(..) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
             };
             post(&home, LogReturned { log, outcome });
@@ -287,7 +304,14 @@ impl LogWriter {
         }
     }
 
-    fn fail(&mut self, error: &LogError) {
+    pub(super) fn on_front_gone(&mut self, RetentionOutcome { log_start, rolled, .. }: RetentionOutcome) {
+        post_to(&self.settings.events, LogEvent::LogStart(log_start));
+        if rolled {
+            self.on_rolled();
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &LogError) {
         if !self.failed {
             self.failed = true;
             post_to(&self.settings.events, LogEvent::Failed(storage_error(error)));
@@ -308,42 +332,6 @@ impl Handler<Append> for LogWriter {
     fn handle(&mut self, Append { batch, room }: Append, ctx: &mut Self::Context) {
         self.queued_bytes += batch.total_bytes();
         self.enqueue(Work::Append(batch, room), ctx);
-    }
-}
-
-impl Handler<StoreProducerSnapshot> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, snapshot: StoreProducerSnapshot, ctx: &mut Self::Context) {
-        self.enqueue(Work::Snapshot(snapshot.at, snapshot.payload), ctx);
-    }
-}
-
-impl Handler<Reconfigure> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: Reconfigure, ctx: &mut Self::Context) {
-        self.settings.flush = message.flush;
-        self.enqueue(Work::Reconfigure(message.log), ctx);
-    }
-}
-
-impl Handler<ApplyRetention> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: ApplyRetention, ctx: &mut Self::Context) {
-        self.enqueue(Work::Retention(message.high_watermark), ctx);
-    }
-}
-
-impl Handler<SaveCheckpoint> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: SaveCheckpoint, ctx: &mut Self::Context) {
-        self.enqueue(Work::Checkpoint(message.high_watermark), ctx);
-    }
-}
-
-impl Handler<Close> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: Close, ctx: &mut Self::Context) {
-        self.enqueue(Work::Close(message.how, message.done), ctx);
     }
 }
 
@@ -379,12 +367,9 @@ impl Handler<LogReturned> for LogWriter {
         match outcome {
             WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
             WorkOutcome::Synced(synced) => self.on_synced(synced),
-            WorkOutcome::Retained(Ok(RetentionOutcome { log_start, rolled, .. })) => {
-                post_to(&self.settings.events, LogEvent::LogStart(log_start));
-                if rolled {
-                    self.on_rolled();
-                }
-            }
+            WorkOutcome::Retained(Ok(gone)) => self.on_front_gone(gone),
+            WorkOutcome::Deleted(_, Ok(gone)) => self.on_deleted(gone),
+            WorkOutcome::Deleted(before, Err(error)) => self.on_delete_failed(before, &error),
             WorkOutcome::Retained(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
             WorkOutcome::Housekeeping(_, Ok(())) => {}
             WorkOutcome::Housekeeping(what, Err(error)) => tracing::warn!(%error, "{what} failed"),

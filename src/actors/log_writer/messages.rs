@@ -62,6 +62,14 @@ pub struct ApplyRetention {
     pub high_watermark: Offset,
 }
 
+/// Delete the records before `before`, which is committed, after the appends that came before this message.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct DeleteRecords {
+    /// The first record that stays.
+    pub before: Offset,
+}
+
 /// Write down how far recovery can trust the log, so that the next start after a crash reads little.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -106,6 +114,8 @@ pub enum LogEvent {
     Rolled,
     /// Records below this offset are gone.
     LogStart(Offset),
+    /// The records before this offset could not be deleted.
+    DeleteFailed(Offset, ApiError),
     /// It is time for [`SaveCheckpoint`].
     CheckpointDue,
     /// A write or sync failed: nothing will be appended any more.
@@ -131,6 +141,7 @@ pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
     Synced(Result<Offset, LogError>),
     Retained(Result<crate::storage::RetentionOutcome, LogError>),
+    Deleted(Offset, Result<crate::storage::RetentionOutcome, LogError>),
     Housekeeping(&'static str, Result<(), LogError>),
 }
 

@@ -16,6 +16,7 @@
 
 mod actor;
 mod messages;
+mod requests;
 #[cfg(test)]
 mod tests;
 

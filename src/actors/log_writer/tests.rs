@@ -1,5 +1,6 @@
 //! The log writer alone: a log on a virtual disk, and a probe where the leader would be.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::actors::test_support::{DiskThread, Ear, batch_at, new_log};
 use crate::config::LogWriterPlacement;
 use crate::protocol::ErrorCode;
 use crate::storage::disk::virtual_disk::FaultyOperation;
-use crate::storage::disk::{SyncPoint, VirtualDisk};
+use crate::storage::disk::{Disk, SyncPoint, VirtualDisk};
 use crate::storage::{LogConfig, LogError};
 use crate::types::{FlushPolicy, Offset, SystemClock, TopicConfig};
 
@@ -199,6 +200,55 @@ async fn a_closed_segment_is_reported_and_synced_whatever_the_policy() {
     let mut heard = vec![stage.leader.next().await, stage.leader.next().await, stage.leader.next().await];
     heard.retain(|event| !matches!(event, LogEvent::Synced(end) if end.0 >= per_segment));
     assert_eq!(heard, [written(per_segment + 1), LogEvent::Rolled]);
+}
+
+fn deletes(stage: &Stage, before: u64) {
+    post(&stage.writer, DeleteRecords { before: Offset(before) });
+}
+
+#[actix::test]
+async fn deletion_follows_the_appends_before_it_and_syncs_what_it_must() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..10);
+    deletes(&stage, 4);
+    stage.hears(&[written(10), synced(10), LogEvent::LogStart(Offset(4))]).await;
+    assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1, "a log never starts past what is durable");
+    deletes(&stage, 10);
+    stage.hears(&[synced(10), LogEvent::LogStart(Offset(10)), LogEvent::Rolled]).await;
+    let files = stage.disk.read_dir(Path::new("/data/t")).expect("a directory");
+    assert!(!files.iter().any(|entry| entry.name.ends_with(".log")), "the active segment went, too: {files:?}");
+    stage.append(10..11);
+    stage.hears(&[written(11)]).await;
+}
+
+#[actix::test]
+async fn deletion_that_needs_a_sync_waits_for_the_one_under_way() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..1);
+    stage.hears(&[written(1), synced(1)]).await;
+    let held = stage.thread.hold_up();
+    stage.append(1..2);
+    stage.hears(&[written(2)]).await;
+    stage.append(2..5);
+    stage.hears(&[written(5)]).await;
+    deletes(&stage, 5);
+    drop(held);
+    stage.hears(&[synced(2), synced(5), LogEvent::LogStart(Offset(5))]).await;
+}
+
+#[actix::test]
+async fn deletion_that_fails_is_told_and_the_log_goes_on() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..3);
+    stage.hears(&[written(3), synced(3)]).await;
+    stage.disk.fail_nth(FaultyOperation::Write, 1, "partition.state.tmp");
+    deletes(&stage, 2);
+    let LogEvent::DeleteFailed(Offset(2), cause) = stage.leader.next().await else { panic!("it failed") };
+    assert_eq!(cause.code, ErrorCode::StorageFailed);
+    stage.append(3..4);
+    stage.hears(&[written(4), synced(4)]).await;
+    deletes(&stage, 2);
+    stage.hears(&[synced(4), LogEvent::LogStart(Offset(2))]).await;
 }
 
 #[actix::test]

@@ -14,7 +14,7 @@ use super::{NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{CloseController, Controller, CreateTopics, MetadataLog, RegisterBroker, Subscribe};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
@@ -29,10 +29,15 @@ use crate::protocol::messages::NewTopic;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, Clock, IncarnationId, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, IncarnationId, SystemClock};
 
 /// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
 const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
+
+/// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
+const BUFFERS_SHARE: usize = 4;
+/// How often buffers that nobody needed are freed.
+const BUFFERS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
@@ -53,7 +58,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+    pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
         if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
             return Err(NodeError::Roles);
         }
@@ -70,7 +75,9 @@ impl Node {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let threads = Threads::start(config.threads.core, config.threads.disk);
-        let files = Arc::new(FileCache::new(Arc::clone(&disk), config.storage.open_files));
+        let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
+        let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
+        let files = Arc::new(files);
         let cluster = directory.meta().cluster;
         let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), cluster)?;
         let (view_sender, view) = watch::channel(Arc::new(BrokerView {
@@ -86,6 +93,7 @@ impl Node {
             disk: threads.disk_pool(),
             cache: CacheBudget::new(config.storage.tail_cache_bytes),
             reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            keeping,
         };
         let requests = ByteBudget::new(limits.node_bytes_in_flight);
         let facts = NodeFacts {
@@ -127,6 +135,7 @@ impl Node {
         let codecs = CodecSettings {
             requests_in_flight: config.limits.requests_in_flight_per_connection,
             node_budget: requests,
+            buffers,
             limits,
         };
         let _lock = lock;
@@ -159,9 +168,14 @@ impl Node {
 
     pub(super) async fn serve_until(mut self, stop: &mut mpsc::Receiver<()>) -> Result<(), NodeError> {
         let owners = AtomicU64::new(0);
+        let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
             let connection = tokio::select! {
                 connection = self.listener.accept() => connection,
+                _ = tidying.tick() => {
+                    self.codecs.buffers.release_unused();
+                    continue;
+                }
                 _ = stop.recv() => break,
             };
             let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::controller::MetadataLogError;
+use super::partition_leader::Keeping;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
 use crate::net::BindError;
@@ -116,12 +117,25 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
+        Self::launch(disk, config, Keeping::Log)
+    }
+
+    /// Like [`RunningNode::start`], but nothing that producers send is stored: see [`Keeping::Nothing`]. For measuring what
+    /// the rest of a node costs.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub fn start_null(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::launch(Arc::new(RealDisk), config, Keeping::Nothing)
+    }
+
+    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, keeping: Keeping) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
         let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
-            let result = actix::System::new().block_on(live(disk, config, &ready_sender, stop_requests));
+            let result = actix::System::new().block_on(live(disk, config, keeping, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
             let _ = ended_sender.send(());
             result
@@ -176,10 +190,11 @@ fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError>
 async fn live(
     disk: Arc<dyn Disk>,
     config: NodeConfig,
+    keeping: Keeping,
     ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config).await?;
+    let node = Node::boot(disk, config, keeping).await?;
     let said = node.announce()?;
     let _ = ready.send(said);
     node.serve_until(&mut stop).await

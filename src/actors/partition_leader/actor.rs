@@ -6,17 +6,18 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::oneshot;
 
+use super::keeping::Keeping;
 use super::messages::*;
 use super::reads::{self, ReadBudget};
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
-    Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room,
-    SaveCheckpoint, StoreProducerSnapshot,
+    self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
+    Room, SaveCheckpoint, StoreProducerSnapshot,
 };
 use crate::actors::send::post;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::leader::{Command, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
+use crate::engine::leader::{Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
 use crate::engine::producer_state::ProducerTable;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::{Log, LogConfig, LogError, LogReader};
@@ -38,15 +39,17 @@ pub struct PartitionLeaderSettings {
     pub cache: CacheBudget,
     /// The memory that cold reads share.
     pub reads: ReadBudget,
+    /// What becomes of appended batches.
+    pub keeping: Keeping,
 }
 
 /// See the module page.
 pub struct PartitionLeader {
     partition: TopicPartition,
     topic: TopicName,
-    engine: LeaderEngine<ReplyTo>,
+    pub(super) engine: LeaderEngine<ReplyTo>,
     out: Output<ReplyTo>,
-    cache: TailCache,
+    pub(super) cache: TailCache,
     reader: LogReader,
     writer: Addr<LogWriter>,
     settings: PartitionLeaderSettings,
@@ -112,13 +115,16 @@ impl PartitionLeader {
         self.finish_stop(ctx);
     }
 
-    fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
+    pub(super) fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
         match command {
             Command::Append { base_offset, leader_epoch, append_time } => {
                 let (batch, room) = batch.take().expect("the engine appends only the batch of the event at hand");
                 let stamped = batch.stamped(base_offset, leader_epoch, append_time);
                 self.cache.push(&stamped);
-                post(&self.writer, Append { batch: stamped, room });
+                match self.settings.keeping {
+                    Keeping::Log => post(&self.writer, Append { batch: stamped, room }),
+                    Keeping::Nothing => self.let_go(&stamped),
+                }
             }
             Command::Produced { reply, result } => reply.answer(result.map(Answer::Produced)),
             Command::Fetched { reply, result } => {
@@ -135,6 +141,8 @@ impl PartitionLeader {
                     reads::read(&self.settings.disk, budget, reader, range, state, reply);
                 }
             },
+            Command::DeleteRecords { before } => post(&self.writer, log_writer::DeleteRecords { before }),
+            Command::RecordsDeleted { reply, result } => reply.answer(result.map(Answer::RecordsDeleted)),
             Command::SnapshotProducers { at, payload } => post(&self.writer, StoreProducerSnapshot { at, payload }),
         }
     }
@@ -171,9 +179,12 @@ impl PartitionLeader {
         for command in out.0.drain(..) {
             self.carry_out(command, &mut None);
         }
-        let how = CloseHow::Cleanly {
-            high_watermark: self.engine.cursors().high_watermark(),
-            producer_snapshot: self.engine.producers().to_snapshot(),
+        let how = match self.settings.keeping {
+            Keeping::Log => CloseHow::Cleanly {
+                high_watermark: self.engine.cursors().high_watermark(),
+                producer_snapshot: self.engine.producers().to_snapshot(),
+            },
+            Keeping::Nothing => CloseHow::Abandoned,
         };
         post(&self.writer, Close { how, done });
         ctx.stop();
@@ -241,6 +252,15 @@ impl Handler<ListOffset> for PartitionLeader {
     }
 }
 
+impl Handler<DeleteRecords> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, message: DeleteRecords, ctx: &mut Self::Context) {
+        let DeleteRecords { before, deadline, owner, reply } = message;
+        let event = DeleteRecordsEvent { before, deadline, owner, reply };
+        self.step(ctx, None, |engine, out| engine.on_delete_records(event, out));
+    }
+}
+
 impl Handler<DescribeLog> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
@@ -267,6 +287,9 @@ impl Handler<LogEvent> for PartitionLeader {
             LogEvent::Synced(end) => self.step(ctx, None, |engine, out| engine.on_synced(end, out)),
             LogEvent::Rolled => self.step(ctx, None, LeaderEngine::on_rolled),
             LogEvent::LogStart(start) => self.step(ctx, None, |engine, out| engine.on_log_start(start, out)),
+            LogEvent::DeleteFailed(before, cause) => {
+                self.step(ctx, None, |engine, out| engine.on_delete_failed(before, &cause, out));
+            }
             LogEvent::CheckpointDue => {
                 post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
             }

@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::messages::{Acks, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch};
+use crate::protocol::messages::{
+    Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch,
+};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
@@ -131,6 +133,20 @@ pub struct ListOffset {
     pub reply: ReplyTo,
 }
 
+/// Delete the first records.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DeleteRecords {
+    /// Where those that stay begin.
+    pub before: DeleteBefore,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
+    /// The connection.
+    pub owner: OwnerId,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
 /// Say what the log holds.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -172,6 +188,8 @@ pub enum Answer {
     Fetched(FetchedRecords),
     /// To [`ListOffset`].
     Listed(ListedOffset),
+    /// To [`DeleteRecords`]: where the log starts now.
+    RecordsDeleted(Offset),
     /// To [`DescribeLog`].
     Described(LogDescription),
 }

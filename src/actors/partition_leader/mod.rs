@@ -14,6 +14,7 @@
 //! read; whoever asked is answered, at its deadline at the latest, or is gone.
 
 mod actor;
+mod keeping;
 mod messages;
 mod reads;
 mod tail_cache;
@@ -24,6 +25,7 @@ mod tests;
 use super::log_writer::LogWriter;
 
 pub use actor::{PartitionLeader, PartitionLeaderSettings};
+pub use keeping::Keeping;
 pub use messages::*;
 pub use reads::ReadBudget;
 pub use tail_cache::{CacheBudget, TailCache};

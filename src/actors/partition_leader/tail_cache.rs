@@ -1,10 +1,13 @@
 //! The newest batches of a partition, kept in memory so that consumers that keep up never touch the disk.
+//!
+//! A large body stays where it was read to. What is small, headers and small batches, is packed into chunks, which are used
+//! again once the batches in them have left: a cache that is full allocates nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::engine::leader::ReadRange;
 use crate::types::Offset;
@@ -13,6 +16,11 @@ use crate::types::record_batch::{BatchHeader, RecordBatch};
 /// A body smaller than this may be a small part of a read buffer that it would keep alive: it is copied. Larger frames
 /// are read into a buffer of their own.
 const COPY_BELOW_BYTES: usize = 16 * 1024;
+/// A chunk holds about this many batches of the size at hand, within [`SMALLEST_CHUNK_BYTES`] and [`LARGEST_CHUNK_BYTES`]: a
+/// partition with a few small batches takes little, one with many fills chunks rarely.
+const BATCHES_A_CHUNK: usize = 16;
+const SMALLEST_CHUNK_BYTES: usize = 4 * 1024;
+const LARGEST_CHUNK_BYTES: usize = 64 * 1024;
 
 /// The memory that all tail caches of a node share.
 #[derive(Clone, Debug)]
@@ -49,7 +57,9 @@ impl CacheBudget {
 struct CachedBatch {
     base_offset: Offset,
     end_offset_exclusive: Offset,
+    /// The header, with the body if that is small.
     head: Bytes,
+    /// A large body.
     body: Bytes,
 }
 
@@ -59,10 +69,68 @@ impl CachedBatch {
     }
 }
 
+/// Chunks that small things are packed into.
+#[derive(Debug, Default)]
+struct Chunks {
+    filling: Chunk,
+    /// Full ones, the oldest first: each is free again when the batches in it have left the cache and all replies.
+    full: VecDeque<Chunk>,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    /// What is left of it.
+    room: BytesMut,
+    /// What it had when it was new.
+    bytes: usize,
+}
+
+impl Chunk {
+    fn new(bytes: usize) -> Self {
+        Self { room: BytesMut::with_capacity(bytes), bytes }
+    }
+
+    /// Takes all of it into use again, if nothing in it is held any more.
+    fn reclaim(&mut self) -> bool {
+        self.room.try_reclaim(self.bytes)
+    }
+}
+
+impl Chunks {
+    /// Packs `parts`, one after the other.
+    fn pack(&mut self, parts: [&[u8]; 2]) -> Bytes {
+        let need = parts[0].len() + parts[1].len();
+        if self.filling.room.capacity() < need {
+            let bytes = (need * BATCHES_A_CHUNK).next_power_of_two().clamp(SMALLEST_CHUNK_BYTES, LARGEST_CHUNK_BYTES);
+            let next = self.free_one(bytes).unwrap_or_else(|| Chunk::new(bytes));
+            let full = std::mem::replace(&mut self.filling, next);
+            self.full.push_back(full);
+        }
+        for part in parts {
+            self.filling.room.extend_from_slice(part);
+        }
+        self.filling.room.split().freeze()
+    }
+
+    /// A full chunk that holds nothing any more. Mostly the oldest; a slow reply may still hold that one.
+    fn free_one(&mut self, bytes: usize) -> Option<Chunk> {
+        // One that is too small is of no use any more. Its memory goes with the last batch in it.
+        self.full.retain(|chunk| chunk.bytes >= bytes);
+        let free = self.full.iter_mut().position(Chunk::reclaim)?;
+        self.full.remove(free)
+    }
+
+    /// Frees the chunks that hold nothing.
+    fn release_free(&mut self) {
+        self.full.retain_mut(|chunk| !chunk.reclaim());
+    }
+}
+
 /// The newest batches, without gaps, in order.
 #[derive(Debug)]
 pub struct TailCache {
     batches: VecDeque<CachedBatch>,
+    chunks: Chunks,
     bytes: usize,
     limit_bytes: usize,
     budget: CacheBudget,
@@ -71,7 +139,7 @@ pub struct TailCache {
 /// What the cache has for a read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CachedRead {
-    /// Whole batches, header and body in turn.
+    /// Whole batches, in pieces that follow each other.
     pub chunks: Vec<Bytes>,
     /// The offset after the last record in them.
     pub next_offset: Offset,
@@ -81,18 +149,19 @@ impl TailCache {
     /// An empty cache of at most `limit_bytes`, within `budget`.
     #[must_use]
     pub fn new(limit_bytes: usize, budget: CacheBudget) -> Self {
-        Self { batches: VecDeque::new(), bytes: 0, limit_bytes, budget }
+        Self { batches: VecDeque::new(), chunks: Chunks::default(), bytes: 0, limit_bytes, budget }
     }
 
     /// Adds the batch that was just appended.
     pub fn push(&mut self, batch: &RecordBatch) {
         let header: &BatchHeader = &batch.header;
         let small = batch.body.len() < COPY_BELOW_BYTES;
+        let (packed, body) = if small { (&batch.body[..], Bytes::new()) } else { (&[][..], batch.body.clone()) };
         let cached = CachedBatch {
             base_offset: header.base_offset,
             end_offset_exclusive: header.end_offset_exclusive(),
-            head: Bytes::copy_from_slice(&header.to_bytes()),
-            body: if small { Bytes::copy_from_slice(&batch.body) } else { batch.body.clone() },
+            head: self.chunks.pack([&header.to_bytes(), packed]),
+            body,
         };
         self.bytes += cached.bytes();
         self.budget.used_bytes.fetch_add(cached.bytes(), Ordering::Relaxed);
@@ -105,9 +174,17 @@ impl TailCache {
         }
     }
 
-    /// Gives memory back while the node's budget is exceeded, down to nothing if need be.
+    /// The offset of the oldest batch that is here.
+    #[must_use]
+    pub fn start(&self) -> Option<Offset> {
+        self.batches.front().map(|batch| batch.base_offset)
+    }
+
+    /// Gives memory back: that of batches while the node's budget is exceeded, down to nothing if need be, and chunks that hold
+    /// nothing.
     pub fn shrink(&mut self) {
         while self.budget.is_exceeded() && self.drop_oldest() {}
+        self.chunks.release_free();
     }
 
     fn drop_oldest(&mut self) -> bool {
@@ -132,7 +209,10 @@ impl TailCache {
             }
             bytes += batch.bytes();
             next_offset = batch.end_offset_exclusive;
-            chunks.extend([batch.head.clone(), batch.body.clone()]);
+            chunks.push(batch.head.clone());
+            if !batch.body.is_empty() {
+                chunks.push(batch.body.clone());
+            }
         }
         if chunks.is_empty() { None } else { Some(CachedRead { chunks, next_offset }) }
     }
@@ -183,6 +263,28 @@ mod tests {
         assert_eq!(committed.next_offset, Offset(20), "nothing beyond the upper bound");
         assert_eq!(cache.read(range(9, 21, 100)), None, "older than the cache");
         assert_eq!(cache.read(range(20, 20, 100)), None, "nothing is committed there yet");
+    }
+
+    #[test]
+    fn chunks_are_used_again_once_the_batches_in_them_have_left() {
+        let mut cache = TailCache::new(20_000, CacheBudget::new(1 << 20));
+        let mut held = Vec::new();
+        for n in 0..2_000 {
+            let batch = batch(n, 1, 100 + (n as usize % 7) * 30);
+            cache.push(&batch);
+            let read = cache.read(range(n, n + 1, 1)).expect("just pushed");
+            assert_eq!(read.chunks.concat(), batch.to_vec());
+            if n % 400 == 0 {
+                held.push((read.chunks.concat(), read.chunks));
+            }
+        }
+        assert!(cache.chunks.full.len() <= 8, "{} chunks for 20 kB of batches", cache.chunks.full.len());
+        for (bytes, chunks) in held {
+            assert_eq!(chunks.concat(), bytes, "what a reply holds is not overwritten");
+        }
+        while cache.drop_oldest() {}
+        cache.shrink();
+        assert_eq!(cache.chunks.full.len(), 0, "chunks that hold nothing are freed");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::Leadership;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::messages::{Acks, OffsetAt};
+use crate::protocol::messages::{Acks, DeleteBefore, OffsetAt};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::storage::disk::VirtualDisk;
@@ -37,6 +37,10 @@ impl Stage {
     }
 
     fn with_cache(config: TopicConfig, cache_bytes: usize) -> Self {
+        Self::build(config, cache_bytes, Keeping::Log)
+    }
+
+    fn build(config: TopicConfig, cache_bytes: usize, keeping: Keeping) -> Self {
         let disk = VirtualDisk::new(1);
         let (log, thread, session) = (new_log(&disk, &config), DiskThread::start(), Ear::new());
         let clock = SystemClock::start();
@@ -47,6 +51,7 @@ impl Stage {
             disk: thread.pool.clone(),
             cache: CacheBudget::new(1 << 20),
             reads: ReadBudget::new(1 << 20),
+            keeping,
         };
         let leadership = Leadership { epoch: LeaderEpoch(3), in_sync: vec![NodeId(1)] };
         let leader = PartitionLeader::create(|ctx| {
@@ -254,4 +259,49 @@ async fn a_nearly_full_disk_refuses_appends_until_there_is_space() {
     post(&stage.leader, SetDiskSpace(None));
     stage.produce(3, 1, Acks::All);
     assert_eq!(stage.produced_at().await, (3, 0));
+}
+
+#[actix::test]
+async fn records_are_deleted_for_good_and_only_what_is_committed() {
+    let mut stage = Stage::new(TopicConfig::default());
+    stage.produce(1, 4, Acks::All);
+    assert_eq!(stage.produced_at().await, (1, 0));
+    let delete = |stage: &Stage, request, before| {
+        let (deadline, reply) = (stage.within(Duration::from_secs(10)), stage.reply(request));
+        post(&stage.leader, DeleteRecords { before, deadline, owner: ME, reply });
+    };
+    delete(&stage, 2, DeleteBefore::Offset(Offset(3)));
+    assert_eq!(stage.answer().await, (2, Ok(Answer::RecordsDeleted(Offset(3)))));
+    stage.fetch(3, 2, None);
+    assert_eq!(stage.refused().await, (3, ErrorCode::OffsetOutOfRange));
+    delete(&stage, 4, DeleteBefore::Offset(Offset(5)));
+    assert_eq!(stage.refused().await, (4, ErrorCode::OffsetOutOfRange));
+    delete(&stage, 5, DeleteBefore::HighWatermark);
+    assert_eq!(stage.answer().await, (5, Ok(Answer::RecordsDeleted(Offset(4)))));
+    stage.produce(6, 1, Acks::All);
+    assert_eq!(stage.produced_at().await, (6, 4), "offsets go on");
+}
+
+#[actix::test]
+async fn a_leader_that_keeps_nothing_acknowledges_at_once_and_serves_the_newest_batches_only() {
+    let mut stage = Stage::build(TopicConfig::default(), 200, Keeping::Nothing);
+    let operations = stage.disk.operations();
+    // No disk thread is needed for a sync that is none.
+    let held = stage.thread.hold_up();
+    stage.fetch(0, 0, Some(Duration::from_secs(60)));
+    stage.produce(1, 1, Acks::All);
+    let mut answered = [stage.answer().await.0, stage.answer().await.0];
+    answered.sort_unstable();
+    assert_eq!(answered, [0, 1], "who waits for records gets them");
+    for request in 2..10 {
+        stage.produce(request, 1, Acks::All);
+        assert_eq!(stage.produced_at().await, (request, request - 1));
+    }
+    stage.fetch(10, 8, None);
+    assert_eq!(stage.fetched().await, (10, Some(9), 9));
+    stage.fetch(11, 0, None);
+    assert_eq!(stage.refused().await, (11, ErrorCode::OffsetOutOfRange), "what is gone is not called empty");
+    assert_eq!(stage.disk.operations(), operations, "nothing was written");
+    drop(held);
+    stage.stop(StopReason::NodeStops).await.expect("told").expect("there is nothing to close");
 }

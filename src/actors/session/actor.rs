@@ -200,6 +200,7 @@ impl Session {
             RequestBody::DescribeTopics(describe) => self.defer(head, LargeRequest::DescribeTopics(describe), permit),
             RequestBody::ListOffsets(list) => self.list_offsets(head, &list, permit),
             RequestBody::DescribeLogs(describe) => self.describe_logs(head, &describe, permit),
+            RequestBody::DeleteRecords(delete) => self.delete_records(head, &delete, permit),
             RequestBody::DescribeCluster(_) => {
                 let reply = self.describe_cluster().map(ReplyBody::DescribeCluster);
                 self.send(head, reply, Vec::new(), held(permit));

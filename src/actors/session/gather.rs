@@ -1,4 +1,4 @@
-//! Requests that ask several partitions and answer once all have: produce, offsets, log descriptions.
+//! Requests that ask several partitions and answer once all have: produce, offsets, log descriptions, deletions.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::actor::{InWork, Session};
 use super::fetch::distinct;
 use crate::actors::codec::{Held, ReplyBody, RequestPermit};
-use crate::actors::partition_leader::{Answer, DescribeLog, ListOffset, PartitionLeader, Produce};
+use crate::actors::partition_leader::{Answer, DeleteRecords, DescribeLog, ListOffset, PartitionLeader, Produce};
 use crate::actors::send::post;
 use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{
-    self, Acks, DescribeLogsReply, ListOffsetsReply, Outcome, ProducePartition, ProduceReply,
+    self, Acks, DeleteRecordsReply, DescribeLogsReply, ListOffsetsReply, Outcome, ProducePartition, ProduceReply,
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::RecordBatch;
@@ -26,6 +26,7 @@ pub(super) enum Kind {
     ProduceUnanswered,
     ListOffsets,
     DescribeLogs,
+    DeleteRecords,
 }
 
 /// A request whose partitions have not all answered.
@@ -159,6 +160,28 @@ impl Session {
         self.finish_gather(id);
     }
 
+    pub(super) fn delete_records(&mut self, head: FrameHead, request: &messages::DeleteRecords, permit: RequestPermit) {
+        let places = request.partitions.iter().map(|entry| (entry.topic, entry.partition));
+        if let Err(error) = distinct(places, request.partitions.len(), "partition") {
+            self.send(head, Err(error), Vec::new(), Held { permit: Some(permit), room: None });
+            return;
+        }
+        let (id, deadline) = (self.next_request(), self.deadline(request.timeout_ms));
+        let mut gather = Gather::new(Kind::DeleteRecords, head, permit, request.partitions.len());
+        for (item, entry) in request.partitions.iter().enumerate() {
+            match self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::DeleteRecords) {
+                Ok(leader) => {
+                    let (owner, reply) = (self.owner, self.reply_to(id, item));
+                    post(&leader, DeleteRecords { before: entry.before, deadline, owner, reply });
+                    gather.asked.push(leader);
+                }
+                Err(error) => gather.put(item, Err(error)),
+            }
+        }
+        self.in_work.insert(id, InWork::Gather(gather));
+        self.finish_gather(id);
+    }
+
     /// Replies to request `id` if all its partitions have answered.
     pub(super) fn finish_gather(&mut self, id: u64) {
         if !matches!(self.in_work.get(&id), Some(InWork::Gather(gather)) if gather.missing == 0) {
@@ -179,6 +202,12 @@ impl Session {
             Kind::ListOffsets => ReplyBody::ListOffsets(ListOffsetsReply {
                 partitions: gather.outcomes(|answer| match answer {
                     Answer::Listed(listed) => Some(listed),
+                    _ => None,
+                }),
+            }),
+            Kind::DeleteRecords => ReplyBody::DeleteRecords(DeleteRecordsReply {
+                partitions: gather.outcomes(|answer| match answer {
+                    Answer::RecordsDeleted(log_start) => Some(log_start),
                     _ => None,
                 }),
             }),

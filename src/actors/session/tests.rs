@@ -16,7 +16,7 @@ use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{Controller, MetadataLog};
-use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeader, PartitionLeaderSettings, ReadBudget};
 use crate::actors::test_support::{DiskThread, batch, new_log, partition};
 use crate::config::{LimitsSection, LogWriterPlacement, StorageSection};
 use crate::engine::controller::ControllerPolicy;
@@ -57,6 +57,7 @@ fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
         disk: thread.pool.clone(),
         cache: CacheBudget::new(1 << 20),
         reads: ReadBudget::new(1 << 20),
+        keeping: Keeping::Log,
     }
 }
 
@@ -139,6 +140,7 @@ impl Stage {
         let codecs = CodecSettings {
             requests_in_flight: limits.requests_in_flight_per_connection,
             node_budget: ByteBudget::new(net.node_bytes_in_flight),
+            buffers: crate::types::BufferPool::new(0),
             limits: net,
         };
         let settings = SessionSettings {

@@ -24,15 +24,23 @@ impl From {
                 let offset = text.parse().ok().map(Offset).filter(|offset| *offset <= Offset::MAX);
                 StartAt::Offset(offset.ok_or_else(|| format!("an offset is at most {}", Offset::MAX))?)
             }
-            _ => StartAt::Timestamp(match text.strip_prefix('@') {
-                Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                    TimestampMs(digits.parse().map_err(|_| wrong())?)
-                }
-                Some(_) => return Err(wrong()),
-                None => timestamp(text).ok_or_else(wrong)?,
-            }),
+            _ => StartAt::Timestamp(time(text).map_err(|_| wrong())?),
         }))
     }
+}
+
+/// `@` and milliseconds since 1970, or a time as in RFC 3339.
+///
+/// # Errors
+/// A sentence that says so.
+pub fn time(text: &str) -> Result<TimestampMs, String> {
+    let millis = |digits: &str| {
+        let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        digits.parse().ok().map(TimestampMs)
+    };
+    text.strip_prefix('@')
+        .map_or_else(|| timestamp(text), millis)
+        .ok_or_else(|| "give a time with its zone such as 2026-01-31T12:00:00Z, or @MILLISECONDS since 1970".to_owned())
 }
 
 /// A moment with its zone; parts of a millisecond are rounded up, so that nothing before that moment is read.

@@ -1,22 +1,26 @@
 //! `callboard topic`.
 //!
-//! Reading order: `run`, [`describe`], [`apply`].
+//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`].
 
 pub mod apply;
+pub mod args;
 pub mod describe;
+pub mod offsets;
+pub mod trim;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde_json::json;
 
-use super::args::{ConnectArgs, CreateTopicArgs, TopicCommand};
+use super::args::ConnectArgs;
 use super::error::CliError;
 use super::output::{self, counted};
 use super::progress::print_line;
 use crate::client::Admin;
 use crate::protocol::messages::{AlterTopic, NewTopic};
 use crate::protocol::{ApiError, ErrorCode};
+use args::{CreateTopicArgs, TopicCommand};
 
 /// Carries out one command.
 ///
@@ -25,7 +29,10 @@ use crate::protocol::{ApiError, ErrorCode};
 pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), CliError> {
     // What can be refused without the cluster is refused before it is asked.
     let confirmed = match &command {
-        TopicCommand::Delete { names, yes } => confirm(names, *yes)?,
+        TopicCommand::Delete { names, yes } => {
+            confirm(&delete_question(names), "deleting takes all records with it", *yes)?
+        }
+        TopicCommand::Trim(args) => confirm(&trim::question(args), "what is trimmed is gone for good", args.yes)?,
         _ => true,
     };
     if !confirmed {
@@ -41,6 +48,8 @@ pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), Cli
         TopicCommand::List => list(&admin, connect.json).await,
         TopicCommand::Describe { names } => describe::run(&admin, &names, connect.json).await,
         TopicCommand::Alter { name, set, reset } => alter(&admin, name, set, reset, connect.json).await,
+        TopicCommand::Trim(args) => trim::run(&admin, &args, connect.json).await,
+        TopicCommand::Offsets(args) => offsets::run(&admin, &args, connect.json).await,
         TopicCommand::Delete { names, .. } => delete(&admin, &names, connect.json).await,
         TopicCommand::Apply { .. } => apply::run(&admin, declared, connect.json).await,
     }
@@ -135,19 +144,21 @@ async fn alter(
 }
 
 /// Asks on a terminal. Without one there is nobody to ask, and no is the answer that loses nothing.
-fn confirm(names: &[String], yes: bool) -> Result<bool, CliError> {
+fn confirm(question: &str, why: &str, yes: bool) -> Result<bool, CliError> {
     if yes {
         return Ok(true);
     }
     if !io::stdin().is_terminal() {
-        return Err(CliError::Usage("deleting takes all records with it: confirm with --yes".to_owned()));
+        return Err(CliError::Usage(format!("{why}: confirm with --yes")));
     }
-    let topics = counted(names.len() as u64, "topic");
-    let question = format!("delete {topics} ({}) with all records? [y/N] ", names.join(", "));
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "{question}").and_then(|()| io::stdin().lock().read_line(&mut answer));
+    let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
     asked.map_err(|error| CliError::Failed(format!("cannot ask on the terminal ({error}): confirm with --yes")))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn delete_question(names: &[String]) -> String {
+    format!("delete {} ({}) with all records?", counted(names.len() as u64, "topic"), names.join(", "))
 }
 
 async fn delete(admin: &Admin, names: &[String], json: bool) -> Result<(), CliError> {

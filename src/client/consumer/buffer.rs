@@ -105,14 +105,17 @@ impl Buffer {
         self.readings[slot].is_assigned = false;
     }
 
-    /// Takes the oldest item.
-    pub fn pop(&mut self) -> Option<Item> {
-        let item = self.queue.pop_front()?;
+    /// Takes the oldest item, and says whether its partition can be fetched again now.
+    pub fn pop(&mut self, config: &ConsumerConfig) -> (Option<Item>, bool) {
+        let Some(item) = self.queue.pop_front() else { return (None, false) };
+        let mut has_made_room = false;
+        let share_bytes = self.share_bytes(config);
         if let Item::Batch { slot, batch, .. } = &item {
             let reading = &mut self.readings[*slot];
             reading.buffered_bytes = reading.buffered_bytes.saturating_sub(batch.total_bytes());
+            has_made_room = reading.is_waiting() && reading.has_room(share_bytes);
         }
-        Some(item)
+        (Some(item), has_made_room)
     }
 
     /// Whether the oldest item is a failure, or there is none.
@@ -219,9 +222,14 @@ impl Reading {
         self.not_before = Some(now + self.backoff.next_delay());
     }
 
+    /// Whether so little is unread that more can be fetched.
+    fn has_room(&self, share_bytes: usize) -> bool {
+        self.buffered_bytes <= share_bytes / 2
+    }
+
     /// What to ask for, with room for `share_bytes` of this partition; `None` while half of that is still unread.
     pub fn next_fetch(&self, share_bytes: usize, config: &ConsumerConfig) -> Option<FetchPartition> {
-        if self.buffered_bytes > share_bytes / 2 {
+        if !self.has_room(share_bytes) {
             return None;
         }
         let max_bytes = config.partition_max_bytes.min(share_bytes - self.buffered_bytes);

@@ -1,5 +1,5 @@
 //! What a producer holds: topics, their partitions' batches, and how many bytes they take. Behind one lock, which `send`
-//! takes once a record.
+//! takes once a record, and `send_batch` once for many.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,17 +8,20 @@ use tokio::time::Instant;
 
 use super::ProducerStats;
 use super::batch::Batch;
-use super::delivery::{Completion, Delivery};
+use super::delivery::Completion;
 use super::partition::{Landed, Partition};
 use super::partitioner::partition_for_key;
 use crate::client::backoff::Backoff;
 use crate::client::cluster::Topic;
-use crate::client::{ClientError, OutgoingRecord, ProducerConfig};
-use crate::types::record_batch::{BatchBuilder, HEADER_BYTES};
+use crate::client::spare::Spares;
+use crate::client::{ClientError, ProducerConfig, RecordRef};
+use crate::types::record_batch::{BatchBuilder, HEADER_BYTES, Header};
 use crate::types::{TimestampMs, TopicId};
 
 /// What a record takes in a batch besides its key, value and headers: Kafka's own bound.
 const RECORD_OVERHEAD_BYTES: usize = 21;
+/// What a batch has room for besides its full size: its header, and the numbers that stand after its last record's value.
+const BUILDER_SLACK_BYTES: usize = HEADER_BYTES + 128;
 /// The same for a header.
 const HEADER_OVERHEAD_BYTES: usize = 10;
 
@@ -28,6 +31,8 @@ pub(super) struct Accumulator {
     pub topics: Vec<TopicState>,
     by_name: HashMap<Arc<str>, usize>,
     last_topic: usize,
+    /// Memory of batches that were acknowledged, for those to come.
+    pub spares: Spares,
     pub partitions: Vec<Partition>,
     /// The partitions that have work. Scanned by the sender; idle ones cost nothing.
     pub active: Vec<usize>,
@@ -60,13 +65,26 @@ pub(super) struct TopicState {
 }
 
 /// What came of offering a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
-    /// It was taken; whether the sender has to be told.
-    Taken { delivery: Delivery, wake: bool },
+    /// It was taken; what the sender has to be told.
+    Taken(News),
     /// The buffer is full.
     NoRoom,
     /// The topic must be looked up first.
     UnknownTopic,
+}
+
+/// What changed for the sender when a record was taken, in the order of its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum News {
+    /// Nothing.
+    #[default]
+    None,
+    /// A batch was begun: its time runs.
+    Begun,
+    /// A batch is full and can go.
+    Filled,
 }
 
 /// The limits that hold for a record.
@@ -77,78 +95,71 @@ pub(super) struct Limits {
 }
 
 impl Accumulator {
-    /// Takes `record` into the batch of its partition if there is room.
+    pub fn new(spares: Spares) -> Self {
+        Self { spares, ..Self::default() }
+    }
+
+    /// Takes `record` into the batch of its partition if there is room, and tells `note` of whom it will hear: the batch's
+    /// completion, the record's place in the batch and its time.
     pub fn offer(
         &mut self,
-        record: &OutgoingRecord,
+        topic: usize,
+        record: &RecordRef<'_>,
         config: &ProducerConfig,
         limits: Limits,
+        note: impl FnOnce(&Arc<Completion>, u32, TimestampMs),
     ) -> Result<Offered, ClientError> {
         if self.is_closing || self.is_abandoned {
             return Err(ClientError::Closed { what: "producer" });
         }
         let bytes = record_bytes(record);
         check_size(bytes, config, limits.frame_bytes)?;
-        let Some(topic) = self.find_topic(&record.topic) else {
+        if self.topics[topic].is_gone {
             return Ok(Offered::UnknownTopic);
-        };
-        if !self.has_room(record, config) {
+        }
+        if self.buffered_bytes + bytes > config.buffer_bytes {
             return Ok(Offered::NoRoom);
         }
         let slot = self.choose_partition(topic, record)?;
-        let mut wake = false;
         let full_bytes = HEADER_BYTES + config.batch_bytes.min(frame_room(limits.frame_bytes));
-        let is_full = |batch: &Batch| batch.plain_bytes() + bytes > full_bytes;
-        if self.partitions[slot].open.as_ref().is_some_and(is_full) {
+        let mut news = News::None;
+        if self.partitions[slot].open.as_ref().is_some_and(|batch| batch.plain_bytes() + bytes > full_bytes) {
             self.seal(slot);
-            wake = true;
+            news = News::Filled;
         }
-        wake |= self.partitions[slot].open.is_none();
         let timestamp = record.timestamp.unwrap_or(limits.now);
-        let delivery = self.append(slot, record, timestamp, bytes, config);
-        let is_full = |batch: &Batch| batch.plain_bytes() >= full_bytes;
-        if self.partitions[slot].open.as_ref().is_some_and(is_full) {
-            self.seal(slot);
-            wake = true;
+        if self.partitions[slot].open.is_none() {
+            self.begin_batch(slot, bytes, full_bytes, config);
+            news = news.max(News::Begun);
         }
+        self.buffered_bytes += bytes;
         self.stats.sent_records += 1;
-        Ok(Offered::Taken { delivery, wake })
+        let batch = self.partitions[slot].open.as_mut().expect("a batch was begun if there was none");
+        note(&batch.completion, batch.records, timestamp);
+        batch.add(record, timestamp, bytes);
+        if batch.plain_bytes() >= full_bytes {
+            self.seal(slot);
+            news = News::Filled;
+        }
+        Ok(Offered::Taken(news))
     }
 
     /// Whether the buffer has room for `record` now.
-    pub fn has_room(&self, record: &OutgoingRecord, config: &ProducerConfig) -> bool {
+    pub fn has_room(&self, record: &RecordRef<'_>, config: &ProducerConfig) -> bool {
         self.buffered_bytes + record_bytes(record) <= config.buffer_bytes
     }
 
-    fn append(
-        &mut self,
-        slot: usize,
-        record: &OutgoingRecord,
-        timestamp: TimestampMs,
-        bytes: usize,
-        config: &ProducerConfig,
-    ) -> Delivery {
-        self.buffered_bytes += bytes;
+    fn begin_batch(&mut self, slot: usize, bytes: usize, full_bytes: usize, config: &ProducerConfig) {
         self.activate(slot);
         let partition = &mut self.partitions[slot];
-        let name = &self.topics[partition.topic].name;
-        let (number, size_hint) = (partition.number, partition.size_hint.min(config.batch_bytes));
-        let batch = partition.open.get_or_insert_with(|| {
-            let now = Instant::now();
-            let builder = BatchBuilder::new(config.compression, size_hint.max(bytes));
-            Batch::new(builder, Completion::new(Arc::clone(name), number), now, now + config.delivery_timeout)
-        });
-        let index = batch.records;
-        batch.records += 1;
-        batch.reserved_bytes += bytes;
-        let completion = Arc::clone(&batch.completion);
-        batch.builder().expect("an open batch is not built yet").append(
-            timestamp,
-            record.key.as_deref(),
-            record.value.as_deref(),
-            &record.headers,
-        );
-        Delivery::new(completion, index, timestamp)
+        // A batch that was filled is followed by another, which may be a little longer: it is not to grow, and be copied,
+        // for its last record.
+        let hint = if partition.size_hint > full_bytes / 2 { full_bytes } else { partition.size_hint };
+        let buffer = self.spares.take(hint.max(bytes) + BUILDER_SLACK_BYTES);
+        let completion = Completion::new(Arc::clone(&self.topics[partition.topic].name), partition.number);
+        let now = Instant::now();
+        let builder = BatchBuilder::in_buffer(config.compression, buffer);
+        partition.open = Some(Batch::new(builder, completion, now, now + config.delivery_timeout));
     }
 
     fn activate(&mut self, slot: usize) {
@@ -175,18 +186,19 @@ impl Accumulator {
         u32::try_from(chosen).unwrap_or(0)
     }
 
-    fn find_topic(&mut self, name: &Arc<str>) -> Option<usize> {
-        let is_last = self.topics.get(self.last_topic).is_some_and(|topic| topic.name == *name);
+    /// Where a topic stands in the table, if it was learned before. It stays there.
+    pub fn find_topic(&mut self, name: &str) -> Option<usize> {
+        let is_last = self.topics.get(self.last_topic).is_some_and(|topic| *topic.name == *name);
         if !is_last {
             self.last_topic = *self.by_name.get(name)?;
         }
-        (!self.topics[self.last_topic].is_gone).then_some(self.last_topic)
+        Some(self.last_topic)
     }
 
-    fn choose_partition(&mut self, topic: usize, record: &OutgoingRecord) -> Result<usize, ClientError> {
+    fn choose_partition(&mut self, topic: usize, record: &RecordRef<'_>) -> Result<usize, ClientError> {
         let topic = &self.topics[topic];
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
-        let number = match (record.partition, &record.key) {
+        let number = match (record.partition, record.key) {
             (Some(number), _) => number,
             (None, Some(key)) => partition_for_key(key, count),
             (None, None) => topic.sticky,
@@ -199,8 +211,9 @@ impl Accumulator {
         })
     }
 
-    /// Takes over what the cluster says about a topic. Returns batches that fail because it is another topic now.
-    pub fn learn(&mut self, described: &Topic) -> Vec<Landed> {
+    /// Takes over what the cluster says about a topic. Returns where it stands, and batches that fail because it is another
+    /// topic now.
+    pub fn learn(&mut self, described: &Topic) -> (usize, Vec<Landed>) {
         let at = self.by_name.get(&described.name).copied().unwrap_or_else(|| self.add_topic(described));
         let mut landed = Vec::new();
         let is_other = self.topics[at].id != described.id;
@@ -227,7 +240,7 @@ impl Accumulator {
         if usize::try_from(topic.sticky).map_or(true, |sticky| sticky >= topic.partitions.len()) {
             self.topics[at].sticky = self.next_sticky(at);
         }
-        landed
+        (at, landed)
     }
 
     fn add_topic(&mut self, described: &Topic) -> usize {
@@ -267,27 +280,26 @@ impl Accumulator {
         for (batch, outcome) in landed {
             self.buffered_bytes = self.buffered_bytes.saturating_sub(batch.reserved_bytes);
             let is_delivered = outcome.is_ok();
-            if !batch.completion.resolve(outcome) {
-                continue;
+            if batch.completion.resolve(outcome) {
+                if is_delivered {
+                    self.stats.delivered_records += u64::from(batch.records);
+                    self.stats.delivered_batches += 1;
+                    self.stats.delivered_bytes += batch.plain_bytes() as u64;
+                } else {
+                    self.stats.failed_records += u64::from(batch.records);
+                }
             }
-            if is_delivered {
-                self.stats.delivered_records += u64::from(batch.records);
-                self.stats.delivered_batches += 1;
-                self.stats.delivered_bytes += batch.plain_bytes() as u64;
-            } else {
-                self.stats.failed_records += u64::from(batch.records);
-            }
+            self.spares.give(batch.into_buffer());
         }
     }
 }
 
-fn record_bytes(record: &OutgoingRecord) -> usize {
-    let headers = record
-        .headers
-        .iter()
-        .map(|header| header.key.len() + header.value.as_ref().map_or(0, bytes::Bytes::len) + HEADER_OVERHEAD_BYTES);
-    let field = |field: &Option<bytes::Bytes>| field.as_ref().map_or(0, bytes::Bytes::len);
-    RECORD_OVERHEAD_BYTES + field(&record.key) + field(&record.value) + headers.sum::<usize>()
+fn record_bytes(record: &RecordRef<'_>) -> usize {
+    let header_bytes =
+        |header: &Header| header.key.len() + header.value.as_ref().map_or(0, bytes::Bytes::len) + HEADER_OVERHEAD_BYTES;
+    let field_bytes = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
+    let headers_bytes: usize = record.headers.iter().map(header_bytes).sum();
+    RECORD_OVERHEAD_BYTES + field_bytes(record.key) + field_bytes(record.value) + headers_bytes
 }
 
 /// What a frame has room for besides the batch header, topic, partition and lengths around the records.

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::delivery::Completion;
-use crate::client::ClientError;
+use crate::client::{ClientError, RecordRef};
 use crate::types::record_batch::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError};
-use crate::types::{ProducerEpoch, ProducerId};
+use crate::types::{ProducerEpoch, ProducerId, TimestampMs};
 
 /// A producer's id and epoch.
 pub(super) type Identity = (ProducerId, ProducerEpoch);
@@ -66,11 +66,21 @@ impl Batch {
         }
     }
 
-    /// The batch under construction, while it is open.
-    pub fn builder(&mut self) -> Option<&mut BatchBuilder> {
-        match &mut self.payload {
-            Payload::Building(builder) => Some(builder),
-            _ => None,
+    /// Adds a record for which `bytes` of the producer's buffer were reserved.
+    pub fn add(&mut self, record: &RecordRef<'_>, timestamp: TimestampMs, bytes: usize) {
+        let Payload::Building(builder) = &mut self.payload else {
+            unreachable!("a batch is built only once no record can be added any more");
+        };
+        builder.append(timestamp, record.key, record.value, record.headers);
+        self.records += 1;
+        self.reserved_bytes += bytes;
+    }
+
+    /// The memory of a batch whose fate is decided, unless somebody else still holds it.
+    pub fn into_buffer(self) -> Option<BytesMut> {
+        match self.payload {
+            Payload::Built { bytes, .. } => bytes.try_into_mut().ok(),
+            Payload::Building(_) | Payload::Taken => None,
         }
     }
 

@@ -10,27 +10,34 @@
 //! What is kept: records of one partition are appended in the order of the calls to `send`, through retries, too (with
 //! idempotence, or with `max_in_flight = 1`); an idempotent record is appended at most once; every [`Delivery`] resolves.
 //!
-//! Reading order: [`partitioner`], `delivery`, `batch`, `partition`, `accumulator`, `sender`.
+//! Reading order: [`partitioner`], `delivery`, `batch`, `partition`, `accumulator`, `sender`; then `topic`.
 
 mod accumulator;
 mod batch;
+mod deliveries;
 mod delivery;
 mod partition;
 pub mod partitioner;
 mod sender;
+mod topic;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::connection::lock;
-use super::{Client, ClientError, OutgoingRecord, ProducerConfig};
+use super::spare::Spares;
+use super::{Client, ClientError, OutgoingRecord, ProducerConfig, RecordRef};
 use crate::types::{Clock, SystemClock};
-use accumulator::{Accumulator, Limits, Offered};
+use accumulator::{Accumulator, Limits, News, Offered};
+pub use deliveries::Deliveries;
 pub use delivery::Delivery;
 use sender::Sender;
+pub use topic::TopicProducer;
 
-/// Sends records. Cheap to clone; clones share batches and buffer, and may be used from many tasks.
+/// Sends records. Cheap to clone; clones share batches and buffer, and may be used from many tasks. Who sends many records to one
+/// topic uses [`Producer::topic`].
 ///
 /// Dropping the last handle sends nothing more: what is not acknowledged by then fails with [`ClientError::Closed`]. Call
 /// [`Producer::close`] or [`Producer::flush`] first.
@@ -92,15 +99,40 @@ struct Shared {
     wake: Notify,
     /// Tells those who wait for room that there may be some.
     room: Notify,
+    /// A batch was filled since anybody paused.
+    owes_pause: AtomicBool,
+}
+
+/// A topic by name, and where it stands in the producer's table.
+#[derive(Clone, Debug)]
+struct TopicAt {
+    name: Arc<str>,
+    at: usize,
 }
 
 impl Producer {
     pub(super) fn start(client: Client, config: ProducerConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        let shared =
-            Arc::new(Shared { client, config, state: Mutex::default(), wake: Notify::new(), room: Notify::new() });
+        // Half the buffer again, and never more than that, is kept to be used once more.
+        let state = Accumulator::new(Spares::new(config.buffer_bytes / 2));
+        let shared = Arc::new(Shared {
+            client,
+            config,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            room: Notify::new(),
+            owes_pause: AtomicBool::new(false),
+        });
         tokio::spawn(Sender::new(Arc::clone(&shared)).run());
         Ok(Self { handle: Arc::new(Handle { shared, clock: SystemClock::start() }) })
+    }
+
+    /// A handle that sends to `topic` only: nothing is looked up for a record, and its bytes are borrowed.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], or that the cluster cannot be asked about the topic.
+    pub async fn topic(&self, topic: &str) -> Result<TopicProducer, ClientError> {
+        Ok(TopicProducer::new(self.clone(), self.find(topic).await?))
     }
 
     /// Takes a record; waits for room in the buffer only (and, the first time, to learn about the topic). The answer is a
@@ -112,35 +144,83 @@ impl Producer {
     /// [`ClientError::RecordTooLarge`], [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`],
     /// [`ClientError::Closed`], or that the cluster cannot be asked about the topic.
     pub async fn send(&self, record: OutgoingRecord) -> Result<Delivery, ClientError> {
-        // A producer that never waits would starve the sender on a runtime of one thread.
-        tokio::task::coop::consume_budget().await;
+        self.take(&record.topic, None, RecordRef::from(&record)).await
+    }
+
+    /// `at` is where the topic stands in the table, if the caller knows.
+    async fn take(&self, topic: &Arc<str>, at: Option<usize>, record: RecordRef<'_>) -> Result<Delivery, ClientError> {
+        self.pause().await;
         let shared = &*self.handle.shared;
         loop {
-            match self.offer(&record)? {
-                Offered::Taken { delivery, wake } => {
-                    if wake {
-                        shared.wake.notify_one();
-                    }
+            match self.offer(topic, at, &record)? {
+                (Offered::Taken(news), Some(delivery)) => {
+                    shared.tell(news);
                     return Ok(delivery);
                 }
-                Offered::NoRoom => self.wait_for_room(&record).await,
-                Offered::UnknownTopic => {
-                    let topic = shared.client.topic(&record.topic).await?;
-                    let mut state = lock(&shared.state);
-                    let landed = state.learn(&topic);
-                    state.finish(landed);
-                }
+                (Offered::UnknownTopic, _) => drop(self.learn(topic).await?),
+                _ => self.wait_for_room(&record).await,
             }
         }
     }
 
-    fn offer(&self, record: &OutgoingRecord) -> Result<Offered, ClientError> {
+    fn offer(
+        &self,
+        topic: &str,
+        at: Option<usize>,
+        record: &RecordRef<'_>,
+    ) -> Result<(Offered, Option<Delivery>), ClientError> {
         let shared = &*self.handle.shared;
-        let limits = Limits { frame_bytes: shared.client.frame_limit(), now: self.handle.clock.wall() };
-        lock(&shared.state).offer(record, &shared.config, limits)
+        let limits = self.limits();
+        let mut delivery = None;
+        let note = |completion: &Arc<_>, index, time| {
+            delivery = Some(Delivery::new(Arc::clone(completion), index, time));
+        };
+        let mut state = lock(&shared.state);
+        let offered = match at.or_else(|| state.find_topic(topic)) {
+            Some(at) => state.offer(at, record, &shared.config, limits, note)?,
+            None => Offered::UnknownTopic,
+        };
+        Ok((offered, delivery))
     }
 
-    async fn wait_for_room(&self, record: &OutgoingRecord) {
+    /// A sender that never waits would starve the task that sends, on a runtime of one thread or when that was woken on this
+    /// one: lets it run when a batch was filled, and now and then.
+    async fn pause(&self) {
+        if self.handle.shared.owes_pause.load(Ordering::Relaxed) {
+            self.handle.shared.owes_pause.store(false, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        } else {
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { frame_bytes: self.handle.shared.client.frame_limit(), now: self.handle.clock.wall() }
+    }
+
+    /// The topic as it is known, or as it is learned now.
+    async fn find(&self, name: &str) -> Result<TopicAt, ClientError> {
+        let known = {
+            let mut state = lock(&self.handle.shared.state);
+            let at = state.find_topic(name).filter(|at| !state.topics[*at].is_gone);
+            at.map(|at| TopicAt { name: Arc::clone(&state.topics[at].name), at })
+        };
+        match known {
+            Some(known) => Ok(known),
+            None => self.learn(&name.into()).await,
+        }
+    }
+
+    async fn learn(&self, name: &Arc<str>) -> Result<TopicAt, ClientError> {
+        let shared = &*self.handle.shared;
+        let topic = shared.client.topic(name).await?;
+        let mut state = lock(&shared.state);
+        let (at, landed) = state.learn(&topic);
+        state.finish(landed);
+        Ok(TopicAt { name: Arc::clone(&topic.name), at })
+    }
+
+    async fn wait_for_room(&self, record: &RecordRef<'_>) {
         let shared = &*self.handle.shared;
         let room = shared.room.notified();
         tokio::pin!(room);
@@ -205,6 +285,16 @@ impl Producer {
 }
 
 impl Shared {
+    /// Tells the sender what it has to know.
+    fn tell(&self, news: News) {
+        if news >= News::Begun {
+            self.wake.notify_one();
+        }
+        if news == News::Filled {
+            self.owes_pause.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn abandon(&self) {
         lock(&self.state).is_abandoned = true;
         self.wake.notify_one();

@@ -5,6 +5,7 @@
 pub(crate) mod broker;
 mod connection;
 mod consumer;
+mod in_place;
 mod producer;
 
 use std::time::Duration;

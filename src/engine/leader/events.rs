@@ -1,7 +1,7 @@
 //! What the leader's engine is told, and what it commands.
 
 use crate::protocol::ApiError;
-use crate::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
+use crate::protocol::messages::{Acks, DeleteBefore, FetchedPartition, ProducedBatch};
 use crate::types::record_batch::BatchHeader;
 use crate::types::{LeaderEpoch, MonoTime, Offset, TimestampMs};
 
@@ -39,6 +39,19 @@ pub struct FetchEvent<R> {
     pub leader_epoch: Option<LeaderEpoch>,
     /// Until when to wait for a record; `None` answers at once.
     pub wait_until: Option<MonoTime>,
+    /// Who asks.
+    pub owner: OwnerId,
+    /// How to answer.
+    pub reply: R,
+}
+
+/// A wish that the first records go.
+#[derive(Clone, Debug)]
+pub struct DeleteRecordsEvent<R> {
+    /// Where those that stay begin.
+    pub before: DeleteBefore,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
     /// Who asks.
     pub owner: OwnerId,
     /// How to answer.
@@ -90,6 +103,18 @@ pub enum Command<R> {
         reply: R,
         /// With what.
         result: Result<FetchedPartition, ApiError>,
+    },
+    /// Have the log writer delete the records before this offset, after what was commanded before.
+    DeleteRecords {
+        /// The first record that stays.
+        before: Offset,
+    },
+    /// Answer a request to delete records with the log's start.
+    RecordsDeleted {
+        /// How.
+        reply: R,
+        /// With what.
+        result: Result<Offset, ApiError>,
     },
     /// Have the log writer store this producer snapshot, after the appends that went before.
     SnapshotProducers {

@@ -3,6 +3,7 @@
 //! ```text
 //!   on_produce ──► Append ──► (log writer) ──► on_written ──► on_synced ──► high watermark moves ──► Produced, Read
 //!   on_fetch ────► Read | Fetched | parked until the high watermark moves, its deadline, or its owner goes away
+//!   on_delete_records ──► DeleteRecords ──► (log writer) ──► on_log_start ──► RecordsDeleted
 //! ```
 //!
 //! Safety in one paragraph: offsets are assigned here, one after the other, and batches reach the log in that order. The
@@ -10,6 +11,7 @@
 //! from the high watermark, and consumers are given nothing beyond it. A duplicate is answered only when the watermark
 //! has passed the original.
 
+mod delete_records;
 mod events;
 mod queries;
 #[cfg(test)]
@@ -23,7 +25,7 @@ use crate::types::{FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, Timestamp
 use super::cursors::Cursors;
 use super::producer_state::{ProducerTable, Verdict};
 use super::waiters::{OwnerId, Waiter, WaiterQueue};
-pub use events::{Command, FetchEvent, Output, ProduceEvent, ReadRange};
+pub use events::{Command, DeleteRecordsEvent, FetchEvent, Output, ProduceEvent, ReadRange};
 
 #[derive(Debug)]
 struct ParkedFetch<R> {
@@ -58,6 +60,7 @@ pub struct LeaderEngine<R> {
     unwritten: WaiterQueue<PendingAck<R>>,
     uncommitted: WaiterQueue<PendingAck<R>>,
     parked: WaiterQueue<ParkedFetch<R>>,
+    deletions: WaiterQueue<R>,
     refusing: Option<ApiError>,
     failed: Option<ApiError>,
 }
@@ -82,6 +85,7 @@ impl<R> LeaderEngine<R> {
             unwritten: WaiterQueue::default(),
             uncommitted: WaiterQueue::default(),
             parked: WaiterQueue::default(),
+            deletions: WaiterQueue::default(),
             refusing: None,
             failed: None,
         };
@@ -294,17 +298,6 @@ impl<R> LeaderEngine<R> {
         ))
     }
 
-    /// Records below `to` are gone: by retention or on request.
-    pub fn on_log_start(&mut self, to: Offset, out: &mut Output<R>) {
-        if !self.cursors.drop_before(to) {
-            return;
-        }
-        for waiter in self.parked.take_where(|waiter| waiter.payload.offset < to) {
-            let result = self.check_range(waiter.payload.offset).map(|()| self.fetch_state());
-            out.0.push(Command::Fetched { reply: waiter.payload.reply, result });
-        }
-    }
-
     /// The settings of the topic changed.
     pub fn on_config(&mut self, config: TopicConfig, out: &mut Output<R>) {
         self.config = config;
@@ -319,12 +312,14 @@ impl<R> LeaderEngine<R> {
     /// A write or sync failed: this replica takes no more appends. What is committed stays readable.
     pub fn on_failed(&mut self, cause: ApiError, out: &mut Output<R>) {
         self.fail_acks(&cause, out);
+        self.fail_deletions(&cause, |_| true, out);
         self.failed = Some(cause);
     }
 
     /// The replica goes away: everybody who waits is told `cause`.
     pub fn on_stop(&mut self, cause: &ApiError, out: &mut Output<R>) {
         self.fail_acks(cause, out);
+        self.fail_deletions(cause, |_| true, out);
         for waiter in self.parked.take_where(|_| true) {
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(cause.clone()) });
         }
@@ -350,13 +345,14 @@ impl<R> LeaderEngine<R> {
         for waiter in self.parked.take_expired(now) {
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Ok(state) });
         }
+        self.expire_deletions(now, out);
     }
 
     /// When [`LeaderEngine::on_tick`] is next needed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
         let acks = [self.unwritten.next_deadline(), self.uncommitted.next_deadline()];
-        acks.into_iter().chain([self.parked.next_deadline()]).flatten().min()
+        acks.into_iter().chain([self.parked.next_deadline(), self.deletions.next_deadline()]).flatten().min()
     }
 
     /// A connection is gone: nothing of it needs an answer any more.
@@ -364,6 +360,7 @@ impl<R> LeaderEngine<R> {
         self.unwritten.take_where(|waiter| waiter.owner == owner);
         self.uncommitted.take_where(|waiter| waiter.owner == owner);
         self.parked.take_where(|waiter| waiter.owner == owner);
+        self.deletions.take_where(|waiter| waiter.owner == owner);
     }
 
     /// Takes back parked fetches of `owner` that `matches`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::protocol::messages::DeleteBefore;
 use crate::types::record_batch::{BatchBuilder, Compression};
 use crate::types::{ProducerEpoch, ProducerId};
 
@@ -231,6 +232,90 @@ fn what_a_connection_waited_for_goes_with_it() {
     engine.on_owner_gone(ALICE);
     run(&mut engine, |e, out| e.on_written(Offset(1), out));
     assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(1), out)), [read("bob again", 0, 1)]);
+}
+
+fn delete(before: DeleteBefore, reply: &'static str) -> DeleteRecordsEvent<&'static str> {
+    DeleteRecordsEvent { before, deadline: at(1_000), owner: ALICE, reply }
+}
+
+fn deleted(reply: &'static str, start: u64) -> Command<&'static str> {
+    Command::RecordsDeleted { reply, result: Ok(Offset(start)) }
+}
+
+/// A leader that holds 0 to 10, of which 0 to 8 are committed.
+fn leader_of_ten() -> LeaderEngine<&'static str> {
+    let mut engine = leader(FlushPolicy::Always);
+    run(&mut engine, |e, out| e.on_produce(produce(10, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(Offset(10), out));
+    run(&mut engine, |e, out| e.on_synced(Offset(8), out));
+    engine
+}
+
+#[test]
+fn records_are_deleted_up_to_what_is_committed_and_answered_once_that_is_on_disk() {
+    let mut engine = leader_of_ten();
+    let snapshot = Command::SnapshotProducers { at: Offset(10), payload: engine.producers().to_snapshot() };
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_delete_records(delete(DeleteBefore::Offset(Offset(5)), "five"), out)),
+        [snapshot.clone(), Command::DeleteRecords { before: Offset(5) }],
+    );
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_delete_records(delete(DeleteBefore::HighWatermark, "all"), out)),
+        [snapshot, Command::DeleteRecords { before: Offset(8) }],
+    );
+    assert_eq!(engine.cursors().log_start(), Offset(0), "nothing has happened yet");
+    assert_eq!(run(&mut engine, |e, out| e.on_log_start(Offset(5), out)), [deleted("five", 5)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_log_start(Offset(8), out)), [deleted("all", 8)]);
+    let refused = run(&mut engine, |e, out| e.on_fetch(fetch(7, None, "late reader"), out));
+    assert_eq!(refusals(&refused), [("late reader", ErrorCode::OffsetOutOfRange)]);
+    let again = run(&mut engine, |e, out| e.on_delete_records(delete(DeleteBefore::Offset(Offset(3)), "again"), out));
+    assert_eq!(again, [deleted("again", 8)], "what is gone already is answered at once");
+}
+
+#[test]
+fn records_that_are_not_committed_are_not_deleted() {
+    let mut engine = leader_of_ten();
+    let refused = run(&mut engine, |e, out| e.on_delete_records(delete(DeleteBefore::Offset(Offset(9)), "nine"), out));
+    let [Command::RecordsDeleted { reply: "nine", result: Err(error) }] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!(error.code, ErrorCode::OffsetOutOfRange);
+    let text = "offset 9 is beyond what is committed, 0 to 8 (exclusive): delete before one of these, or up to 8";
+    assert_eq!(error.message, text);
+}
+
+#[test]
+fn whoever_waits_for_a_deletion_is_told_what_became_of_it() {
+    let mut engine = leader_of_ten();
+    let two = |engine: &mut _| {
+        for (before, reply) in [(4, "four"), (6, "six")] {
+            run(engine, |e: &mut LeaderEngine<_>, out| {
+                e.on_delete_records(delete(DeleteBefore::Offset(Offset(before)), reply), out);
+            });
+        }
+    };
+    let refusals = |commands: Vec<Command<&'static str>>| -> Vec<(&'static str, ErrorCode)> {
+        let refusal = |command| match command {
+            Command::RecordsDeleted { reply, result: Err(error) } => (reply, error.code),
+            other => panic!("{other:?}"),
+        };
+        commands.into_iter().map(refusal).collect()
+    };
+    let cause = ApiError::new(ErrorCode::StorageFailed, "rename: input/output error");
+    two(&mut engine);
+    let failed = run(&mut engine, |e, out| e.on_delete_failed(Offset(4), &cause, out));
+    assert_eq!(refusals(failed), [("four", ErrorCode::StorageFailed)], "the other one may still succeed");
+    assert_eq!(engine.next_deadline(), Some(at(1_000)));
+    let expired = run(&mut engine, |e, out| e.on_tick(at(1_000), out));
+    assert_eq!(refusals(expired), [("six", ErrorCode::TimedOut)]);
+    two(&mut engine);
+    engine.on_owner_gone(ALICE);
+    assert_eq!(run(&mut engine, |e, out| e.on_log_start(Offset(6), out)), []);
+    let all = |engine: &mut LeaderEngine<_>| {
+        run(engine, |e, out| e.on_delete_records(delete(DeleteBefore::HighWatermark, "all"), out))
+    };
+    all(&mut engine);
+    let failed = run(&mut engine, |e, out| e.on_failed(cause, out));
+    assert_eq!(refusals(failed), [("all", ErrorCode::StorageFailed)]);
+    assert_eq!(refusals(all(&mut engine)), [("all", ErrorCode::StorageFailed)], "a failed log deletes nothing");
 }
 
 #[test]

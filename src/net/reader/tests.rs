@@ -37,7 +37,8 @@ fn story(limits: NetLimits) -> Story {
     let (client, server) = duplex(16 * KIB);
     let limit = FrameLimit::new(&limits);
     let (sender, frames) = mpsc::channel(1_000);
-    let reader = tokio::spawn(Reader::new(server, &limits, limit.clone(), node.clone()).run_into(sender));
+    let reader =
+        tokio::spawn(Reader::new(server, &limits, limit.clone(), node.clone(), BufferPool::new(0)).run_into(sender));
     Story { client, frames, reader, limit, node }
 }
 
@@ -217,7 +218,7 @@ async fn the_nodes_budget_is_shared_by_all_connections() {
         let (client, server) = duplex(128 * KIB);
         let limit = FrameLimit::new(&limits);
         limit.raise();
-        (client, Reader::new(server, &limits, limit, node.clone()))
+        (client, Reader::new(server, &limits, limit, node.clone(), BufferPool::new(0)))
     };
     let ((mut a, mut reader_a), (mut b, mut reader_b)) = (connect(), connect());
     a.write_all(&frame(1, 60 * KIB)).await.expect("sends");
@@ -262,4 +263,60 @@ async fn a_reader_ends_when_nobody_takes_its_frames() {
     story.frames.close();
     story.send(&frame(1, 10)).await;
     assert!(matches!(story.end().await, ReadEnd::ReceiverGone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_frames_keep_one_buffer_each_and_an_idle_connection_keeps_none() {
+    let limits = limits();
+    let (mut client, server) = duplex(200 * KIB);
+    let (limit, node, pool) = (FrameLimit::new(&limits), ByteBudget::new(1 << 20), BufferPool::new(1 << 20));
+    limit.raise();
+    let mut reader = Reader::new(server, &limits, limit, node, pool.clone());
+    let mut addresses = Vec::new();
+    for id in 0..6 {
+        client.write_all(&frame(id, 40 * KIB)).await.expect("the reader reads");
+        let received = reader.next_frame().await.expect("a frame");
+        assert_eq!(received.frame.attachments[0], vec![7; 40 * KIB]);
+        addresses.push(received.frame.attachments[0].as_ptr());
+    }
+    assert!(addresses.iter().all(|address| *address == addresses[0]), "the buffer of one is used for the next");
+    let whole = pool.free_bytes();
+    let waiting = tokio::time::timeout(Duration::from_secs(1), reader.next_frame()).await;
+    assert!(waiting.is_err() && pool.free_bytes() == whole, "while nothing comes, the buffer is others'");
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_frames_after_large_ones_keep_nothing_large_alive() {
+    let mut story = story(limits());
+    story.limit.raise();
+    let sizes = [20 * KIB, 100, 17 * KIB, 16 * KIB - 20, 16 * KIB, 3, 40 * KIB, 39 * KIB, 60 * KIB, 0, 0, 20 * KIB];
+    let all: Vec<u8> = sizes.iter().enumerate().flat_map(|(id, size)| frame(id as u32, *size)).collect();
+    let mut client = std::mem::replace(&mut story.client, duplex(1).0);
+    tokio::spawn(async move { client.write_all(&all).await.expect("the reader reads") });
+    for (id, size) in sizes.iter().enumerate() {
+        let received = story.received().await;
+        assert_eq!(received.frame.head.correlation_id.0, id as u32);
+        assert_eq!(received.frame.attachments[0], vec![7; *size]);
+    }
+    assert!(matches!(story.end().await, ReadEnd::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_holds_no_large_buffer() {
+    let limits = limits();
+    let (mut client, server) = duplex(200 * KIB);
+    let (limit, node, pool) = (FrameLimit::new(&limits), ByteBudget::new(50 * KIB), BufferPool::new(1 << 20));
+    limit.raise();
+    let mut reader = Reader::new(server, &limits, limit, node.clone(), pool.clone());
+    client.write_all(&frame(1, 40 * KIB)).await.expect("the reader reads");
+    drop(reader.next_frame().await.expect("a frame"));
+    let free = pool.free_bytes();
+    let taken = node.acquire(45 * KIB).await;
+    client.write_all(&frame(2, 40 * KIB)).await.expect("the reader reads");
+    let next = tokio::spawn(async move { reader.next_frame().await.map(|received| received.frame) });
+    settle().await;
+    assert_eq!(pool.free_bytes(), free);
+    drop(taken);
+    let frame = next.await.expect("no panic").expect("a frame");
+    assert_eq!(frame.attachments[0], vec![7; 40 * KIB]);
 }

@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::protocol::messages::{
-    Acks, DescribeCluster, Fetch, Hello, ListOffsets, Metadata, Produce, ProducePartition, ProduceReply, Request,
+    Acks, DeleteBefore, DeleteRecords, DeleteRecordsPartition, DeleteRecordsReply, DescribeCluster, Fetch, Hello,
+    ListOffsets, Metadata, Produce, ProducePartition, ProduceReply, Request,
 };
-use crate::types::{LeaderEpoch, PartitionIndex, TopicId};
+use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 const LIMIT: usize = 1 << 20;
 
@@ -82,6 +83,43 @@ fn golden_bytes_of_a_reply_with_an_error() {
     let frame = decode_one(GOLDEN_ERROR).expect("a frame").expect("whole");
     assert_eq!(frame.head, head);
     assert_eq!(decode_reply::<Produce>(&frame), Err(error));
+}
+
+/// A DeleteRecords request, and an answer to it. Written by hand from docs/protocol.md.
+const GOLDEN_DELETE_RECORDS: &[u8] = &[
+    0, 0, 0, 54, // length
+    0x95, 107, 1, 2, // five elements: api 107, version 1, correlation id 2
+    0x92, 0xcd, 0x75, 0x30, 0x92, // timeout 30000, two partitions
+    0x93, 0xc4, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0xcd, 0x03,
+    0xe8, // partition 0, before 1000
+    0x93, 0xc4, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 1, 0xff, // partition 1, the high watermark
+    0x90, // no attachments
+];
+const GOLDEN_RECORDS_DELETED: &[u8] = &[
+    0, 0, 0, 22, // length
+    0x95, 107, 1, 2, // the head of the request
+    0x92, 0xc0, 0x91, 0x92, // [nil, [[outcome, outcome]]]
+    0x92, 0xc0, 0xcd, 0x03, 0xe8, // [nil, 1000]
+    0x92, 0x92, 40, 0xa3, b'n', b'o', b'!', 0xc0, // [[40, "no!"], nil]
+    0x90, // no attachments
+];
+
+#[test]
+fn golden_bytes_of_a_deletion_of_records() {
+    let topic = TopicId(Uuid::from_u128(9));
+    let place = |n, before| DeleteRecordsPartition { topic, partition: PartitionIndex(n), before };
+    let partitions = vec![place(0, DeleteBefore::Offset(Offset(1_000))), place(1, DeleteBefore::HighWatermark)];
+    let request = DeleteRecords { timeout_ms: 30_000, partitions };
+    assert_eq!(&encode(encode_request(&request, CorrelationId(2), Vec::new()))[..], GOLDEN_DELETE_RECORDS);
+    let frame = decode_one(GOLDEN_DELETE_RECORDS).expect("a frame").expect("whole");
+    assert_eq!(frame.decode_body::<DeleteRecords>(), Ok(request));
+    let refused = Err(ApiError::new(ErrorCode::OffsetOutOfRange, "no!"));
+    let reply = DeleteRecordsReply { partitions: vec![Ok(Offset(1_000)).into(), refused.into()] };
+    let head = FrameHead { api: 107, version: 1, correlation_id: CorrelationId(2) };
+    let encoded = encode(encode_reply::<DeleteRecords>(head, Ok(reply.clone()), Vec::new()));
+    assert_eq!(&encoded[..], GOLDEN_RECORDS_DELETED);
+    let frame = decode_one(GOLDEN_RECORDS_DELETED).expect("a frame").expect("whole");
+    assert_eq!(decode_reply::<DeleteRecords>(&frame), Ok(reply));
 }
 
 #[test]

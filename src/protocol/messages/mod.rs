@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod data;
+pub mod delete_records;
 pub mod node;
 pub mod session;
 
@@ -14,6 +15,7 @@ use super::{Api, ApiError};
 
 pub use admin::*;
 pub use data::*;
+pub use delete_records::*;
 pub use node::*;
 pub use session::*;
 

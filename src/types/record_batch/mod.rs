@@ -12,14 +12,19 @@
 //! The producer encodes and compresses the records once; the same bytes travel to disk, replicas and consumers. The
 //! broker reads the header only. Source of the layout: <https://kafka.apache.org/documentation/#recordbatch>.
 //!
-//! Reading order: [`header`], then [`batch`], then [`records`] and [`compression`].
+//! Reading order: [`header`], then [`batch`], then [`records`], [`encode`], [`view`] and [`compression`].
 
 pub mod batch;
 pub mod compression;
+pub mod encode;
 pub mod header;
 pub mod records;
+mod varint;
+pub mod view;
 
 pub use batch::RecordBatch;
 pub use compression::{Compression, CompressionError};
+pub use encode::BatchBuilder;
 pub use header::{Attributes, BatchError, BatchHeader, HEADER_BYTES};
-pub use records::{BatchBuilder, Header, Record, RecordError, decode_records};
+pub use records::{Header, Record, RecordError, decode_records};
+pub use view::{RecordView, Records};

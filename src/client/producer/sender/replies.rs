@@ -76,7 +76,7 @@ impl Sender {
         state.topics[at].is_learning = false;
         match result {
             Ok(topic) => {
-                let landed = state.learn(&topic);
+                let (_, landed) = state.learn(&topic);
                 state.finish(landed);
             }
             Err(error) if error.is_retryable() => {
