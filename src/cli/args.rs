@@ -9,6 +9,7 @@ use super::bench::args::BenchCommand;
 use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
+use super::doctor;
 use super::examples;
 use super::man::ManArgs;
 use super::produce::lines::Delimiter;
@@ -90,6 +91,9 @@ pub enum Command {
     /// See who makes up the cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Find out what is wrong with a node, running or stopped, and what to do
+    #[command(after_help = doctor::args::EXAMPLES)]
+    Doctor(doctor::args::DoctorArgs),
     /// Look into a partition's files, without a node
     #[command(subcommand)]
     Log(LogCommand),

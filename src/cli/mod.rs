@@ -4,6 +4,7 @@
 //!   callboard ─┬─ node, config ───────────────► config ─► actors
 //!              ├─ log dump, verify ───────────► storage::inspect
 //!              ├─ topic, cluster ─► admin calls ┐
+//!              ├─ doctor ─► checks ◄─ files, admin calls
 //!              ├─ bench ─► bench/ ──────────────┤
 //!   callboard-producer ─ produce/ ─► Producer ──┼─► client
 //!   callboard-consumer ─ consume/ ─► Consumer ──┘
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod consume;
+pub mod doctor;
 pub mod error;
 pub mod examples;
 pub mod log;
@@ -53,6 +55,7 @@ pub fn callboard_main() -> ExitCode {
     finish(match command {
         Command::Node(args) => node::run(&args),
         Command::Config(command) => config::run(&command, connect.json),
+        Command::Doctor(args) => block_on(doctor::run(&connect, &args)),
         Command::Log(command) => log::run(&command, connect.json),
         Command::Topic(command) => block_on(topic::run(&connect, command)),
         Command::Cluster(command) => block_on(cluster::run(&connect, &command)),

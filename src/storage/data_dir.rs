@@ -11,9 +11,11 @@
 //!   <root>/quarantine/               what nobody recognised: kept, never removed
 //! ```
 
+mod look;
 mod names;
 mod ownership;
 
+pub use look::{DirectoryLook, EntryKind, check_unused, look};
 pub use names::{parse_partition_dir_name, partition_dir_name};
 pub use ownership::{DirectoryLock, lock_directory};
 

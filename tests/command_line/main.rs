@@ -5,6 +5,7 @@
 mod administration;
 mod backup;
 mod bench;
+mod doctor;
 mod example;
 mod files;
 mod help;

@@ -38,7 +38,7 @@ async fn after_a_clean_stop_everything_is_there_again_and_again() {
 }
 
 /// Flips a bit in the record at `offset`, in whichever segment it lies.
-fn damage(partition: &std::path::Path, offset: u64) {
+pub fn damage(partition: &std::path::Path, offset: u64) {
     for path in segments(partition) {
         let mut content = std::fs::read(&path).unwrap();
         let mut rest = Bytes::from(content.clone());

@@ -10,6 +10,8 @@ mod bad_input;
 mod crash;
 mod delete_records;
 mod describe_node;
+mod doctor_running;
+mod doctor_stopped;
 mod durability;
 mod limits;
 mod metrics;

@@ -16,9 +16,11 @@
 mod actor;
 mod messages;
 mod metadata_log;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 
 pub use actor::Controller;
 pub use messages::*;
 pub use metadata_log::{MetadataLog, MetadataLogError};
+pub use rehearsal::{KnownTopic, KnownTopics, rehearse};

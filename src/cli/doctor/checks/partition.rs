@@ -1,0 +1,139 @@
+//! What a look into the files of one partition says.
+
+use std::path::PathBuf;
+
+use super::clock;
+use crate::cli::doctor::checks::replicas::{partition_name, ranges};
+use crate::cli::doctor::code::Code;
+use crate::cli::doctor::finding::Finding;
+use crate::cli::output::counted;
+use crate::storage::atomic_file::AtomicFileError;
+use crate::storage::{LogError, PartitionIdentity, PartitionState, Problem};
+use crate::types::{Offset, TimestampMs, TopicPartition};
+
+/// A partition's directory as it was found.
+#[derive(Debug)]
+pub struct PartitionFacts {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which partition its name stands for.
+    pub named: TopicPartition,
+    /// Which partition its own file says it is.
+    pub identity: Result<PartitionIdentity, LogError>,
+    /// How far it is known to be good.
+    pub state: Result<Option<PartitionState>, AtomicFileError>,
+    /// The disk's boot id now: another one than the state's means that the machine was off in between.
+    pub boot_id: String,
+    /// Bytes that the next start verifies.
+    pub to_scan_bytes: u64,
+    /// Problems with records.
+    pub problems: Vec<RecordProblem>,
+    /// Problems with indexes.
+    pub index_problems: Vec<Problem>,
+    /// Problems that were not listed.
+    pub unlisted_problems: u64,
+    /// The newest timestamp of its records.
+    pub newest: Option<TimestampMs>,
+    /// Remainders of files that were being replaced.
+    pub leftovers: Vec<String>,
+    /// Tails that a recovery put aside.
+    pub cuts: Vec<String>,
+    /// Why its records could not be read, if they could not.
+    pub unreadable: Option<String>,
+}
+
+/// A problem with records, and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordProblem {
+    /// What it is.
+    pub problem: Problem,
+    /// Whether the next start verifies this place.
+    pub past_recovery_point: bool,
+    /// Whether nothing good follows in the whole log.
+    pub at_the_end: bool,
+}
+
+/// Everything that is wrong with a partition.
+#[must_use]
+pub fn examine(facts: &PartitionFacts, now: TimestampMs) -> Vec<Finding> {
+    let path = facts.path.display().to_string();
+    let identity = match &facts.identity {
+        Ok(identity) => identity,
+        Err(error) => {
+            let newer = matches!(error, LogError::DamagedMeta(AtomicFileError::NewerVersion { .. }));
+            let code = if newer { Code::NewerFormat } else { Code::PartitionUnreadable };
+            return vec![Finding::new(code, path, error.to_string())];
+        }
+    };
+    if (identity.topic_id, identity.partition) != (facts.named.topic, facts.named.partition) {
+        return vec![Finding::new(Code::PartitionForeign, path, format!("it holds {identity}"))];
+    }
+    let about = partition_name(identity.topic.as_str(), identity.partition.0);
+    let mut findings = Vec::new();
+    findings.extend(state(&about, facts));
+    if let Some(why) = &facts.unreadable {
+        findings.push(Finding::new(Code::PartitionUnreadable, about.as_str(), why.as_str()));
+    }
+    findings.extend(records(&about, facts));
+    findings.extend(facts.newest.and_then(|newest| clock::in_the_future(&about, newest, now)));
+    if let Some(first) = facts.index_problems.first() {
+        let count = counted(facts.index_problems.len() as u64, "problem");
+        let seen = format!("{count} in {path}, the first in {}: {}", first.file, first.what);
+        findings.push(Finding::new(Code::IndexDamaged, about.as_str(), seen));
+    }
+    for (code, names) in [(Code::LeftoverFiles, &facts.leftovers), (Code::TailsAside, &facts.cuts)] {
+        if let Some(first) = names.first() {
+            let seen = format!("{} in {path}, such as {first}", counted(names.len() as u64, "file"));
+            findings.push(Finding::new(code, about.as_str(), seen));
+        }
+    }
+    findings
+}
+
+fn state(about: &str, facts: &PartitionFacts) -> Option<Finding> {
+    match &facts.state {
+        Ok(Some(_)) => None,
+        Ok(None) => {
+            let seen = "partition.state is missing";
+            let fix = "start the node: it reads the whole log, which takes a while, and writes the file again";
+            Some(Finding::new(Code::PartitionUnreadable, about, seen).fixed_by(fix))
+        }
+        Err(error @ AtomicFileError::NewerVersion { .. }) => {
+            Some(Finding::new(Code::NewerFormat, about, error.to_string()))
+        }
+        Err(error) => {
+            let fix = "start the node: it reads the whole log, which takes a while, and writes the file again";
+            Some(Finding::new(Code::PartitionUnreadable, about, error.to_string()).fixed_by(fix))
+        }
+    }
+}
+
+/// Damage, and torn tails, which are none.
+fn records(about: &str, facts: &PartitionFacts) -> Vec<Finding> {
+    let known: &[(Offset, Offset)] = match &facts.state {
+        Ok(Some(state)) => &state.damaged,
+        _ => &[],
+    };
+    let boot_differs = matches!(&facts.state, Ok(Some(state)) if state.boot_id != facts.boot_id);
+    // After a power loss the log ends at the first bad place past the recovery point, whatever follows.
+    let is_torn = |it: &&RecordProblem| it.past_recovery_point && (it.at_the_end || boot_differs);
+    let torn: Vec<&RecordProblem> = facts.problems.iter().filter(is_torn).collect();
+    let damaged: Vec<&RecordProblem> = facts.problems.iter().filter(|it| !is_torn(it)).collect();
+    let place = |it: &RecordProblem| {
+        let offset = it.problem.offset.map(|offset| format!(" (offset {offset})")).unwrap_or_default();
+        format!("{} at byte {}{offset}: {}", it.problem.file, it.problem.position, it.problem.what)
+    };
+    let mut findings = Vec::new();
+    if let Some(first) = damaged.first() {
+        let count = counted(damaged.len() as u64 + facts.unlisted_problems, "damaged place");
+        let seen = format!("{count} in {}, the first in {}", facts.path.display(), place(first));
+        findings.push(Finding::new(Code::RecordsDamaged, about, seen));
+    } else if !known.is_empty() {
+        let seen = format!("noted earlier, and not served: {}", ranges(known));
+        findings.push(Finding::new(Code::RecordsDamaged, about, seen));
+    }
+    if let Some(first) = torn.first() {
+        findings.push(Finding::new(Code::TornTail, about, place(first)));
+    }
+    findings
+}
