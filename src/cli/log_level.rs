@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn directives_are_held_to_what_the_configuration_takes() {
-        assert_eq!(filter("info").expect("legal").to_string(), "actix_http=warn,actix_server=warn,info");
+        assert_eq!(filter("info").expect("legal").to_string(), "actix_server=warn,actix_http=warn,info");
         assert_eq!(filter("off").expect("legal").to_string(), "off");
         let error = filter("inof").expect_err("misspelt");
         assert!(error.starts_with("\"inof\" is not valid: give off, error, warn"), "{error}");

@@ -26,7 +26,6 @@ impl Process {
     fn start(data_dir: &Path, settings: &[&str]) -> Self {
         let always = [
             "listener.native.bind=127.0.0.1:0",
-            "--set",
             "listener.http.bind=",
             "storage.min_free_bytes=0",
             "storage.checkpoint_interval_ms=20",

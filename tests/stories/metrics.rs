@@ -164,7 +164,8 @@ async fn a_partition_that_failed_makes_the_node_not_ready_by_name_and_goes_with_
     let client = connect(&node.ready().native.to_string()).await;
     let topic = create(&client, "hit", 1, &[]).await;
     create(&client, "spared", 1, &[]).await;
-    disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    // Not just any log's: that of the metadata is synced once more when the topics are open.
+    disk.fail_nth(FaultyOperation::Sync, 1, &format!("hit-{topic}-0/00000000000000000000.log"));
     let mut raw = RawClient::greeted(&node.ready().native.to_string());
     raw.produce(topic, batch(&["lost"])).unwrap_err();
     let response = get(&http, "/ready");

@@ -29,7 +29,7 @@ pub fn ask(address: &str, method: &str, path: &str, body: &str) -> Response {
     socket.read_to_string(&mut text).expect("a response, and then the end");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let chunked = method != "HEAD" && head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     Response { status, head: head.to_owned(), body: if chunked { unchunked(body) } else { body.to_owned() } }
 }
 
