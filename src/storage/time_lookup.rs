@@ -72,7 +72,7 @@ impl LogReader {
                     let largest = if whole { self.shared.largest_timestamp(segment)? } else { None };
                     let largest = match largest {
                         Some(largest) => Some(largest),
-                        None => self.largest_between(segment, log_start, upper_exclusive)?,
+                        None => self.largest_between(segment, log_start, upper_exclusive, inflate_limit)?,
                     };
                     if let Some((timestamp, offset)) = largest
                         && best.is_none_or(|(known, ..)| timestamp > known)
@@ -169,14 +169,27 @@ impl LogReader {
         segment: &SegmentRef,
         from: Offset,
         before: Offset,
+        inflate_limit: usize,
     ) -> Result<Option<(TimestampMs, Offset)>, LogError> {
         let file = self.shared.log_file(segment)?;
         let mut scanner = self.shared.place_before(segment, from).scanner(&*file, segment)?;
         let mut best: Option<(TimestampMs, Offset)> = None;
-        while let Some((header, _)) = next_batch(&mut scanner, segment.end)? {
-            let inside = header.end_offset_exclusive() > from && header.end_offset_exclusive() <= before;
-            if inside && header.max_timestamp > best.map_or(TimestampMs::NONE, |(timestamp, _)| timestamp) {
-                best = Some((header.max_timestamp, header.last_offset()));
+        while let Some((header, position)) = next_batch(&mut scanner, segment.end)? {
+            if header.end_offset_exclusive() <= from || header.end_offset_exclusive() > before {
+                continue;
+            }
+            let largest = if header.base_offset < from {
+                // The header speaks of deleted records, too.
+                let batch = scanner.batch(&header, position)?;
+                let records = decode_records(&batch, inflate_limit).unwrap_or_default();
+                records.iter().filter(|record| record.offset >= from).map(|record| record.timestamp).max()
+            } else {
+                Some(header.max_timestamp)
+            };
+            if let Some(largest) = largest
+                && best.is_none_or(|(timestamp, _)| largest > timestamp)
+            {
+                best = Some((largest, header.last_offset()));
             }
         }
         Ok(best)

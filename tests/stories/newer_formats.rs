@@ -108,11 +108,10 @@ fn metadata_records_of_newer_software_are_refused_from_the_log_and_from_a_snapsh
     assert_eq!(refusal(&dir), expected);
 
     let dir = copied(GENERATION, "clean");
-    let (log, mut image) = metadata_log(&dir);
+    let (mut log, mut image) = metadata_log(&dir);
     // As newer software would close it: the level stands in the snapshot, and its record is gone from the log.
     image.feature_level = found;
     image.index += 1;
-    let (mut log, image) = (log, image);
     log.append(&[MetadataRecord::FeatureLevel { level: found }], TimestampMs(1)).unwrap();
     log.close(&image).unwrap();
     assert_eq!(refusal(&dir), expected);

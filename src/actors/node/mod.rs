@@ -9,6 +9,7 @@
 
 mod boot;
 mod declared;
+mod limits;
 mod status;
 
 use std::io::Write;

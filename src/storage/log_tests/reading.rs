@@ -244,6 +244,23 @@ fn times_that_go_back_are_found_by_the_first_record_that_reaches_them() {
 }
 
 #[test]
+fn the_newest_timestamp_is_that_of_a_record_that_is_left() {
+    let mut story = Story::new();
+    let mut builder = BatchBuilder::new(Compression::None, 100);
+    for time in [9_000, 2_000, 5_000] {
+        builder.append(TimestampMs(time), None, Some(b"value"), &[]);
+    }
+    let batch = RecordBatch::from_client(builder.build().unwrap()).unwrap();
+    story.log().append(TimestampMs(0), &[batch.stamped(Offset(0), LeaderEpoch(0), None)]).unwrap();
+    let largest = |story: &mut Story| story.reader().max_timestamp(EVERYTHING, 1 << 20).unwrap();
+    assert_eq!(largest(&mut story), Some((Offset(0), TimestampMs(9_000))));
+    story.log().delete_records_before(Offset(1)).unwrap();
+    assert_eq!(largest(&mut story), Some((Offset(2), TimestampMs(5_000))));
+    story.log().delete_records_before(Offset(3)).unwrap();
+    assert_eq!(largest(&mut story), None);
+}
+
+#[test]
 fn a_failed_read_is_an_error_of_that_read_only() {
     let mut story = Story::new();
     story.append(&[5]);
