@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix_web::dev::Extensions;
+use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, Payload};
@@ -165,26 +166,29 @@ async fn ready(settings: Data<HttpSettings>) -> HttpResponse {
     plain(HttpResponse::ServiceUnavailable(), reasons.join("\n") + "\n")
 }
 
-/// The control of the log, if `request` may have it.
-fn log_of<'a>(request: &HttpRequest, settings: &'a HttpSettings) -> Result<&'a dyn LogLevel, HttpResponse> {
+/// The control of the log, if `request` may have it; else what to answer.
+fn log_of<'a>(
+    request: &HttpRequest,
+    settings: &'a HttpSettings,
+) -> Result<&'a dyn LogLevel, (StatusCode, &'static str)> {
     if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
-        return Err(plain(HttpResponse::Forbidden(), "the log level is shown to and changed by this machine only\n"));
+        return Err((StatusCode::FORBIDDEN, "the log level is shown to and changed by this machine only\n"));
     }
     let none = "this process keeps its own log, which the node does not set up\n";
-    settings.log.as_deref().ok_or_else(|| plain(HttpResponse::NotFound(), none))
+    settings.log.as_deref().ok_or((StatusCode::NOT_FOUND, none))
 }
 
 async fn log_level(request: HttpRequest, settings: Data<HttpSettings>) -> HttpResponse {
     match log_of(&request, &settings) {
         Ok(log) => plain(HttpResponse::Ok(), log.get() + "\n"),
-        Err(refusal) => refusal,
+        Err((status, why)) => plain(HttpResponse::build(status), why),
     }
 }
 
 async fn set_log_level(request: HttpRequest, body: Payload, settings: Data<HttpSettings>) -> HttpResponse {
     let log = match log_of(&request, &settings) {
         Ok(log) => log,
-        Err(refusal) => return refusal,
+        Err((status, why)) => return plain(HttpResponse::build(status), why),
     };
     let body = match tokio::time::timeout(REQUEST_TIMEOUT, body.to_bytes_limited(MAX_BODY_BYTES)).await {
         Ok(Ok(Ok(body))) => body,

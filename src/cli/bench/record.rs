@@ -191,7 +191,7 @@ mod tests {
             assert!(content.read(&changed).is_err(), "byte {at}");
         }
         assert_eq!(content.read(&values[0][..99]), Err(NotOurs::Length { expected: 100, found: 99 }));
-        assert_eq!(Content::new(4, 100).read(&values[0]), Err(NotOurs::Run));
+        assert_eq!(Content::new(4, 100).read(values[0]), Err(NotOurs::Run));
     }
 
     #[test]
