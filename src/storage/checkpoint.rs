@@ -22,10 +22,10 @@ impl Log {
     /// clean: the next open reads no record data.
     ///
     /// # Errors
-    /// [`LogError::SyncOutstanding`] while a sync is in flight. After any error the next open recovers.
+    /// [`LogError::SyncOutstanding`] while a sync or a side job is in flight. After any error the next open recovers.
     pub fn close_cleanly(mut self, high_watermark: Offset, producer_snapshot: &[u8]) -> Result<(), LogError> {
         self.check_alive()?;
-        if self.sync_in_flight {
+        if self.sync_in_flight || self.side_in_flight {
             return Err(LogError::SyncOutstanding);
         }
         if self.state.clean.is_some() {
@@ -79,6 +79,10 @@ impl Log {
     }
 
     pub(super) fn save_state(&mut self, mut state: PartitionState) -> Result<(), LogError> {
+        if self.side_in_flight {
+            // Of two that write the same file the older one could be the last.
+            return Err(LogError::SyncOutstanding);
+        }
         // The epochs first: a recovery from the new recovery point does not see the batches before it.
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
         if state != self.state {

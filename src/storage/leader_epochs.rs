@@ -96,6 +96,16 @@ impl LeaderEpochs {
         Ok(entries.filter(rising).map(|entries| Self { entries, unsaved: false }))
     }
 
+    /// Whether the file lacks something.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// A copy from a moment ago was saved: if nothing came since, the file lacks nothing.
+    pub(super) fn were_saved_as(&mut self, saved: &Self) {
+        self.unsaved &= self.entries != saved.entries;
+    }
+
     /// Replaces the file when it lacks something. Must come before a recovery point that passes what it lacks.
     pub(super) fn save(&mut self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
         if self.unsaved {

@@ -79,6 +79,8 @@ pub struct Log {
     /// Whether the directory got new files since the last sync began.
     pub(super) new_names: bool,
     pub(super) sync_in_flight: bool,
+    /// A checkpoint or a producer snapshot is being written beside the appends.
+    pub(super) side_in_flight: bool,
     /// The view's generation after the last truncation: a sync that began before it says nothing about what came after.
     pub(super) truncated_at_generation: u64,
     /// The producer snapshots there are, by offset.
@@ -107,6 +109,7 @@ impl Log {
             sealed_unsynced: Vec::new(),
             new_names: false,
             sync_in_flight: false,
+            side_in_flight: false,
             truncated_at_generation: 0,
             snapshots: Vec::new(),
             failure: None,

@@ -20,6 +20,7 @@
 
 mod append;
 pub mod atomic_file;
+mod beside;
 mod checkpoint;
 mod create;
 pub mod data_dir;
@@ -49,6 +50,7 @@ mod view;
 mod log_tests;
 
 pub use append::Appended;
+pub use beside::{SideDone, SideJob};
 pub use create::{CREATING_SUFFIX, NewLog};
 pub use error::LogError;
 pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};

@@ -19,6 +19,8 @@ pub const SNAPSHOT_SUFFIX: &str = ".snapshot";
 
 const MAGIC: Magic = *b"CBsn";
 const VERSION: u16 = 1;
+/// The form of the file.
+pub(super) const FORMAT: (Magic, u16) = (MAGIC, VERSION);
 const KEPT: usize = 2;
 
 /// Is told, while a log is opened, what its producers have done: a snapshot if there is a usable one, then the header of
@@ -52,14 +54,29 @@ impl Log {
     pub fn write_producer_snapshot(&mut self, at: Offset, payload: &[u8]) -> Result<(), LogError> {
         let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
         write_atomically(disk, &segment_path(dir, at, SNAPSHOT_SUFFIX), MAGIC, VERSION, payload)?;
+        let outdated = self.outdated_by(at);
+        self.note_snapshot(at);
+        for old in outdated {
+            self.shared.disk.remove_file(&segment_path(&self.shared.dir, old, SNAPSHOT_SUFFIX))?;
+            self.snapshots.retain(|known| *known != old);
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_snapshot(&mut self, at: Offset) {
         if let Err(place) = self.snapshots.binary_search(&at) {
             self.snapshots.insert(place, at);
         }
-        while self.snapshots.len() > KEPT {
-            disk.remove_file(&segment_path(dir, self.snapshots[0], SNAPSHOT_SUFFIX))?;
-            self.snapshots.remove(0);
+    }
+
+    /// The snapshots that are too many once there is one at `at`.
+    pub(super) fn outdated_by(&self, at: Offset) -> Vec<Offset> {
+        let mut all = self.snapshots.clone();
+        if let Err(place) = all.binary_search(&at) {
+            all.insert(place, at);
         }
-        Ok(())
+        all.truncate(all.len().saturating_sub(KEPT));
+        all
     }
 
     /// Removes the snapshots that speak of more than the log up to `end`.

@@ -66,7 +66,7 @@ impl SyncJob {
 }
 
 impl SyncDone {
-    /// Whether a segment was closed since the sync before: [`Log::finish_sync`] then writes a checkpoint, which blocks.
+    /// Whether a segment was closed since the sync before: a good moment for a checkpoint.
     #[must_use]
     pub fn closed_a_segment(&self) -> bool {
         self.sealed_any
@@ -96,13 +96,28 @@ impl Log {
         })
     }
 
-    /// Takes note of a finished sync and returns the durable end. When a segment was closed since the one before, the
-    /// recovery point moves to the new segment and is written down.
+    /// As [`Log::note_synced`]. When a segment was closed since the sync before, the recovery point, which is in the new
+    /// segment then, is written down.
     ///
     /// # Errors
     /// [`LogError::Failed`] when the sync failed. That is final: after a failed sync nobody knows what is on disk, and
     /// a second one would report success without having written anything.
     pub fn finish_sync(&mut self, done: SyncDone) -> Result<Offset, LogError> {
+        let sealed_any = done.sealed_any;
+        let durable = self.note_synced(done)?;
+        if sealed_any && let Err(error) = self.save_checkpoint(self.state.high_watermark) {
+            // What was synced stays synced; an older recovery point only makes a recovery longer.
+            tracing::warn!(partition = %self.identity, %error, "cannot write down the recovery point, going on");
+        }
+        Ok(durable)
+    }
+
+    /// Takes note of a finished sync and returns the durable end. Writes nothing: after a sync that
+    /// [closed a segment](SyncDone::closed_a_segment) it is time for a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Log::finish_sync`].
+    pub fn note_synced(&mut self, done: SyncDone) -> Result<Offset, LogError> {
         self.sync_in_flight = false;
         if let Err(error) = done.result {
             return Err(self.fail(error));
@@ -111,12 +126,6 @@ impl Log {
         // A truncation meanwhile has synced for itself, and what was synced here may be gone.
         if done.generation >= self.truncated_at_generation && done.reached.offset >= self.synced.offset {
             self.synced = done.reached;
-            if done.sealed_any
-                && let Err(error) = self.save_checkpoint(self.state.high_watermark)
-            {
-                // What was synced stays synced; an older recovery point only makes a recovery longer.
-                tracing::warn!(partition = %self.identity, %error, "cannot write down the recovery point, going on");
-            }
         }
         Ok(self.durable_end())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
+use super::beside::Beside;
 use super::messages::*;
 use crate::actors::errors::storage_error;
 use crate::actors::send::{post, post_to};
@@ -43,7 +44,6 @@ pub struct LogWriterSettings {
 
 pub(super) enum Work {
     Append(RecordBatch, Room),
-    FinishSync(SyncDone),
     Snapshot(Offset, Vec<u8>),
     Retention(Offset),
     DeleteRecords(Offset),
@@ -66,6 +66,7 @@ pub struct LogWriter {
     pub(super) sync_wanted: bool,
     pub(super) interval_running: bool,
     finished_sync: Option<SyncDone>,
+    pub(super) beside: Beside,
     pub(super) checkpoint_scheduled: bool,
     failed: bool,
     /// The next append waits for a descriptor.
@@ -95,6 +96,7 @@ impl LogWriter {
             sync_wanted: false,
             interval_running: false,
             finished_sync: None,
+            beside: Beside::default(),
             checkpoint_scheduled: false,
             failed: false,
             is_put_off: false,
@@ -115,19 +117,15 @@ impl LogWriter {
 
     pub(super) fn pump(&mut self, ctx: &mut Context<Self>) {
         loop {
-            if self.log.is_some()
-                && let Some(done) = self.finished_sync.take()
-            {
+            let Some(log) = self.log.as_mut() else { return };
+            if let Some(done) = self.finished_sync.take() {
                 if done.closed_a_segment() {
-                    self.lend(Work::FinishSync(done), ctx);
-                } else if let Some(log) = self.log.as_mut() {
-                    let synced = log.finish_sync(done);
-                    self.on_synced(synced);
+                    self.beside.checkpoint.get_or_insert(log.saved_high_watermark());
                 }
+                let synced = log.note_synced(done);
+                self.on_synced(synced);
             }
-            if self.log.is_none() {
-                return;
-            }
+            self.work_beside(ctx);
             match self.work.front() {
                 None => break,
                 Some(_) if self.is_put_off => return,
@@ -141,6 +139,13 @@ impl LogWriter {
                 Some(Work::Close(..)) if self.syncing => return,
                 // One that has to sync for itself waits for the sync under way, too.
                 Some(Work::DeleteRecords(before)) if self.syncing && self.is_ahead_of_disk(*before) => return,
+                Some(Work::Checkpoint(_) | Work::Snapshot(..)) => match self.work.pop_front() {
+                    Some(Work::Checkpoint(high_watermark)) => self.beside.checkpoint = Some(high_watermark),
+                    Some(Work::Snapshot(at, payload)) => self.beside.snapshot = Some((at, payload)),
+                    _ => {}
+                },
+                // What writes the small files itself waits for the job that does. Syncs do not.
+                Some(_) if self.beside.is_under_way => break,
                 Some(_) => {
                     if let Some(work) = self.work.pop_front() {
                         self.lend(work, ctx);
@@ -229,8 +234,7 @@ impl LogWriter {
         }
         let Some(mut log) = self.log.take() else { return };
         let (wall, home) = (self.settings.clock.wall(), ctx.address());
-        let lane = if matches!(work, Work::FinishSync(_)) { Lane::Sync } else { Lane::Background };
-        self.settings.disk.run(lane, move || {
+        self.settings.disk.run(Lane::Background, move || {
             let outcome = match work {
                 Work::Close(how, done) => {
                     let closed = match how {
@@ -247,16 +251,11 @@ impl LogWriter {
                     post(&home, Ended);
                     return;
                 }
-                Work::FinishSync(done) => WorkOutcome::Synced(log.finish_sync(done)),
-                Work::Snapshot(at, payload) => {
-                    WorkOutcome::Housekeeping("storing a producer snapshot", log.write_producer_snapshot(at, &payload))
-                }
-                Work::Checkpoint(high_watermark) => {
-                    WorkOutcome::Housekeeping("saving a checkpoint", log.save_checkpoint(high_watermark))
-                }
                 Work::Retention(high_watermark) => WorkOutcome::Retained(log.apply_retention(wall, high_watermark)),
                 Work::DeleteRecords(before) => WorkOutcome::Deleted(before, log.delete_records_before(before)),
-                Work::Append(..) | Work::Reconfigure(_) => WorkOutcome::Housekeeping("nothing", Ok(())),
+                Work::Append(..) | Work::Reconfigure(_) | Work::Checkpoint(_) | Work::Snapshot(..) => {
+                    WorkOutcome::Nothing
+                }
             };
             post(&home, LogReturned { log, outcome });
         });
@@ -373,13 +372,11 @@ impl Handler<LogReturned> for LogWriter {
         match outcome {
             WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
             WorkOutcome::NotYet(error, group, rooms) => self.put_off(&error, group, rooms, ctx),
-            WorkOutcome::Synced(synced) => self.on_synced(synced),
             WorkOutcome::Retained(Ok(gone)) => self.on_front_gone(gone),
             WorkOutcome::Deleted(_, Ok(gone)) => self.on_deleted(gone),
             WorkOutcome::Deleted(before, Err(error)) => self.on_delete_failed(before, &error),
             WorkOutcome::Retained(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
-            WorkOutcome::Housekeeping(_, Ok(())) => {}
-            WorkOutcome::Housekeeping(what, Err(error)) => tracing::warn!(%error, "{what} failed"),
+            WorkOutcome::Nothing => {}
         }
         self.pump(ctx);
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::net::FrameRoom;
 use crate::protocol::ApiError;
-use crate::storage::{Log, LogConfig, LogError, SyncDone};
+use crate::storage::{Log, LogConfig, LogError, SideDone, SyncDone};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{FlushPolicy, Offset};
 
@@ -127,6 +127,11 @@ pub enum LogEvent {
 #[rtype(result = "()")]
 pub(super) struct SyncEnded(pub SyncDone);
 
+/// A checkpoint or a producer snapshot was written beside the appends, on a disk thread.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct SideEnded(pub SideDone);
+
 /// The log comes back from a disk thread.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -141,10 +146,10 @@ pub(super) enum WorkOutcome {
     Appended(Result<crate::storage::Appended, LogError>),
     /// For want of a descriptor the group could not be written yet.
     NotYet(LogError, Vec<RecordBatch>, Vec<Room>),
-    Synced(Result<Offset, LogError>),
     Retained(Result<crate::storage::RetentionOutcome, LogError>),
     Deleted(Offset, Result<crate::storage::RetentionOutcome, LogError>),
-    Housekeeping(&'static str, Result<(), LogError>),
+    /// It was no work for a disk thread.
+    Nothing,
 }
 
 /// Everything queued so far is to be worked off.

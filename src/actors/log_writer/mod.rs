@@ -15,6 +15,7 @@
 //! flight; after a failed write or sync nothing is appended any more.
 
 mod actor;
+mod beside;
 mod messages;
 mod requests;
 #[cfg(test)]

@@ -254,6 +254,37 @@ async fn deletion_that_fails_is_told_and_the_log_goes_on() {
 }
 
 #[actix::test]
+async fn appends_go_on_while_a_checkpoint_and_a_snapshot_are_written_and_what_deletes_waits_for_them() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..1);
+    stage.hears(&[written(1)]).await;
+    stage.disk.reset_counts();
+    let held = stage.thread.hold_up();
+    post(&stage.writer, SaveCheckpoint { high_watermark: Offset(1) });
+    post(&stage.writer, StoreProducerSnapshot { at: Offset(1), payload: b"state".to_vec() });
+    stage.append(1..2);
+    stage.hears(&[written(2)]).await;
+    post(&stage.writer, DeleteRecords { before: Offset(1) });
+    drop(held);
+    stage.hears(&[synced(2), LogEvent::LogStart(Offset(1))]).await;
+    // Epochs and checkpoint, snapshot, and the new start of the log.
+    assert_eq!(stage.disk.sync_count(SyncPoint::AtomicFileRename), 4);
+    stage.close(cleanly(2)).await.expect("nothing is under way");
+}
+
+#[actix::test]
+async fn a_checkpoint_that_fails_is_no_harm() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..1);
+    stage.hears(&[written(1)]).await;
+    stage.disk.fail_nth(FaultyOperation::Sync, 1, "partition.state.tmp");
+    post(&stage.writer, SaveCheckpoint { high_watermark: Offset(1) });
+    stage.append(1..2);
+    stage.hears(&[written(2)]).await;
+    stage.close(cleanly(2)).await.expect("the next one is written");
+}
+
+#[actix::test]
 async fn closing_writes_what_came_before_and_waits_for_the_sync_under_way() {
     let mut stage = Stage::new(FlushPolicy::Always);
     stage.append(0..1);
