@@ -8,6 +8,7 @@ use crate::cli::doctor::checks::replicas::partition_name;
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::output::{bytes, counted};
+use crate::storage::LogError;
 use crate::storage::atomic_file::AtomicFileError;
 use crate::storage::data_dir::{DataDirError, DirectoryLook, EntryKind, partition_dir_name};
 use crate::types::TopicPartition;
@@ -23,8 +24,12 @@ pub fn identity(root: &Path, error: &DataDirError) -> Finding {
 /// Why the metadata cannot be read.
 #[must_use]
 pub fn metadata(root: &Path, error: &MetadataLogError) -> Finding {
-    let newer =
-        matches!(error, MetadataLogError::Apply(_) | MetadataLogError::Snapshot(AtomicFileError::NewerVersion { .. }));
+    let newer = matches!(
+        error,
+        MetadataLogError::Apply(_)
+            | MetadataLogError::Snapshot(AtomicFileError::NewerVersion { .. })
+            | MetadataLogError::Log(LogError::DamagedMeta(AtomicFileError::NewerVersion { .. }))
+    );
     let code = if newer { Code::NewerFormat } else { Code::MetadataDamaged };
     Finding::new(code, root.display().to_string(), error.to_string())
 }
