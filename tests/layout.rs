@@ -34,7 +34,7 @@ const DOES_WITHOUT: &[(&str, &[&str])] = &[
     ("engine", &["actix", "actix_rt", "bytes", "fastrand", "futures_util", "rustix", "std::fs", "std::net", "tokio"]),
     ("storage", &["actix", "actix_rt", "futures_util", "tokio"]),
     ("net", &["actix", "actix_rt", "std::fs"]),
-    ("metrics", &["actix", "actix_rt", "actix_web", "futures_util", "rustix", "std::fs", "tokio"]),
+    ("metrics", &["actix", "actix_rt", "actix_web", "futures_util", "prometheus", "rustix", "std::fs", "tokio"]),
     ("client", &["actix", "actix_rt", "std::fs"]),
     ("config", &["actix", "actix_rt", "tokio"]),
 ];

@@ -3,7 +3,9 @@
 //!
 //! Names follow Prometheus' conventions: the unit at the end, base units (bytes, seconds), `_total` for what only rises.
 
-use super::exposition::{FamilyLines, Source};
+use prometheus::proto::MetricType;
+
+use super::exposition::{FamilySamples, Source};
 use super::process::ProcessSample;
 use crate::metrics::{Histogram, PartitionMetrics};
 
@@ -19,13 +21,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What the format calls it.
+    /// What the encoder calls it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn metric_type(self) -> MetricType {
         match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
+            Self::Counter => MetricType::COUNTER,
+            Self::Gauge => MetricType::GAUGE,
+            Self::Histogram => MetricType::HISTOGRAM,
         }
     }
 }
@@ -38,7 +40,7 @@ pub enum Samples {
     /// A value for each partition, with the labels `topic` and `partition`.
     Partitions(fn(&PartitionMetrics) -> u64),
     /// Values with labels of their own.
-    Several(fn(&Source, &mut FamilyLines<'_>)),
+    Several(fn(&Source, &mut FamilySamples<'_>)),
     /// A histogram, counted in parts of the unit.
     Histogram {
         /// The counts.
@@ -74,7 +76,7 @@ const fn several(
     kind: Kind,
     (name, labels): (&'static str, &'static [&'static str]),
     help: &'static str,
-    write: fn(&Source, &mut FamilyLines<'_>),
+    write: fn(&Source, &mut FamilySamples<'_>),
 ) -> Family {
     Family { name, kind, help, labels, samples: Samples::Several(write) }
 }
@@ -89,7 +91,7 @@ pub const CATALOGUE: &[Family] = &[
         Kind::Gauge,
         ("callboard_build_info", &["version"]),
         "The version of the program; always 1.",
-        |_, lines| lines.sample(&[env!("CARGO_PKG_VERSION")], 1.0),
+        |_, samples| samples.sample(&[env!("CARGO_PKG_VERSION")], 1.0),
     ),
     gauge("callboard_ready", "Whether the node can acknowledge records: what /ready answers.", |source| {
         f64::from(u8::from(source.ready))
@@ -99,41 +101,41 @@ pub const CATALOGUE: &[Family] = &[
         Kind::Gauge,
         ("callboard_partitions", &["state"]),
         "Partitions of this node, by state.",
-        |source, lines| {
-            lines.sample(&["online"], source.node.partitions_online as f64);
-            lines.sample(&["offline"], source.node.partitions_offline as f64);
+        |source, samples| {
+            samples.sample(&["online"], source.node.partitions_online as f64);
+            samples.sample(&["offline"], source.node.partitions_offline as f64);
         },
     ),
-    several(Kind::Gauge, ("callboard_connections", &["listener"]), "Connections that are open.", |source, lines| {
-        lines.sample(&["native"], source.node.native.open as f64);
-        lines.sample(&["http"], source.metrics.http.open.get() as f64);
+    several(Kind::Gauge, ("callboard_connections", &["listener"]), "Connections that are open.", |source, samples| {
+        samples.sample(&["native"], source.node.native.open as f64);
+        samples.sample(&["http"], source.metrics.http.open.get() as f64);
     }),
     several(
         Kind::Counter,
         ("callboard_connections_accepted_total", &["listener"]),
         "Connections that were let in.",
-        |source, lines| {
-            lines.sample(&["native"], source.node.native.accepted as f64);
-            lines.sample(&["http"], source.metrics.http.accepted.get() as f64);
+        |source, samples| {
+            samples.sample(&["native"], source.node.native.accepted as f64);
+            samples.sample(&["http"], source.metrics.http.accepted.get() as f64);
         },
     ),
     several(
         Kind::Counter,
         ("callboard_connections_refused_total", &["listener", "reason"]),
         "Connections that were refused, by the limit that was reached.",
-        |source, lines| {
+        |source, samples| {
             let native = &source.node.native;
-            lines.sample(&["native", "max_connections"], native.refused_by_node_limit as f64);
-            lines.sample(&["native", "max_connections_per_address"], native.refused_by_address_limit as f64);
+            samples.sample(&["native", "max_connections"], native.refused_by_node_limit as f64);
+            samples.sample(&["native", "max_connections_per_address"], native.refused_by_address_limit as f64);
         },
     ),
     several(
         Kind::Counter,
         ("callboard_requests_total", &["api"]),
         "Requests that came in, by kind.",
-        |source, lines| {
+        |source, samples| {
             for (api, count) in source.metrics.requests.requests() {
-                lines.sample(&[&format!("{api:?}")], count as f64);
+                samples.sample(&[&format!("{api:?}")], count as f64);
             }
         },
     ),
@@ -141,25 +143,30 @@ pub const CATALOGUE: &[Family] = &[
         Kind::Counter,
         ("callboard_request_errors_total", &["api", "code"]),
         "Errors that were answered, for whole requests and for single items of one, by kind of request and code.",
-        |source, lines| {
+        |source, samples| {
             for (api, code, count) in source.metrics.requests.errors() {
                 let api = api.map_or("none".to_owned(), |api| format!("{api:?}"));
-                lines.sample(&[&api, code.name()], count as f64);
+                samples.sample(&[&api, code.name()], count as f64);
             }
         },
     ),
-    several(Kind::Gauge, ("callboard_memory_used_bytes", &["budget"]), "Memory taken of a budget.", |source, lines| {
-        for budget in &source.node.budgets {
-            lines.sample(&[budget.name], budget.used_bytes as f64);
-        }
-    }),
+    several(
+        Kind::Gauge,
+        ("callboard_memory_used_bytes", &["budget"]),
+        "Memory taken of a budget.",
+        |source, samples| {
+            for budget in &source.node.budgets {
+                samples.sample(&[budget.name], budget.used_bytes as f64);
+            }
+        },
+    ),
     several(
         Kind::Gauge,
         ("callboard_memory_limit_bytes", &["budget"]),
         "Memory that a budget has.",
-        |source, lines| {
+        |source, samples| {
             for budget in &source.node.budgets {
-                lines.sample(&[budget.name], budget.limit_bytes as f64);
+                samples.sample(&[budget.name], budget.limit_bytes as f64);
             }
         },
     ),
@@ -237,34 +244,34 @@ pub const CATALOGUE: &[Family] = &[
         Kind::Counter,
         ("process_cpu_seconds_total", &[]),
         "CPU time of the process, in user mode and in the kernel.",
-        |source, lines| process(source, lines, |process| process.cpu_seconds),
+        |source, samples| process(source, samples, |process| process.cpu_seconds),
     ),
-    several(Kind::Gauge, ("process_resident_memory_bytes", &[]), "Memory of the process in RAM.", |source, lines| {
-        process(source, lines, |process| process.resident_bytes as f64);
+    several(Kind::Gauge, ("process_resident_memory_bytes", &[]), "Memory of the process in RAM.", |source, samples| {
+        process(source, samples, |process| process.resident_bytes as f64);
     }),
-    several(Kind::Gauge, ("process_virtual_memory_bytes", &[]), "Address space of the process.", |source, lines| {
-        process(source, lines, |process| process.virtual_bytes as f64);
+    several(Kind::Gauge, ("process_virtual_memory_bytes", &[]), "Address space of the process.", |source, samples| {
+        process(source, samples, |process| process.virtual_bytes as f64);
     }),
-    several(Kind::Gauge, ("process_open_fds", &[]), "Open file descriptors.", |source, lines| {
-        process(source, lines, |process| process.open_fds as f64);
+    several(Kind::Gauge, ("process_open_fds", &[]), "Open file descriptors.", |source, samples| {
+        process(source, samples, |process| process.open_fds as f64);
     }),
-    several(Kind::Gauge, ("process_max_fds", &[]), "How many file descriptors there may be.", |source, lines| {
-        process(source, lines, |process| process.max_fds as f64);
+    several(Kind::Gauge, ("process_max_fds", &[]), "How many file descriptors there may be.", |source, samples| {
+        process(source, samples, |process| process.max_fds as f64);
     }),
-    several(Kind::Gauge, ("process_threads", &[]), "Threads of the process.", |source, lines| {
-        process(source, lines, |process| process.threads as f64);
+    several(Kind::Gauge, ("process_threads", &[]), "Threads of the process.", |source, samples| {
+        process(source, samples, |process| process.threads as f64);
     }),
     several(
         Kind::Gauge,
         ("process_start_time_seconds", &[]),
         "When the process started, in seconds since 1970.",
-        |source, lines| process(source, lines, |process| process.start_time_seconds),
+        |source, samples| process(source, samples, |process| process.start_time_seconds),
     ),
 ];
 
-fn process(source: &Source, lines: &mut FamilyLines<'_>, value: fn(&ProcessSample) -> f64) {
+fn process(source: &Source, samples: &mut FamilySamples<'_>, value: fn(&ProcessSample) -> f64) {
     if let Some(process) = &source.process {
-        lines.sample(&[], value(process));
+        samples.sample(&[], value(process));
     }
 }
 
@@ -278,10 +285,11 @@ mod tests {
     fn names_are_distinct_and_follow_the_conventions() {
         let names: BTreeSet<_> = CATALOGUE.iter().map(|family| family.name).collect();
         assert_eq!(names.len(), CATALOGUE.len());
-        for Family { name, kind, help, .. } in CATALOGUE {
+        for Family { name, kind, help, samples, .. } in CATALOGUE {
             assert!(name.starts_with("callboard_") || name.starts_with("process_"), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(matches!(samples, Samples::Histogram { .. }), *kind == Kind::Histogram, "{name}");
             assert!(help.ends_with('.') && !help.contains('\n'), "{name}");
         }
     }

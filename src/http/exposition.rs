@@ -1,31 +1,33 @@
-//! Prometheus' text format, version 0.0.4, written piece by piece: a node with ten thousand partitions has ten megabytes to
-//! tell, of which one piece is in memory at a time.
+//! What a scrape answers, in Prometheus' text format, version 0.0.4. The `prometheus` library writes it, from samples that are
+//! gathered for one metric at a time: a node with ten thousand partitions has ten megabytes to tell, of which one metric is in
+//! memory at a time.
 //!
 //! ```text
-//!   Scrape: catalogue × (node | partitions) ─ next_piece ─► "# HELP …\n# TYPE …\nname{label="value"} 1\n…" ─► the socket
+//!   Scrape: for each Family of the catalogue
+//!     (node | partitions) ─► FamilySamples ─► TextEncoder ─► text ─ next_piece ─► the socket
 //! ```
 //!
-//! The official client library writes OpenMetrics only, whose counters have another name in `# TYPE` than in their samples,
-//! and writes all at once: docs/adr/0010-http-and-metrics.md.
+//! Nothing is registered with the library, and nothing counts with it: docs/adr/0010-http-and-metrics.md.
 
 use std::convert::Infallible;
-use std::fmt::{self, Display, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily};
+use prometheus::{Encoder, TextEncoder};
 
-use super::catalogue::{CATALOGUE, Family, Samples};
+use super::catalogue::{CATALOGUE, Family, Kind, Samples};
 use super::process::ProcessSample;
 use super::{NodeSample, NodeStatus};
 use crate::metrics::{Histogram, Metrics, PartitionMetrics};
 
-/// What the format is called in HTTP.
+/// What the format is called in HTTP. The library leaves the letters' encoding out.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A piece ends after this much: about what a socket takes at once.
+/// A piece has this much at most: about what a socket takes at once.
 const PIECE_BYTES: usize = 32 << 10;
 
 /// What one scrape tells of.
@@ -40,14 +42,14 @@ pub struct Source {
     pub process: Option<ProcessSample>,
 }
 
-/// One scrape, as far as it has been written. The values are read when they are written.
+/// One scrape, as far as it has been written. The values of a metric are read when it is written.
 pub struct Scrape {
     source: Source,
     partitions: Vec<Arc<PartitionMetrics>>,
+    /// The metric to be written next.
     family: usize,
-    /// The next partition of the family at hand; 0 at its beginning.
-    partition: usize,
-    piece: Lines,
+    /// What was written and not taken yet: the rest of one metric, or a few small ones.
+    text: BytesMut,
 }
 
 impl Scrape {
@@ -61,42 +63,35 @@ impl Scrape {
             ready: status.not_ready().is_empty(),
             process: process.ok(),
         };
-        Self { partitions: metrics.partitions.all(), source, family: 0, partition: 0, piece: Lines::default() }
+        Self { partitions: metrics.partitions.all(), source, family: 0, text: BytesMut::new() }
     }
 
-    /// The next piece: whole lines.
+    /// The next piece, which may end anywhere in a line.
     pub fn next_piece(&mut self) -> Option<Bytes> {
-        while self.piece.text.len() < PIECE_BYTES
+        while self.text.len() < PIECE_BYTES
             && let Some(family) = CATALOGUE.get(self.family)
         {
-            self.write_some_of(family);
+            self.gather(family).write(&mut self.text);
+            self.family += 1;
         }
-        if self.piece.text.is_empty() {
-            return None;
-        }
-        Some(Bytes::from(std::mem::take(&mut self.piece.text)))
+        let bytes = self.text.len().min(PIECE_BYTES);
+        (bytes > 0).then(|| self.text.split_to(bytes).freeze())
     }
 
-    fn write_some_of(&mut self, family: &Family) {
-        if self.partition == 0 {
-            self.piece.head(family);
-        }
+    fn gather<'a>(&self, family: &'a Family) -> FamilySamples<'a> {
+        let mut samples = FamilySamples { family, metrics: Vec::new() };
         match family.samples {
-            Samples::One(value) => self.piece.sample(family.name, &[], value(&self.source)),
-            Samples::Several(write) => write(&self.source, &mut self.piece.of(family)),
-            Samples::Histogram { of, unit } => self.piece.histogram(family.name, of(&self.source), unit),
+            Samples::One(value) => samples.sample(&[], value(&self.source)),
+            Samples::Several(gather) => gather(&self.source, &mut samples),
+            Samples::Histogram { of, unit } => samples.histogram(of(&self.source), unit),
             Samples::Partitions(value) => {
-                while let Some(entry) = self.partitions.get(self.partition) {
-                    self.piece.partition(family.name, entry, value(entry));
-                    self.partition += 1;
-                    if self.piece.text.len() >= PIECE_BYTES && self.partition < self.partitions.len() {
-                        return;
-                    }
+                samples.metrics.reserve_exact(self.partitions.len());
+                for entry in &self.partitions {
+                    samples.sample(&[entry.topic.as_str(), &entry.partition.to_string()], value(entry) as f64);
                 }
-                self.partition = 0;
             }
         }
-        self.family += 1;
+        samples
     }
 }
 
@@ -109,75 +104,67 @@ impl Stream for Scrape {
     }
 }
 
-/// Lines of the format.
-#[derive(Debug, Default)]
-pub struct Lines {
-    text: String,
-}
-
-/// The lines of one family, for those with labels of their own.
-pub struct FamilyLines<'a> {
-    lines: &'a mut Lines,
+/// The samples of one metric, as they are gathered.
+pub struct FamilySamples<'a> {
     family: &'a Family,
+    metrics: Vec<Metric>,
 }
 
-impl FamilyLines<'_> {
-    /// A sample with the values of the family's labels, in their order.
+impl FamilySamples<'_> {
+    /// A sample with the values of the metric's labels, in their order. Histograms have none such.
     pub fn sample(&mut self, labels: &[&str], value: f64) {
         debug_assert_eq!(labels.len(), self.family.labels.len(), "a value for each label of {}", self.family.name);
-        let named: Vec<_> = self.family.labels.iter().copied().zip(labels.iter().copied()).collect();
-        self.lines.sample(self.family.name, &named, value);
+        let named = self.family.labels.iter().zip(labels).map(|(name, value)| label(name, value));
+        let mut metric = Metric::from_label(named.collect());
+        if self.family.kind == Kind::Counter {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn histogram(&mut self, counted: &Histogram, unit: f64) {
+        let (ranges, count, sum) = counted.read();
+        let bucket = |(bound, up_to)| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(bound as f64 / unit);
+            bucket.set_cumulative_count(up_to);
+            bucket
+        };
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(ranges.into_iter().map(bucket).collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum as f64 / unit);
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    /// Writes the metric; nothing of one without samples, such as those of partitions where there are none.
+    fn write(self, text: &mut BytesMut) {
+        // The encoder calls that an error.
+        if self.metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.family.name.to_owned());
+        family.set_help(self.family.help.to_owned());
+        family.set_field_type(self.family.kind.metric_type());
+        family.set_metric(self.metrics);
+        TextEncoder::new().encode(&[family], &mut text.writer()).expect("a name and samples, written to memory");
     }
 }
 
-impl Lines {
-    fn of<'a>(&'a mut self, family: &'a Family) -> FamilyLines<'a> {
-        FamilyLines { lines: self, family }
-    }
-
-    fn head(&mut self, Family { name, kind, help, .. }: &Family) {
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.name()));
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.write(format_args!("{name}"));
-        for (at, (label, text)) in labels.iter().enumerate() {
-            self.write(format_args!("{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, Escaped(text)));
-        }
-        self.write(format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
-    }
-
-    fn partition(&mut self, name: &str, entry: &PartitionMetrics, value: u64) {
-        // The letters that a topic's name may have need no escape.
-        self.write(format_args!("{name}{{topic=\"{}\",partition=\"{}\"}} {value}\n", entry.topic, entry.partition));
-    }
-
-    fn histogram(&mut self, name: &str, histogram: &Histogram, unit: f64) {
-        let (ranges, count, sum) = histogram.read();
-        for (bound, up_to) in ranges {
-            self.write(format_args!("{name}_bucket{{le=\"{}\"}} {up_to}\n", bound as f64 / unit));
-        }
-        self.write(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}\n"));
-        self.write(format_args!("{name}_sum {}\n{name}_count {count}\n", sum as f64 / unit));
-    }
-
-    fn write(&mut self, arguments: fmt::Arguments<'_>) {
-        self.text.write_fmt(arguments).expect("a String takes everything");
-    }
-}
-
-/// A label's value as it stands between quotes.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '\\' => f.write_str("\\\\"),
-            '"' => f.write_str("\\\""),
-            '\n' => f.write_str("\\n"),
-            c => f.write_char(c),
-        })
-    }
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
 }
 
 #[cfg(test)]
@@ -198,33 +185,56 @@ mod tests {
         }
     }
 
+    /// A metric of this kind, written with the samples that `gather` gives it.
+    fn written(kind: Kind, labels: &'static [&'static str], gather: impl FnOnce(&mut FamilySamples<'_>)) -> String {
+        let family = Family { name: "m", kind, help: "Help.", labels, samples: Samples::One(|_| 0.0) };
+        let (mut samples, mut text) = (FamilySamples { family: &family, metrics: Vec::new() }, BytesMut::new());
+        gather(&mut samples);
+        samples.write(&mut text);
+        String::from_utf8(text.to_vec()).expect("text")
+    }
+
     #[test]
     fn labels_are_escaped_and_histograms_add_up() {
-        let mut lines = Lines::default();
-        lines.sample("a", &[("b", "say \"hi\"\\\n")], 1.5);
-        lines.sample("c", &[], 7);
+        assert_eq!(
+            written(Kind::Gauge, &["b"], |samples| samples.sample(&["say \"hi\"\\\n"], 1.5)),
+            "# HELP m Help.\n# TYPE m gauge\nm{b=\"say \\\"hi\\\"\\\\\\n\"} 1.5\n"
+        );
+        assert_eq!(
+            written(Kind::Counter, &[], |samples| samples.sample(&[], 7.0)),
+            "# HELP m Help.\n# TYPE m counter\nm 7\n"
+        );
         let histogram = Histogram::new(&[500, 1_000_000]);
         [400, 500, 2_000_000].into_iter().for_each(|value| histogram.observe(value));
-        lines.histogram("h", &histogram, 1e6);
         assert_eq!(
-            lines.text,
-            "a{b=\"say \\\"hi\\\"\\\\\\n\"} 1.5\nc 7\nh_bucket{le=\"0.0005\"} 2\nh_bucket{le=\"1\"} 2\n\
-             h_bucket{le=\"+Inf\"} 3\nh_sum 2.0009\nh_count 3\n"
+            written(Kind::Histogram, &[], |samples| samples.histogram(&histogram, 1e6)),
+            "# HELP m Help.\n# TYPE m histogram\nm_bucket{le=\"0.0005\"} 2\nm_bucket{le=\"1\"} 2\n\
+             m_bucket{le=\"+Inf\"} 3\nm_sum 2.0009\nm_count 3\n"
         );
     }
 
     #[test]
-    fn many_partitions_come_in_pieces_each_of_whole_lines_and_each_family_together() {
+    fn a_metric_without_samples_is_left_out() {
+        assert_eq!(written(Kind::Counter, &["b"], |_| ()), "");
+    }
+
+    #[test]
+    fn many_partitions_come_in_pieces_and_each_metric_together() {
         let metrics = Arc::new(Metrics::default());
         let topic = TopicName::new("t").expect("legal");
         let enter = |n| metrics.partitions.enter(topic.clone(), PartitionIndex(n), LogFiles::default);
         let held: Vec<_> = (0..2_000).map(enter).collect();
         held[1_234].moved(Offset(5), Offset(6), Offset(7));
         let mut scrape = Scrape::begin(&metrics, &Nothing);
-        let pieces: Vec<Bytes> = std::iter::from_fn(|| scrape.next_piece()).collect();
+        let (mut pieces, mut most_waiting) = (Vec::new(), 0);
+        while let Some(piece) = scrape.next_piece() {
+            most_waiting = most_waiting.max(scrape.text.len());
+            pieces.push(piece);
+        }
         assert!(pieces.len() > 10, "{} pieces", pieces.len());
-        assert!(pieces.iter().all(|piece| piece.ends_with(b"\n") && piece.len() < 2 * PIECE_BYTES));
+        assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
         let text = String::from_utf8(pieces.concat()).expect("text");
+        assert!(most_waiting < text.len() / 5, "{most_waiting} of {} bytes wait", text.len());
         let of_family: Vec<usize> = text
             .lines()
             .enumerate()

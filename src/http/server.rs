@@ -205,3 +205,67 @@ async fn set_log_level(request: HttpRequest, body: Payload, settings: Data<HttpS
         Err(error) => plain(HttpResponse::BadRequest(), error + "\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    use super::*;
+    use crate::http::NodeSample;
+
+    /// A node of which only the log matters.
+    struct Quiet;
+
+    impl NodeStatus for Quiet {
+        fn not_ready(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn sample(&self) -> NodeSample {
+            NodeSample::default()
+        }
+    }
+
+    struct Directives(Mutex<String>);
+
+    impl LogLevel for Directives {
+        fn get(&self) -> String {
+            self.0.lock().expect("nobody panics").clone()
+        }
+
+        fn set(&self, directives: &str) -> Result<(), String> {
+            directives.clone_into(&mut self.0.lock().expect("nobody panics"));
+            Ok(())
+        }
+    }
+
+    /// What a node that logs at `info` answers to `PUT trace` from `peer`, and the level afterwards.
+    fn put_log_level(peer: &str) -> (StatusCode, String) {
+        let log = Arc::new(Directives(Mutex::new("info".to_owned())));
+        let settings = HttpSettings {
+            metrics: Arc::new(Metrics::default()),
+            status: Arc::new(Quiet),
+            log: Some(Arc::clone(&log) as Arc<dyn LogLevel>),
+        };
+        let peer = SocketAddr::new(peer.parse::<IpAddr>().expect("an address"), 40_000);
+        let status = actix_web::rt::System::new().block_on(async {
+            let app = init_service(App::new().configure(|app| routes(app, settings))).await;
+            let put = TestRequest::put().uri("/log-level").peer_addr(peer).set_payload("trace");
+            call_service(&app, put.to_request()).await.status()
+        });
+        (status, log.get())
+    }
+
+    #[test]
+    fn only_this_machine_changes_the_log_level() {
+        for peer in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(put_log_level(peer), (StatusCode::OK, "trace".to_owned()), "{peer}");
+        }
+        for peer in ["192.0.2.7", "10.0.0.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.7"] {
+            assert_eq!(put_log_level(peer), (StatusCode::FORBIDDEN, "info".to_owned()), "{peer}");
+        }
+    }
+}

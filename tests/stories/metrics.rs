@@ -112,7 +112,7 @@ async fn what_was_produced_and_fetched_is_counted_exactly() {
     delete(&client, "orders").await;
     wait_until("a deleted topic is not told of", || {
         let metrics = Metrics::of(&http);
-        metrics.0["callboard_partition_segments"].samples.is_empty()
+        !metrics.0.contains_key("callboard_partition_segments")
     });
 }
 
