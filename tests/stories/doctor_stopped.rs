@@ -135,6 +135,15 @@ async fn damage_torn_tails_and_wrong_indexes_are_told_apart() {
 }
 
 #[tokio::test]
+async fn what_is_bad_at_the_very_end_of_a_log_that_was_closed_is_damage_and_no_torn_tail() {
+    let (dir, partitions) = stopped_node().await;
+    damage(&partitions[0], 59);
+    let report = look_with(&dir, &[]);
+    assert_eq!(codes(&report), ["records-damaged"], "{}", report.to_text());
+    assert!(found(&report, "records-damaged").seen.contains("(offset 59)"));
+}
+
+#[tokio::test]
 async fn an_index_that_does_not_fit_is_a_note_that_says_what_to_remove() {
     let (dir, partitions) = stopped_node().await;
     let index = segments(&partitions[0])[0].with_extension("index");

@@ -15,6 +15,11 @@ const ABOUT: &str = "the configuration";
 #[must_use]
 pub fn alone(config: &NodeConfig) -> Vec<Finding> {
     let mut findings: Vec<Finding> = reach::bound_wide(ABOUT, &config.listener.native.bind).into_iter().collect();
+    if let Some(bind) = &config.listener.http.bind {
+        let fix = "set listener.http.bind to 127.0.0.1:PORT, or guard the port with a firewall";
+        let cause = "nothing authenticates who asks there: anyone may read the names, sizes and offsets of all topics";
+        findings.extend(reach::bound_wide(ABOUT, bind).map(|finding| finding.because(cause).fixed_by(fix)));
+    }
     let level = &config.log.level;
     if level.split(',').any(|part| part.ends_with("trace") || part.ends_with("debug")) {
         findings.push(Finding::new(Code::LogLevelCostly, ABOUT, format!("log.level = {level:?}")));
@@ -73,6 +78,11 @@ mod tests {
         let findings = alone(&config);
         assert_eq!(codes(&findings), ["bind-wide", "log-level-costly", "retention-below-segment"]);
         assert!(findings[0].fix.contains("listener.native.bind") && findings[1].fix.contains("log.level"));
+        config.listener.native.bind = "127.0.0.1:9644".to_owned();
+        config.listener.http.bind = Some("192.0.2.7:9645".to_owned());
+        let findings = alone(&config);
+        assert_eq!(codes(&findings)[..1], ["bind-wide"]);
+        assert!(findings[0].fix.contains("listener.http.bind") && findings[0].seen.contains("192.0.2.7:9645"));
     }
 
     #[test]

@@ -137,3 +137,61 @@ fn records(about: &str, facts: &PartitionFacts) -> Vec<Finding> {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ClusterId, PartitionIndex, TopicId, TopicName};
+
+    /// A partition with one bad place in its records, last written under boot `then`.
+    fn facts(past_recovery_point: bool, at_the_end: bool, then: &str) -> PartitionFacts {
+        let named = TopicPartition::new(TopicId(uuid::Uuid::from_u128(7)), PartitionIndex(0));
+        let problem =
+            Problem { file: "0.log".into(), position: 5, offset: Some(Offset(3)), what: "wrong checksum".into() };
+        PartitionFacts {
+            path: "/data/rides".into(),
+            named,
+            identity: Ok(PartitionIdentity {
+                cluster_id: ClusterId(uuid::Uuid::nil()),
+                topic: TopicName::new("rides").expect("legal"),
+                topic_id: named.topic,
+                partition: named.partition,
+            }),
+            state: Ok(Some(PartitionState::empty(then.to_owned()))),
+            boot_id: "now".to_owned(),
+            to_scan_bytes: 0,
+            problems: vec![RecordProblem { problem, past_recovery_point, at_the_end }],
+            index_problems: Vec::new(),
+            unlisted_problems: 0,
+            newest: None,
+            leftovers: Vec::new(),
+            cuts: Vec::new(),
+            unreadable: None,
+        }
+    }
+
+    #[test]
+    fn a_bad_place_is_torn_exactly_where_the_next_start_cuts() {
+        let code = |facts: PartitionFacts| examine(&facts, TimestampMs(0))[0].code;
+        // Killed: what was written is there, so that something bad with good batches after it is damage.
+        assert_eq!(code(facts(true, true, "now")), Code::TornTail);
+        assert_eq!(code(facts(true, false, "now")), Code::RecordsDamaged);
+        // Power was lost: the log ends at the first bad place that was not synced.
+        assert_eq!(code(facts(true, false, "before")), Code::TornTail);
+        for (at_the_end, boot) in [(true, "now"), (true, "before"), (false, "before")] {
+            assert_eq!(code(facts(false, at_the_end, boot)), Code::RecordsDamaged, "it was synced");
+        }
+    }
+
+    #[test]
+    fn damage_that_was_noted_is_told_though_no_record_was_read() {
+        let mut facts = facts(false, false, "now");
+        facts.problems.clear();
+        assert_eq!(examine(&facts, TimestampMs(0)), []);
+        let Ok(Some(state)) = &mut facts.state else { panic!("it has a state") };
+        state.damaged.push((Offset(4), Offset(9)));
+        let [finding] = &examine(&facts, TimestampMs(0))[..] else { panic!("one finding") };
+        assert_eq!(finding.code, Code::RecordsDamaged);
+        assert!(finding.seen.contains("offsets 4 up to but not 9") && finding.fix.contains("backup"), "{finding:?}");
+    }
+}
