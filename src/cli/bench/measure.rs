@@ -283,8 +283,12 @@ fn make_cold(data_dir: &Path, topic: &str) -> Result<(), CliError> {
         }
         found = true;
         for file in std::fs::read_dir(entry.path()).map_err(failed)? {
-            let file = std::fs::File::open(file.map_err(failed)?.path()).map_err(failed)?;
-            drop_from_page_cache(&file).map_err(failed)?;
+            match std::fs::File::open(file.map_err(failed)?.path()) {
+                Ok(file) => drop_from_page_cache(&file).map_err(failed)?,
+                // The node goes on meanwhile: a checkpoint is written beside and renamed, a segment expires.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
     let missing = || std::io::Error::other(format!("there is nothing of topic {topic}"));
