@@ -2,7 +2,7 @@
 //! binary again and again, in directories of its own, on loopback only. `scripts/measure-size` builds both and runs it.
 //!
 //! ```text
-//! measure_size BINARY DIRECTORY [start|partitions|segments|crash|idle|slow …]      all parts without a choice
+//! measure_size BINARY DIRECTORY [start|partitions|segments|crash|idle|slow|load …]      all parts without a choice
 //! ```
 //!
 //! | part | what is measured |
@@ -13,10 +13,12 @@
 //! | crash | a start after kill -9 with a gigabyte that was never synced, in one partition and in 100 |
 //! | idle | 10,000 connections that ask nothing: how fast they come, what each takes |
 //! | slow | another client's latencies beside 1,000 slow readers and 1,000 slow senders, and without them |
+//! | load | memory while everything that a budget bounds is used up at once |
 
 #![allow(clippy::disallowed_methods, missing_docs, reason = "a measurement reads the clock")]
 
 mod connections;
+mod load;
 mod logs;
 mod node;
 mod slow;
@@ -38,7 +40,7 @@ pub struct Setup {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (Some(binary), Some(directory)) = (arguments.first(), arguments.get(1)) else {
-        eprintln!("usage: measure_size BINARY DIRECTORY [start|partitions|segments|crash|idle|slow ...]");
+        eprintln!("usage: measure_size BINARY DIRECTORY [start|partitions|segments|crash|idle|slow|load ...]");
         return ExitCode::from(2);
     };
     let setup = Setup { binary: binary.into(), directory: directory.into() };
@@ -78,6 +80,9 @@ fn run(setup: &Setup, chosen: &[String]) -> Result<()> {
         }
         if wanted("slow") {
             slow::experiment(setup).await?;
+        }
+        if wanted("load") {
+            load::experiment(setup).await?;
         }
         Ok(())
     })

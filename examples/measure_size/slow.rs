@@ -20,8 +20,8 @@ use crate::{Result, Setup, row};
 const CROWD: usize = 1_000;
 const ROUNDS: usize = 5;
 const PHASE: Duration = Duration::from_secs(2);
-const COLD_RECORDS: u64 = 8_192;
-const COLD_RECORD_BYTES: usize = 32 << 10;
+pub const COLD_RECORDS: u64 = 8_192;
+pub const COLD_RECORD_BYTES: usize = 32 << 10;
 /// What a slow reader asks for, and a slow sender announces.
 const LARGE_BYTES: u32 = 4 << 20;
 /// A slow one moves a little this often.
@@ -103,7 +103,7 @@ fn elapsed(since: Instant) -> u64 {
     since.elapsed().as_micros() as u64
 }
 
-async fn produce(wire: &mut Wire, topic: TopicId, bytes: usize) -> Result<Offset> {
+pub async fn produce(wire: &mut Wire, topic: TopicId, bytes: usize) -> Result<Offset> {
     let mut builder = BatchBuilder::new(Compression::None, bytes + 256);
     builder.append(TimestampMs(1), None, Some(&vec![7; bytes]), &[]);
     let mut attachment = Attachment::new();
@@ -126,7 +126,7 @@ async fn fetch(wire: &mut Wire, topic: TopicId, offset: Offset, max_bytes: u32) 
 }
 
 /// Slow readers and slow senders, until it is dropped.
-async fn gather(address: &str, cold: TopicId) -> Result<JoinSet<()>> {
+pub async fn gather(address: &str, cold: TopicId) -> Result<JoinSet<()>> {
     let mut crowd = JoinSet::new();
     for number in 0..CROWD {
         let mut reader = Wire::open_narrow(address).await?;

@@ -134,6 +134,7 @@ impl NodeStatus for Status {
             budgets: vec![
                 budget("requests", requests_used, requests.total_bytes()),
                 budget("tail_caches", serving.cache.used_bytes(), serving.cache.limit_bytes()),
+                budget("tail_replies", serving.cache.lent_bytes(), serving.cache.limit_bytes()),
                 budget("cold_reads", reads_used, reads_limit),
             ],
         }

@@ -22,18 +22,59 @@ const BATCHES_A_CHUNK: usize = 16;
 const SMALLEST_CHUNK_BYTES: usize = 4 * 1024;
 const LARGEST_CHUNK_BYTES: usize = 64 * 1024;
 
-/// The memory that all tail caches of a node share.
+/// The memory that all tail caches of a node share: for what is in them, and as much again for replies that are not sent
+/// yet, which keep alive what has left them meanwhile.
 #[derive(Clone, Debug)]
 pub struct CacheBudget {
     limit_bytes: usize,
     used_bytes: Arc<AtomicUsize>,
+    lent_bytes: Arc<AtomicUsize>,
+}
+
+/// Batches of a reply, until it is sent.
+#[derive(Debug)]
+struct Lent {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The last piece of a reply, which is the last to be sent.
+struct LastPiece {
+    piece: Bytes,
+    _lent: Lent,
+}
+
+impl AsRef<[u8]> for LastPiece {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
 }
 
 impl CacheBudget {
     /// A budget of `limit_bytes` (`storage.tail_cache_bytes`).
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, used_bytes: Arc::new(AtomicUsize::new(0)) }
+        Self { limit_bytes, used_bytes: Arc::default(), lent_bytes: Arc::default() }
+    }
+
+    /// How many bytes replies hold that are not sent yet.
+    #[must_use]
+    pub fn lent_bytes(&self) -> usize {
+        self.lent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lends `bytes` to a reply, unless replies hold too much.
+    fn lend(&self, bytes: usize) -> Option<Lent> {
+        let before = self.lent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Gives it back at once when it is too much.
+        let lent = Lent { bytes, all: Arc::clone(&self.lent_bytes) };
+        (before + bytes <= self.limit_bytes).then_some(lent)
     }
 
     /// How many bytes are in use.
@@ -214,7 +255,8 @@ impl TailCache {
         true
     }
 
-    /// The batches for `range`, or `None` when its start is not here. At least one batch, whatever its size.
+    /// The batches for `range`, at least one, whatever its size; `None` when its start is not here, or when replies that are
+    /// not sent yet hold too much: such readers are served from the files, where each has a share of its own.
     #[must_use]
     pub fn read(&self, range: ReadRange) -> Option<CachedRead> {
         if self.batches.front()?.base_offset > range.from {
@@ -234,7 +276,11 @@ impl TailCache {
                 chunks.push(batch.body.clone());
             }
         }
-        if chunks.is_empty() { None } else { Some(CachedRead { chunks, next_offset }) }
+        let piece = chunks.pop()?;
+        // A slice of a chunk keeps all of it.
+        let lent = self.budget.lend(bytes + self.chunks.filling.bytes)?;
+        chunks.push(Bytes::from_owner(LastPiece { piece, _lent: lent }));
+        Some(CachedRead { chunks, next_offset })
     }
 }
 
@@ -323,6 +369,25 @@ mod tests {
         while cache.drop_oldest() {}
         cache.shrink();
         assert_eq!(cache.chunks.full.len(), 0, "chunks that hold nothing are freed");
+    }
+
+    #[test]
+    fn replies_that_are_not_sent_hold_a_bounded_part_of_what_has_left_the_cache() {
+        let budget = CacheBudget::new(1 << 20);
+        let mut cache = TailCache::new(256 << 10, budget.clone());
+        cache.note_reader();
+        let mut replies = Vec::new();
+        for n in 0..100 {
+            cache.push(&batch(n, 1, 30_000));
+            replies.extend(cache.read(range(n, n + 1, 1)));
+        }
+        assert!((25..35).contains(&replies.len()), "{} replies of 30 kB within a mebibyte", replies.len());
+        assert!(budget.lent_bytes() <= 1 << 20, "{}", budget.lent_bytes());
+        replies.pop();
+        let next = cache.read(range(99, 100, 1)).expect("there is room again for one");
+        assert!(cache.read(range(99, 100, 1)).is_none(), "and for no other");
+        drop((next, replies));
+        assert_eq!(budget.lent_bytes(), 0, "what was sent holds nothing");
     }
 
     #[test]

@@ -143,7 +143,8 @@ fn node_findings(about: &str, facts: &BrokerFacts) -> Vec<Finding> {
     let pools = [
         ("requests (limits.node_bytes_in_flight)", budgets.request_bytes.limit),
         ("reads (limits.node_bytes_in_flight)", budgets.read_bytes.limit),
-        ("storage.tail_cache_bytes", budgets.tail_cache_bytes.limit),
+        ("tail caches (storage.tail_cache_bytes)", budgets.tail_cache_bytes.limit),
+        ("replies from them (storage.tail_cache_bytes)", budgets.tail_cache_bytes.limit),
     ];
     findings.extend(resources::memory(about, &pools, memory));
     findings.extend(replicas::offline(*node_id, replicas));

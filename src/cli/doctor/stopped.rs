@@ -85,10 +85,12 @@ fn configuration(args: &DoctorArgs, report: &mut Report) -> Option<NodeConfig> {
 fn limits(config: &NodeConfig) -> Vec<Finding> {
     let about = "the configuration";
     let in_flight = config.limits.node_bytes_in_flight as u64;
+    let tail_cache = config.storage.tail_cache_bytes as u64;
     let pools = [
         ("requests (limits.node_bytes_in_flight)", in_flight),
         ("reads (limits.node_bytes_in_flight)", in_flight),
-        ("storage.tail_cache_bytes", config.storage.tail_cache_bytes as u64),
+        ("tail caches (storage.tail_cache_bytes)", tail_cache),
+        ("replies from them (storage.tail_cache_bytes)", tail_cache),
     ];
     let memory = resources::memory(about, &pools, machine::memory().usable_bytes());
     let (connections, open_files) = (config.limits.max_connections as u64, config.storage.open_files as u64);

@@ -22,7 +22,7 @@ pub struct Leg {
     pub server: Server,
     /// What follows `callboard bench`.
     pub arguments: Vec<String>,
-    /// Bytes that it writes to the page cache: so much memory is warmed before.
+    /// Bytes that it writes to the page cache, with what it writes before it counts: so much memory is warmed before.
     pub warmed_bytes: usize,
 }
 
@@ -68,6 +68,9 @@ pub struct Size {
 /// Syncs in a measurement of their latency: half a second of them, and a p99 of ten.
 const SYNCS: &str = "1000";
 
+/// At most what a producer writes during its warm-up of 50 ms. A longer one would use up memory that was warmed.
+const WARM_UP_BYTES: usize = 160 << 20;
+
 /// All measurements, in the order in which a run takes them: what is compared stands side by side.
 #[must_use]
 pub fn all(size: &Size) -> Vec<Leg> {
@@ -79,11 +82,11 @@ pub fn all(size: &Size) -> Vec<Leg> {
         Leg { name, server: Server::Nothing, arguments, warmed_bytes: 0 }
     };
     let leg = |name, server, words: String, part: usize| {
-        let warmed_bytes = if server == Server::Node && part > 0 { size.bytes / part } else { 0 };
+        let warmed_bytes = if server == Server::Node && part > 0 { size.bytes / part + WARM_UP_BYTES } else { 0 };
         Leg { name, server, arguments: words_of(&words), warmed_bytes }
     };
     let (node, null) = (Server::Node, Server::Null);
-    let fast = "produce --acks 1 --flush os --warm-up 200ms";
+    let fast = "produce --acks 1 --flush os --warm-up 50ms";
     let small = format!("{fast} --record-size 100 --bytes {quarter}");
     let at_a_rate = format!("latency --rate 10000 --acks 1 --flush os --warm-up 500ms --duration {time}");
     vec![
@@ -95,7 +98,7 @@ pub fn all(size: &Size) -> Vec<Leg> {
         leg(
             "produce, synced",
             node,
-            format!("produce --producers 8 --acks all --flush always --warm-up 200ms --bytes {whole}"),
+            format!("produce --producers 8 --acks all --flush always --warm-up 50ms --bytes {whole}"),
             1,
         ),
         leg("null, 100 B x 1,000", null, format!("{small} --batch-records 1000"), 0),
