@@ -98,6 +98,11 @@ fn start_arbiters(count: usize) -> Vec<Arbiter> {
     })
 }
 
+/// How many core threads there are: as many as are `configured`; 0 means one for every two CPUs (ADR 16).
+fn core_threads(configured: usize, cpus: usize) -> usize {
+    if configured == 0 { cpus.div_ceil(2) } else { configured }
+}
+
 /// All threads of a node.
 pub struct Threads {
     core: Vec<Arbiter>,
@@ -108,10 +113,10 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Starts them. `core` of 0 means one for each CPU; `disk` is the number of threads in each lane.
+    /// Starts them. `core` of 0 means one for every two CPUs; `disk` is the number of threads in each lane.
     #[must_use]
     pub fn start(core: usize, disk: usize) -> Self {
-        let (core, disk) = (if core == 0 { machine::cpus() } else { core }, disk.max(1));
+        let (core, disk) = (core_threads(core, machine::cpus()), disk.max(1));
         let mut started = start_arbiters(core + 2 * disk + 1);
         let mut take = |count| started.drain(..count).collect::<Vec<_>>();
         let (core, sync, background) = (take(core), take(disk), take(disk));
@@ -161,5 +166,16 @@ impl Threads {
             // An arbiter that panicked has aborted the process already; there is nothing left to report here.
             let _ = arbiter.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_core_thread_for_every_two_cpus_unless_the_configuration_says_how_many() {
+        assert_eq!([1, 2, 3, 8].map(|cpus| core_threads(0, cpus)), [1, 1, 2, 4]);
+        assert_eq!(core_threads(3, 8), 3);
     }
 }
