@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::NetLimits;
 use super::budget::{Activity, ByteBudget, BytePermit, FramePermit, NodeBudget};
@@ -104,6 +104,8 @@ pub struct Reader<R> {
     node_budget: NodeBudget,
     activity: Arc<Activity>,
     idle_timeout: Duration,
+    /// Rings when the connection may have been idle for too long. It is armed when it has rung, not for each frame.
+    idle_alarm: Option<Pin<Box<Sleep>>>,
     partial_frame_timeout: Duration,
 }
 
@@ -129,6 +131,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             node_budget,
             activity: Arc::default(),
             idle_timeout: limits.idle_timeout,
+            idle_alarm: None,
             partial_frame_timeout: limits.partial_frame_timeout,
         }
     }
@@ -238,18 +241,42 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn await_first_byte(&mut self) -> Result<(), ReadEnd> {
+        let mut idle_since = Instant::now();
+        let mut finished_before = self.activity.finished();
         while self.received().is_empty() {
-            let finished_before = self.activity.finished();
-            match timeout(self.idle_timeout, self.read_some()).await {
-                Ok(Ok(0)) => return Err(ReadEnd::Closed),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(ReadEnd::Io(error)),
-                // Whoever waits for a reply, or has just been given one, is not idle: the deadline starts anew.
-                Err(_) if self.activity.outstanding() > 0 || self.activity.finished() != finished_before => {}
-                Err(_) => return Err(ReadEnd::Idle(self.idle_timeout)),
+            match self.read_some_or_ring().await {
+                Some(Ok(0)) => return Err(ReadEnd::Closed),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(ReadEnd::Io(error)),
+                None => {
+                    let (now, finished) = (Instant::now(), self.activity.finished());
+                    if self.activity.outstanding() > 0 || finished != finished_before {
+                        // Whoever waits for a reply, or has just been given one, is not idle: the deadline starts anew.
+                        (idle_since, finished_before) = (now, finished);
+                    } else if now >= idle_since + self.idle_timeout {
+                        return Err(ReadEnd::Idle(self.idle_timeout));
+                    }
+                    if let Some(alarm) = &mut self.idle_alarm {
+                        alarm.as_mut().reset(idle_since + self.idle_timeout);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// One read, or `None` when the alarm rings first.
+    async fn read_some_or_ring(&mut self) -> Option<io::Result<usize>> {
+        let idle_timeout = self.idle_timeout;
+        // Beside the reader meanwhile, which is borrowed as a whole.
+        let mut alarm = self.idle_alarm.take().unwrap_or_else(|| Box::pin(sleep_until(Instant::now() + idle_timeout)));
+        let read = tokio::select! {
+            biased;
+            read = self.read_some() => Some(read),
+            () = &mut alarm => None,
+        };
+        self.idle_alarm = Some(alarm);
+        read
     }
 
     async fn fill_length(&mut self) -> Result<(), ReadEnd> {

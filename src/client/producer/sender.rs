@@ -6,6 +6,7 @@
 mod replies;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +85,14 @@ impl Sender {
     }
 
     pub async fn run(mut self) {
+        // Kept over the turns: with a request in flight each turn moves the moment on, and arming a timer for each of them is
+        // dearer than waking now and then for nothing.
+        let mut alarm = pin!(sleep_until(Instant::now()));
         loop {
             let Some(wake_at) = self.turn() else { return };
+            if alarm.is_elapsed() || wake_at < alarm.deadline() {
+                alarm.as_mut().reset(wake_at);
+            }
             let shared = Arc::clone(&self.shared);
             tokio::select! {
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
@@ -96,12 +103,12 @@ impl Sender {
                     }
                 }
                 () = shared.wake.notified() => {}
-                () = sleep_until(wake_at) => {}
+                () = &mut alarm => {}
             }
         }
     }
 
-    /// Does all that can be done now. Returns when to look again; `None` when the producer is gone.
+    /// Does all that can be done now. Returns when to look again at the latest; `None` when the producer is gone.
     fn turn(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let mut wake_at = now + Duration::from_secs(60);
@@ -190,10 +197,11 @@ impl Sender {
     }
 
     /// Takes what may go now: for each leader with room for a request, the next batches of its partitions.
-    fn load(&mut self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) -> HashMap<NodeId, Load> {
+    fn load(&mut self, state: &mut Accumulator, now: Instant, wake_at: &mut Instant) -> Vec<(NodeId, Load)> {
         let (max_in_flight, is_idempotent) = (self.shared.config.max_in_flight, self.shared.config.idempotence);
         let room = REQUEST_BYTES.min(self.shared.client.frame_limit() / 2);
-        let mut loads: HashMap<NodeId, (usize, Load)> = HashMap::new();
+        // A few leaders at most have room at one time.
+        let mut loads: Vec<(NodeId, usize, Load)> = Vec::new();
         // Who was first in line goes to the end, so that a full request does not starve the same partition each time.
         if !state.active.is_empty() {
             state.active.rotate_left(1);
@@ -218,7 +226,11 @@ impl Sender {
             if !self.is_ready(node) {
                 continue;
             }
-            let (bytes, load) = loads.entry(node).or_default();
+            let at = loads.iter().position(|(id, ..)| *id == node).unwrap_or_else(|| {
+                loads.push((node, 0, Load::new()));
+                loads.len() - 1
+            });
+            let (_, bytes, load) = &mut loads[at];
             while partition.may_send(now, max_in_flight) {
                 let size = partition.sealed.front().map_or(0, Batch::plain_bytes);
                 if !load.is_empty() && *bytes + size > room {
@@ -235,7 +247,7 @@ impl Sender {
                 load.push((slot, place, batch));
             }
         }
-        loads.into_iter().map(|(node, (_, load))| (node, load)).filter(|(_, load)| !load.is_empty()).collect()
+        loads.into_iter().map(|(node, _, load)| (node, load)).filter(|(_, load)| !load.is_empty()).collect()
     }
 
     /// Whether a request to `node` may go now. Starts to connect if need be.
