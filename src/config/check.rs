@@ -4,7 +4,7 @@ use super::keys::{self, Kind, host_and_port, is_every_address, is_loopback};
 use super::{ConfigError, NodeConfig, Role};
 
 /// What a request's or reply's frame holds beside its record batches, at most, when there is one batch.
-const FRAME_HEAD_BYTES: u64 = 4 << 10;
+pub const FRAME_HEAD_BYTES: u64 = 4 << 10;
 
 /// Tells where a key was set; nothing when it has its default.
 type OriginOf<'a> = &'a dyn Fn(&str) -> Option<String>;

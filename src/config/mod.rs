@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::TopicConfig;
 
+pub use check::FRAME_HEAD_BYTES;
 pub use load::{EMBEDDED, Origin, environment, load, load_with_origins};
 pub use sections::{
     HttpListener, LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection,

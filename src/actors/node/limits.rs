@@ -8,7 +8,7 @@ use crate::config::NodeConfig;
 use crate::net::NetLimits;
 
 /// Descriptors kept for segments that are being written, beside those of `storage.open_files`.
-const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
+pub const DESCRIPTORS_OF_ACTIVE_SEGMENTS: usize = 1_024;
 
 /// Raises the soft limit of open files to the hard one, and returns how many files this process may have open: each
 /// connection is one, and an active segment has three.

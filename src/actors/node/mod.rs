@@ -12,6 +12,8 @@ mod declared;
 mod limits;
 mod status;
 
+pub use limits::DESCRIPTORS_OF_ACTIVE_SEGMENTS;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;

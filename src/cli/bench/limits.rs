@@ -17,8 +17,8 @@ use crate::cli::stop::Stop;
 
 /// A round of a ping-pong or of syncs ends after so long, however many were asked for.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Bytes of a write of the limit beside a node: of 64 KiB to 1 MiB the fastest here, because a chunk that was read from a
-/// socket is still in a core's cache when it is written to the file.
+/// Bytes of a write of the limit beside a node: a chunk that was read from a socket is still in a core's cache when it is
+/// written to the file. Runs with 64 and 128 KiB are slower, runs with 1 MiB differ sixfold (docs/performance.md).
 const CHUNK_BYTES: usize = 256 << 10;
 /// What a limit moves beside a bench that runs for a time.
 const BYTES_OF_A_DURATION: usize = 1 << 30;

@@ -1,5 +1,6 @@
 //! Whether disk, descriptors, memory and connections suffice.
 
+use crate::actors::node::DESCRIPTORS_OF_ACTIVE_SEGMENTS;
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::output::bytes;
@@ -8,8 +9,6 @@ use crate::cli::output::bytes;
 const NEARLY_FULL_PART: u64 = 20;
 /// … unless this much is free: a twentieth of a large disk is a lot.
 const NEVER_NEARLY_FULL_BYTES: u64 = 10 << 30;
-/// Descriptors that a node keeps for segments that are written, as in its start.
-const DESCRIPTORS_OF_ACTIVE_SEGMENTS: u64 = 1_024;
 
 /// The file system of a data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +88,7 @@ pub fn descriptors(about: &str, facts: &DescriptorFacts) -> Vec<Finding> {
 /// Whether a node that is started under a hard limit of `limit` open files can have all its connections.
 #[must_use]
 pub fn descriptors_to_come(about: &str, limit: Option<u64>, connections: u64, open_files: u64) -> Option<Finding> {
-    let needed = connections.saturating_add(open_files).saturating_add(DESCRIPTORS_OF_ACTIVE_SEGMENTS);
+    let needed = connections.saturating_add(open_files).saturating_add(DESCRIPTORS_OF_ACTIVE_SEGMENTS as u64);
     limit.filter(|limit| *limit < needed).map(|limit| {
         let seen = format!(
             "this shell allows {limit} open files; limits.max_connections = {connections} and storage.open_files = \

@@ -2,10 +2,8 @@
 
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
+use crate::config::FRAME_HEAD_BYTES;
 use crate::types::{FlushPolicy, TopicConfig};
-
-/// What a frame holds beside one batch, as the node's own check of its configuration has it.
-const FRAME_HEAD_BYTES: u64 = 4 << 10;
 
 /// Looks at the settings in force of what `about` names. `max_frame_bytes` is the node's, where it is known.
 #[must_use]
