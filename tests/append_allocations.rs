@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard::actors::partition_leader::{CacheBudget, TailCache};
-use callboard::engine::leader::{Command, LeaderEngine, Leadership, Output, ProduceEvent};
-use callboard::engine::producer_state::ProducerTable;
+use callboard::engine::leader::{Command, LeaderEngine, LeaderSettings, Leadership, Output, ProduceEvent};
+use callboard::engine::replication::ReplicaState;
 use callboard::engine::waiters::OwnerId;
 use callboard::protocol::messages::Acks;
 use callboard::storage::disk::{Disk, RealDisk};
@@ -20,14 +20,16 @@ use callboard::storage::file_cache::FileCache;
 use callboard::storage::{Log, LogConfig, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
-    ClusterId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId,
-    TimestampMs, TopicConfig, TopicId, TopicName,
+    BrokerEpoch, ClusterId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, PartitionIndex, ProducerEpoch,
+    ProducerId, TimestampMs, TopicConfig, TopicId, TopicName,
 };
 use counting_allocator::allocations;
 
 /// Batches before counting: queues grow to their size, chunks of the tail cache come round once.
 const WARM_UP: usize = 6_000;
 const COUNTED: usize = 2_000;
+
+const NOW: MonoTime = MonoTime(Duration::ZERO);
 
 struct Partition {
     engine: LeaderEngine<()>,
@@ -52,10 +54,12 @@ impl Partition {
         let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
         let log = Log::create(disk, files, &directory.path().join("counted-0"), &identity, LogConfig::from(&config))
             .expect("created");
-        let leadership = Leadership { epoch: LeaderEpoch(0), in_sync: vec![NodeId(1)] };
-        let none = Offset::ZERO;
+        let leadership = Leadership::alone(LeaderEpoch(0), NodeId(1), BrokerEpoch(1));
+        let (state, settings) = (ReplicaState::empty(), LeaderSettings::default());
+        let mut engine = LeaderEngine::new(NOW, NodeId(1), leadership, config, state, settings);
+        engine.on_lease(NOW, MonoTime(Duration::MAX), &mut Output::default());
         Self {
-            engine: LeaderEngine::new(leadership, config, none, none, ProducerTable::default(), 86_400_000),
+            engine,
             out: Output::default(),
             cache: TailCache::new(4 << 20, CacheBudget::new(64 << 20)),
             log,
@@ -78,7 +82,7 @@ impl Partition {
             owner: OwnerId(1),
             reply: (),
         };
-        self.engine.on_produce(event, &mut self.out);
+        self.engine.on_produce(NOW, event, &mut self.out);
         for command in self.out.0.drain(..) {
             if let Command::Append { base_offset, leader_epoch, append_time } = command {
                 let batch = batch.take().expect("one append a batch");
@@ -87,7 +91,7 @@ impl Partition {
                 self.log.append(TimestampMs(1), std::array::from_ref(&stamped)).expect("space");
             }
         }
-        self.engine.on_written(self.log.written_end(), &mut self.out);
+        self.engine.on_written(NOW, self.log.written_end(), &mut self.out);
         self.answered += self.out.0.drain(..).filter(|command| matches!(command, Command::Produced { .. })).count();
     }
 }

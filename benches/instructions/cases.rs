@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use callboard::actors::partition_leader::{CacheBudget, TailCache};
-use callboard::engine::leader::{Command, LeaderEngine, Leadership, Output, ProduceEvent, ReadRange};
-use callboard::engine::producer_state::ProducerTable;
+use callboard::engine::leader::{Command, LeaderEngine, LeaderSettings, Leadership, Output, ProduceEvent, ReadRange};
+use callboard::engine::replication::ReplicaState;
 use callboard::engine::waiters::OwnerId;
 use callboard::protocol::Api;
 use callboard::protocol::frame::{Attachment, FrameCodec, FrameHead, SegmentedBuf, encode_reply, encode_request};
@@ -18,8 +18,8 @@ use callboard::storage::file_cache::FileCache;
 use callboard::storage::{Log, LogConfig, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch, Records};
 use callboard::types::{
-    ClusterId, CorrelationId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, ProducerEpoch,
-    ProducerId, TimestampMs, TopicConfig, TopicId, TopicName,
+    BrokerEpoch, ClusterId, CorrelationId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex,
+    ProducerEpoch, ProducerId, TimestampMs, TopicConfig, TopicId, TopicName,
 };
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -85,6 +85,8 @@ fn topic_id() -> TopicId {
     TopicId(uuid::Uuid::from_u128(9))
 }
 
+const NOW: MonoTime = MonoTime(Duration::ZERO);
+
 struct Partition {
     engine: LeaderEngine<()>,
     out: Output<()>,
@@ -107,10 +109,12 @@ impl Partition {
         let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
         let place = directory.path().join("counted-0");
         let log = Log::create(disk, files, &place, &identity, LogConfig::from(&config)).expect("created");
-        let leadership = Leadership { epoch: LeaderEpoch(0), in_sync: vec![NodeId(1)] };
-        let none = Offset::ZERO;
+        let leadership = Leadership::alone(LeaderEpoch(0), NodeId(1), BrokerEpoch(1));
+        let (state, settings) = (ReplicaState::empty(), LeaderSettings::default());
+        let mut engine = LeaderEngine::new(NOW, NodeId(1), leadership, config, state, settings);
+        engine.on_lease(NOW, MonoTime(Duration::MAX), &mut Output::default());
         Self {
-            engine: LeaderEngine::new(leadership, config, none, none, ProducerTable::default(), 86_400_000),
+            engine,
             out: Output::default(),
             cache: TailCache::new(4 << 20, CacheBudget::new(64 << 20)),
             log,
@@ -132,7 +136,7 @@ impl Partition {
             owner: OwnerId(1),
             reply: (),
         };
-        self.engine.on_produce(event, &mut self.out);
+        self.engine.on_produce(NOW, event, &mut self.out);
         for command in self.out.0.drain(..) {
             if let Command::Append { base_offset, leader_epoch, append_time } = command {
                 let batch = batch.take().expect("one append a batch");
@@ -141,7 +145,7 @@ impl Partition {
                 self.log.append(TimestampMs(1), std::array::from_ref(&stamped)).expect("space");
             }
         }
-        self.engine.on_written(self.log.written_end(), &mut self.out);
+        self.engine.on_written(NOW, self.log.written_end(), &mut self.out);
         let answered = |command: &Command<()>| matches!(command, Command::Produced { .. });
         assert_eq!(self.out.0.drain(..).filter(answered).count(), 1, "every batch is acknowledged");
     }

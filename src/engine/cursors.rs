@@ -10,7 +10,7 @@
 
 use crate::types::{FlushPolicy, Offset};
 
-/// The cursors of a replica that leads. Every *end* is exclusive.
+/// The cursors of a replica. Every *end* is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursors {
     log_start: Offset,
@@ -21,10 +21,15 @@ pub struct Cursors {
 }
 
 impl Cursors {
-    /// The cursors of a log that was just opened: all it holds was synced by recovery.
+    /// The cursors of a replica that goes on in another role, or whose log was cut. The watermark lies within the log.
     #[must_use]
-    pub fn opened(log_start: Offset, end: Offset) -> Self {
-        Self { log_start, high_watermark: log_start, durable_end: end, written_end: end, next_offset: end }
+    pub fn resumed(log_start: Offset, high_watermark: Offset, durable_end: Offset, written_end: Offset) -> Self {
+        debug_assert!(
+            log_start <= durable_end && durable_end <= written_end,
+            "{log_start} {durable_end} {written_end}"
+        );
+        let high_watermark = high_watermark.clamp(log_start, written_end);
+        Self { log_start, high_watermark, durable_end, written_end, next_offset: written_end }
     }
 
     /// The first offset that the log still holds.
@@ -108,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_watermark_follows_the_disk_with_always_and_the_write_without() {
-        let mut cursors = Cursors::opened(Offset(0), Offset(0));
+        let mut cursors = Cursors::resumed(Offset(0), Offset(0), Offset(0), Offset(0));
         assert_eq!(cursors.assign(5), Offset(0));
         assert_eq!(cursors.safe_end(FlushPolicy::Os), Offset(0));
         cursors.wrote(Offset(5));
@@ -119,12 +124,15 @@ mod tests {
 
     #[test]
     fn nothing_moves_backwards() {
-        let mut cursors = Cursors::opened(Offset(2), Offset(9));
+        let mut cursors = Cursors::resumed(Offset(2), Offset(2), Offset(9), Offset(9));
         assert!(cursors.commit(Offset(9)));
         assert!(!cursors.commit(Offset(4)));
         cursors.wrote(Offset(3));
         cursors.synced(Offset(3));
         assert!(!cursors.drop_before(Offset(1)));
-        assert_eq!(cursors, Cursors { high_watermark: Offset(9), ..Cursors::opened(Offset(2), Offset(9)) });
+        assert_eq!(
+            cursors,
+            Cursors { high_watermark: Offset(9), ..Cursors::resumed(Offset(2), Offset(2), Offset(9), Offset(9)) }
+        );
     }
 }

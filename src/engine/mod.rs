@@ -4,16 +4,19 @@
 //!   message ──► actor ──event, now──► engine ──Output──► actor carries out the commands
 //!                                       │
 //!                 leader      one partition's leader: what is appended, what is committed, who waits
+//!                 follower    one partition's follower: what it asks for, what it cuts, what may be read from it
 //!                 metadata    the cluster's image, its records, and `apply`
 //!                 controller  which records a request becomes
 //! ```
 //!
-//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`leader`]; then [`metadata`], [`placement`], [`controller`].
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].
 
 pub mod controller;
 pub mod cursors;
+pub mod follower;
 pub mod leader;
 pub mod metadata;
 pub mod placement;
 pub mod producer_state;
+pub mod replication;
 pub mod waiters;

@@ -13,6 +13,7 @@
 pub mod buffer_pool;
 pub mod clock;
 pub mod context;
+pub mod epoch_history;
 pub mod ids;
 pub mod offset;
 pub mod record_batch;
@@ -22,6 +23,7 @@ pub mod topic_name;
 pub use buffer_pool::{Buffer, BufferPool};
 pub use clock::{Clock, MonoTime, SystemClock, TimestampMs};
 pub use context::{ListenerKind, Operation, Principal, RequestContext, TopicAction, authorize};
+pub use epoch_history::EpochHistory;
 pub use ids::{
     BrokerEpoch, ClusterId, CorrelationId, DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionIndex,
     ProducerEpoch, ProducerId, TopicId, TopicPartition,

@@ -146,8 +146,7 @@ impl Broker {
 
     fn start_leader(&mut self, partition: TopicPartition, opened: OpenedReplica) -> Replica {
         let Some(topic) = self.image.topics.get(&partition.topic).cloned() else { return Replica::Elsewhere };
-        let Some(state) = self.image.partition(partition) else { return Replica::Elsewhere };
-        let leadership = Leadership { epoch: state.leader_epoch, in_sync: state.in_sync.clone() };
+        let Some(leadership) = Leadership::in_image(&self.image, partition) else { return Replica::Elsewhere };
         let (config, settings) = (self.config_of(&topic), self.settings.partitions.clone());
         let core = &self.settings.core[self.next_core % self.settings.core.len()];
         self.next_core += 1;

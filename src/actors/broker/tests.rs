@@ -91,6 +91,7 @@ impl Stage {
             files: Arc::new(FileCache::new(shared, 16)),
             topic_defaults: TopicConfig::default(),
             partitions: PartitionLeaderSettings {
+                node: NodeId(1),
                 storage: StorageSection { min_free_bytes: 0, ..StorageSection::default() },
                 placement: LogWriterPlacement::Core,
                 clock: Arc::new(SystemClock::start()),

@@ -97,6 +97,7 @@ impl Node {
         }));
         let controller = start_controller(&threads.control(), log, image, &config, &clock);
         let partitions = PartitionLeaderSettings {
+            node: config.node.id,
             storage: config.storage.clone(),
             placement: config.threads.log_writer,
             clock: Arc::clone(&clock),

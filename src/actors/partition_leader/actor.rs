@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::keeping::Keeping;
 use super::messages::*;
 use super::read_budget::ReadBudget;
-use super::reads;
+use super::reads::{self, ReadState};
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
     self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
@@ -19,17 +19,26 @@ use crate::actors::send::post;
 use crate::actors::spans;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::leader::{Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, Leadership, Output, ProduceEvent};
+use crate::engine::leader::{
+    Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, LeaderSettings, Leadership, ListOffsetsEvent, Output,
+    ProduceEvent, ReadRange, ReplicaFetchEvent,
+};
 use crate::engine::producer_state::ProducerTable;
+use crate::engine::replication::ReplicaState;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::{Log, LogConfig, LogError, LogReader};
 use crate::types::record_batch::RecordBatch;
-use crate::types::{Clock, MonoTime, TopicConfig, TopicName, TopicPartition};
+use crate::types::{Clock, EpochHistory, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
+
+/// How long a look-up waits for a new leader to learn how much is committed.
+const LISTING_WAIT: Duration = Duration::from_secs(30);
 
 /// What a leader needs of its node.
 #[derive(Clone)]
 pub struct PartitionLeaderSettings {
+    /// The node.
+    pub node: NodeId,
     /// The `storage` section of the config.
     pub storage: StorageSection,
     /// Where writes run (`threads.log_writer`).
@@ -76,6 +85,11 @@ impl PartitionLeader {
     ) -> Self {
         let reader = log.reader();
         let (log_start, end) = (log.log_start(), log.written_end());
+        let epochs = EpochHistory::from_entries(log.leader_epochs().entries().to_vec()).unwrap_or_default();
+        let state = ReplicaState {
+            high_watermark: log.saved_high_watermark(),
+            ..ReplicaState::opened(log_start, end, epochs, producers)
+        };
         let metrics = settings.metrics.partitions.enter(topic.clone(), partition.partition, files_of(reader.clone()));
         metrics.moved(log_start, end, end);
         let writer = LogWriter::new(
@@ -91,11 +105,16 @@ impl PartitionLeader {
                 metrics: metrics.share(),
             },
         );
-        let expiry_ms = i64::try_from(settings.storage.producer_expiry_ms).unwrap_or(i64::MAX);
+        let producer_expiry_ms = i64::try_from(settings.storage.producer_expiry_ms).unwrap_or(i64::MAX);
+        let judging = LeaderSettings { producer_expiry_ms, ..LeaderSettings::default() };
+        let now = settings.clock.now();
+        let mut engine = LeaderEngine::new(now, settings.node, leadership, config, state, judging);
+        // The controller runs in this process: nobody else can elect another leader.
+        engine.on_lease(now, MonoTime(Duration::MAX), &mut Output::default());
         Self {
             partition,
             topic,
-            engine: LeaderEngine::new(leadership, config, log_start, end, producers, expiry_ms),
+            engine,
             out: Output::default(),
             cache: TailCache::new(settings.storage.tail_cache_partition_bytes, settings.cache.clone()),
             reader,
@@ -112,10 +131,10 @@ impl PartitionLeader {
         &mut self,
         ctx: &mut Context<Self>,
         batch: Option<(RecordBatch, Room)>,
-        event: impl FnOnce(&mut LeaderEngine<ReplyTo>, &mut Output<ReplyTo>),
+        event: impl FnOnce(&mut LeaderEngine<ReplyTo>, MonoTime, &mut Output<ReplyTo>),
     ) {
         let mut out = std::mem::take(&mut self.out);
-        event(&mut self.engine, &mut out);
+        event(&mut self.engine, self.settings.clock.now(), &mut out);
         let mut batch = batch;
         for command in out.0.drain(..) {
             self.carry_out(command, &mut batch);
@@ -144,22 +163,36 @@ impl PartitionLeader {
                 let empty = |state| Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None });
                 reply.answer(result.map(empty));
             }
-            Command::Read { reply, range, state } => match self.cache.read(range) {
-                Some(read) => {
-                    let (chunks, next_offset) = (read.chunks, Some(read.next_offset));
-                    let fetched = FetchedRecords { state, chunks, next_offset };
-                    self.metrics.read(range.from, read.next_offset, fetched.bytes());
-                    reply.answer(Ok(Answer::Fetched(fetched)));
-                }
-                None => {
-                    let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
-                    reads::read(&self.settings.disk, budget, reader, range, state, reply);
-                }
-            },
+            Command::Read { reply, range, state } => self.read(reply, range, ReadState::Consumer(state)),
+            Command::ReadForFollower { reply, range, state } => self.read(reply, range, ReadState::Follower(state)),
+            Command::ReplicaFetched { reply, result } => reply.answer(result.map(|(verdict, state)| {
+                Answer::ForFollower(RecordsForFollower { verdict, state, chunks: Vec::new() })
+            })),
+            Command::Propose(_) => {}
+            Command::Listed { reply, result } => reply.answer(result.map(Answer::Listed)),
+            Command::LookUp { reply, at, upper_exclusive } => {
+                reads::list(&self.settings.disk, self.reader.clone(), at, upper_exclusive, self.engine.epoch(), reply);
+            }
             Command::DeleteRecords { before } => post(&self.writer, log_writer::DeleteRecords { before }),
             Command::RecordsDeleted { reply, result } => reply.answer(result.map(Answer::RecordsDeleted)),
             Command::SnapshotProducers { at, payload } => post(&self.writer, StoreProducerSnapshot { at, payload }),
         }
+    }
+
+    pub(super) fn now(&self) -> MonoTime {
+        self.settings.clock.now()
+    }
+
+    /// Reads from the tail cache, or on a disk thread.
+    fn read(&mut self, reply: ReplyTo, range: ReadRange, state: ReadState) {
+        let Some(read) = self.cache.read(range) else {
+            let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
+            reads::read(&self.settings.disk, budget, reader, range, state, reply);
+            return;
+        };
+        let bytes = read.chunks.iter().map(bytes::Bytes::len).sum();
+        self.metrics.read(range.from, read.next_offset, bytes);
+        reply.answer(Ok(state.with(read.chunks, Some(read.next_offset))));
     }
 
     /// Keeps one timer for the earliest deadline. An earlier one replaces it, a later one waits for it to fire.
@@ -174,8 +207,7 @@ impl PartitionLeader {
         let wait = next.since(self.settings.clock.now());
         let handle = ctx.run_later(wait, |leader, ctx| {
             leader.deadline_timer = None;
-            let now = leader.settings.clock.now();
-            leader.step(ctx, None, |engine, out| engine.on_tick(now, out));
+            leader.step(ctx, None, |engine, now, out| engine.on_tick(now, out));
         });
         self.deadline_timer = Some((next, handle));
     }
@@ -238,7 +270,7 @@ impl Handler<Produce> for PartitionLeader {
             owner,
             reply,
         };
-        self.step(ctx, Some((batch, room)), |engine, out| engine.on_produce(event, out));
+        self.step(ctx, Some((batch, room)), |engine, now, out| engine.on_produce(now, event, out));
     }
 }
 
@@ -249,7 +281,16 @@ impl Handler<Fetch> for PartitionLeader {
         let _span = spans::of(reply.tag()).entered();
         self.cache.note_reader();
         let event = FetchEvent { offset, max_bytes, leader_epoch, wait_until, owner, reply };
-        self.step(ctx, None, |engine, out| engine.on_fetch(event, out));
+        self.step(ctx, None, |engine, now, out| engine.on_fetch(now, event, out));
+    }
+}
+
+impl Handler<FetchForFollower> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, message: FetchForFollower, ctx: &mut Self::Context) {
+        let FetchForFollower { fetch, wait_until, reply } = message;
+        let event = ReplicaFetchEvent { fetch, wait_until, reply };
+        self.step(ctx, None, |engine, now, out| engine.on_replica_fetch(now, event, out));
     }
 }
 
@@ -269,13 +310,10 @@ impl Handler<OwnerGone> for PartitionLeader {
 
 impl Handler<ListOffset> for PartitionLeader {
     type Result = ();
-    fn handle(&mut self, ListOffset { at, reply }: ListOffset, _: &mut Self::Context) {
-        if let Some(listed) = self.engine.on_list_offsets(at) {
-            reply.answer(Ok(Answer::Listed(listed)));
-            return;
-        }
-        let upper = self.engine.cursors().high_watermark();
-        reads::list(&self.settings.disk, self.reader.clone(), at, upper, self.engine.epoch(), reply);
+    fn handle(&mut self, ListOffset { at, reply }: ListOffset, ctx: &mut Self::Context) {
+        let deadline = self.settings.clock.now().plus(LISTING_WAIT);
+        let event = ListOffsetsEvent { at, deadline, owner: reply.owner(), reply };
+        self.step(ctx, None, |engine, now, out| engine.on_list_offsets(now, event, out));
     }
 }
 
@@ -284,7 +322,7 @@ impl Handler<DeleteRecords> for PartitionLeader {
     fn handle(&mut self, message: DeleteRecords, ctx: &mut Self::Context) {
         let DeleteRecords { before, deadline, owner, reply } = message;
         let event = DeleteRecordsEvent { before, deadline, owner, reply };
-        self.step(ctx, None, |engine, out| engine.on_delete_records(event, out));
+        self.step(ctx, None, |engine, _, out| engine.on_delete_records(event, out));
     }
 }
 
@@ -310,12 +348,12 @@ impl Handler<LogEvent> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, event: LogEvent, ctx: &mut Self::Context) {
         match event {
-            LogEvent::Written(end) => self.step(ctx, None, |engine, out| engine.on_written(end, out)),
-            LogEvent::Synced(end) => self.step(ctx, None, |engine, out| engine.on_synced(end, out)),
-            LogEvent::Rolled => self.step(ctx, None, LeaderEngine::on_rolled),
-            LogEvent::LogStart(start) => self.step(ctx, None, |engine, out| engine.on_log_start(start, out)),
+            LogEvent::Written(end) => self.step(ctx, None, |engine, now, out| engine.on_written(now, end, out)),
+            LogEvent::Synced(end) => self.step(ctx, None, |engine, now, out| engine.on_synced(now, end, out)),
+            LogEvent::Rolled => self.step(ctx, None, |engine, _, out| engine.on_rolled(out)),
+            LogEvent::LogStart(start) => self.step(ctx, None, |engine, _, out| engine.on_log_start(start, out)),
             LogEvent::DeleteFailed(before, cause) => {
-                self.step(ctx, None, |engine, out| engine.on_delete_failed(before, &cause, out));
+                self.step(ctx, None, |engine, _, out| engine.on_delete_failed(before, &cause, out));
             }
             LogEvent::CheckpointDue => {
                 post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
@@ -323,7 +361,7 @@ impl Handler<LogEvent> for PartitionLeader {
             LogEvent::Failed(cause) => {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
                 self.metrics.failed(cause.message.clone());
-                self.step(ctx, None, |engine, out| engine.on_failed(cause, out));
+                self.step(ctx, None, |engine, _, out| engine.on_failed(cause, out));
             }
         }
     }
@@ -333,7 +371,7 @@ impl Handler<SetConfig> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, SetConfig(config): SetConfig, ctx: &mut Self::Context) {
         post(&self.writer, Reconfigure { flush: flush_settings(&config), log: LogConfig::from(&config) });
-        self.step(ctx, None, |engine, out| engine.on_config(config, out));
+        self.step(ctx, None, |engine, now, out| engine.on_config(now, config, out));
     }
 }
 
@@ -365,7 +403,7 @@ impl Handler<Stop> for PartitionLeader {
             StopReason::TopicDeleted => {
                 let text = format!("topic '{}' was deleted", self.topic);
                 let cause = ApiError::new(ErrorCode::UnknownTopicOrPartition, text);
-                self.step(ctx, None, |engine, out| engine.on_stop(&cause, out));
+                self.step(ctx, None, |engine, _, out| engine.on_stop(&cause, out));
                 post(&self.writer, Close { how: CloseHow::Abandoned, done });
                 ctx.stop();
             }

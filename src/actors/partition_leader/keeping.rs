@@ -19,9 +19,9 @@ impl PartitionLeader {
     /// where the tail cache does, so that a consumer that falls behind is told that records are gone.
     pub(super) fn let_go(&mut self, batch: &RecordBatch) {
         let end = batch.header.end_offset_exclusive();
-        let mut out = Output::default();
-        self.engine.on_written(end, &mut out);
-        self.engine.on_synced(end, &mut out);
+        let (now, mut out) = (self.now(), Output::default());
+        self.engine.on_written(now, end, &mut out);
+        self.engine.on_synced(now, end, &mut out);
         if let Some(start) = self.cache.start() {
             self.engine.on_log_start(start, &mut out);
         }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
+use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::engine::waiters::OwnerId;
 use crate::protocol::messages::{
     Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch,
@@ -118,6 +119,18 @@ pub struct Fetch {
     pub reply: ReplyTo,
 }
 
+/// A follower wants what comes next, and says what it has.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FetchForFollower {
+    /// What it says.
+    pub fetch: ReplicaFetch,
+    /// Until when to wait for news; `None` answers at once.
+    pub wait_until: Option<MonoTime>,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
 /// Take back the parked fetches of one request.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -196,6 +209,8 @@ pub enum Answer {
     Produced(ProducedBatch),
     /// To [`Fetch`].
     Fetched(FetchedRecords),
+    /// To [`FetchForFollower`].
+    ForFollower(RecordsForFollower),
     /// To [`ListOffset`].
     Listed(ListedOffset),
     /// To [`DeleteRecords`]: where the log starts now.
@@ -221,6 +236,17 @@ impl FetchedRecords {
     pub fn bytes(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
+}
+
+/// What a follower is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordsForFollower {
+    /// What it has to do before it can go on.
+    pub verdict: ReplicaVerdict,
+    /// What the leader knows.
+    pub state: LeaderState,
+    /// Whole batches that follow its position, in pieces.
+    pub chunks: Vec<Bytes>,
 }
 
 /// The topic's settings changed.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::messages::{Answer, FetchedRecords, ReplyTo};
+use super::messages::{Answer, FetchedRecords, RecordsForFollower, ReplyTo};
 use super::read_budget::{ReadBudget, ReadRoom};
 use crate::actors::errors::storage_error;
 use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
+use crate::engine::replication::{LeaderState, ReplicaVerdict};
 use crate::metrics::PartitionMetrics;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::storage::{LogError, LogReader, LogSlice};
@@ -33,13 +34,31 @@ impl AsRef<[u8]> for Budgeted {
     }
 }
 
+/// Who reads, and the state that goes with the records.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReadState {
+    Consumer(FetchedPartition),
+    Follower(LeaderState),
+}
+
+impl ReadState {
+    pub(super) fn with(self, chunks: Vec<Bytes>, next_offset: Option<Offset>) -> Answer {
+        match self {
+            Self::Consumer(state) => Answer::Fetched(FetchedRecords { state, chunks, next_offset }),
+            Self::Follower(state) => {
+                Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Continues, state, chunks })
+            }
+        }
+    }
+}
+
 /// Reads `range` on a disk thread and answers `reply`. With little room it reads less than was asked for.
 pub(super) fn read(
     pool: &DiskPool,
     budget: ReadBudget,
     (reader, metrics): (LogReader, Arc<PartitionMetrics>),
     range: ReadRange,
-    state: FetchedPartition,
+    state: ReadState,
     reply: ReplyTo,
 ) {
     let pool_of_read = pool.clone();
@@ -67,7 +86,7 @@ async fn read_one(
     budget: ReadBudget,
     (reader, metrics): (LogReader, Arc<PartitionMetrics>),
     range: ReadRange,
-    state: FetchedPartition,
+    state: ReadState,
     reply: ReplyTo,
     needed_bytes: usize,
 ) {
@@ -108,19 +127,19 @@ fn answer(
     (slice, room): (LogSlice, ReadRoom),
     range: ReadRange,
     metrics: &PartitionMetrics,
-    state: FetchedPartition,
+    state: ReadState,
     reply: ReplyTo,
 ) {
     let LogSlice { bytes, next } = slice;
     metrics.read(range.from, next, bytes.len());
     let next_offset = (!bytes.is_empty()).then_some(next);
     let chunk = Bytes::from_owner(Budgeted { bytes, _room: room });
-    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: vec![chunk], next_offset })));
+    reply.answer(Ok(state.with(vec![chunk], next_offset)));
 }
 
 /// An empty answer says "not yet", and the session asks again.
-fn not_yet(state: FetchedPartition, reply: ReplyTo) {
-    reply.answer(Ok(Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None })));
+fn not_yet(state: ReadState, reply: ReplyTo) {
+    reply.answer(Ok(state.with(Vec::new(), None)));
 }
 
 /// Looks an offset up by time on a disk thread and answers `reply`.

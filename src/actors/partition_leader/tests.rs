@@ -18,7 +18,9 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogError;
 use crate::storage::disk::VirtualDisk;
 use crate::storage::disk::virtual_disk::FaultyOperation;
-use crate::types::{Clock, CorrelationId, LeaderEpoch, MonoTime, NodeId, Offset, SystemClock, TopicConfig};
+use crate::types::{
+    BrokerEpoch, Clock, CorrelationId, LeaderEpoch, MonoTime, NodeId, Offset, SystemClock, TopicConfig,
+};
 
 const ME: OwnerId = OwnerId(1);
 
@@ -45,6 +47,7 @@ impl Stage {
         let (log, thread, session) = (new_log(&disk, &config), DiskThread::start(), Ear::new());
         let clock = SystemClock::start();
         let settings = PartitionLeaderSettings {
+            node: NodeId(1),
             storage: StorageSection { tail_cache_partition_bytes: cache_bytes, ..StorageSection::default() },
             placement: LogWriterPlacement::Core,
             clock: Arc::new(clock),
@@ -54,7 +57,7 @@ impl Stage {
             metrics: Arc::default(),
             keeping,
         };
-        let leadership = Leadership { epoch: LeaderEpoch(3), in_sync: vec![NodeId(1)] };
+        let leadership = Leadership::alone(LeaderEpoch(3), NodeId(1), BrokerEpoch(1));
         let leader = PartitionLeader::create(|ctx| {
             PartitionLeader::new(ctx, partition(), leadership, config, (log, ProducerTable::default()), settings)
         });

@@ -34,7 +34,7 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::types::{
-    ClusterId, CorrelationId, LeaderEpoch, NodeId, Offset, PartitionIndex, SystemClock, TopicConfig,
+    BrokerEpoch, ClusterId, CorrelationId, LeaderEpoch, NodeId, Offset, PartitionIndex, SystemClock, TopicConfig,
     TopicConfigOverrides,
 };
 
@@ -50,6 +50,7 @@ struct Stage {
 
 fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
     PartitionLeaderSettings {
+        node: NodeId(1),
         // Nothing is cached, so that a disk thread that is held up holds up reads.
         storage: StorageSection { tail_cache_partition_bytes: 0, ..StorageSection::default() },
         placement: LogWriterPlacement::Core,
@@ -108,7 +109,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
 /// A leader of the tests' partition.
 fn leader(disk: &VirtualDisk, thread: &DiskThread) -> Addr<PartitionLeader> {
     let log = new_log(disk, &TopicConfig::default());
-    let (leadership, settings) = (Leadership { epoch: LeaderEpoch(0), in_sync: vec![NodeId(1)] }, partitions(thread));
+    let (leadership, settings) = (Leadership::alone(LeaderEpoch(0), NodeId(1), BrokerEpoch(1)), partitions(thread));
     PartitionLeader::create(|ctx| {
         let log = (log, ProducerTable::default());
         PartitionLeader::new(ctx, partition(), leadership, TopicConfig::default(), log, settings)

@@ -41,6 +41,7 @@ impl<R> LeaderEngine<R> {
         if !self.cursors.drop_before(to) {
             return;
         }
+        self.epochs.advance_start(to);
         for waiter in self.parked.take_where(|waiter| waiter.payload.offset < to) {
             let result = self.check_range(waiter.payload.offset).map(|()| self.fetch_state());
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result });

@@ -1,10 +1,12 @@
 //! What the leader's engine is told, and what it commands.
 
+use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::protocol::ApiError;
-use crate::protocol::messages::{Acks, DeleteBefore, FetchedPartition, ProducedBatch};
+use crate::protocol::messages::{Acks, DeleteBefore, FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::types::record_batch::BatchHeader;
 use crate::types::{LeaderEpoch, MonoTime, Offset, TimestampMs};
 
+use super::Proposal;
 use crate::engine::waiters::OwnerId;
 
 /// A batch that wants to be appended. The engine sees its header only.
@@ -41,6 +43,30 @@ pub struct FetchEvent<R> {
     pub wait_until: Option<MonoTime>,
     /// Who asks.
     pub owner: OwnerId,
+    /// How to answer.
+    pub reply: R,
+}
+
+/// A wish to know an offset.
+#[derive(Clone, Debug)]
+pub struct ListOffsetsEvent<R> {
+    /// Which.
+    pub at: OffsetAt,
+    /// When to give up waiting.
+    pub deadline: MonoTime,
+    /// Who asks.
+    pub owner: OwnerId,
+    /// How to answer.
+    pub reply: R,
+}
+
+/// A follower's wish for more.
+#[derive(Clone, Debug)]
+pub struct ReplicaFetchEvent<R> {
+    /// What it says.
+    pub fetch: ReplicaFetch,
+    /// Until when to wait for news; `None` answers at once.
+    pub wait_until: Option<MonoTime>,
     /// How to answer.
     pub reply: R,
 }
@@ -104,6 +130,40 @@ pub enum Command<R> {
         /// With what.
         result: Result<FetchedPartition, ApiError>,
     },
+    /// Answer a look-up.
+    Listed {
+        /// How.
+        reply: R,
+        /// With what.
+        result: Result<ListedOffset, ApiError>,
+    },
+    /// Look up an offset by time, and answer.
+    LookUp {
+        /// How.
+        reply: R,
+        /// What is wanted.
+        at: OffsetAt,
+        /// Among the records below this.
+        upper_exclusive: Offset,
+    },
+    /// Read records for a follower, and answer it with them and with `state`.
+    ReadForFollower {
+        /// How.
+        reply: R,
+        /// What to read.
+        range: ReadRange,
+        /// The leader's state for the answer.
+        state: LeaderState,
+    },
+    /// Answer a follower without records.
+    ReplicaFetched {
+        /// How.
+        reply: R,
+        /// With what.
+        result: Result<(ReplicaVerdict, LeaderState), ApiError>,
+    },
+    /// Ask the controller for another in-sync set or leader.
+    Propose(Proposal),
     /// Have the log writer delete the records before this offset, after what was commanded before.
     DeleteRecords {
         /// The first record that stays.

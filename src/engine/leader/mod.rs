@@ -1,38 +1,49 @@
 //! The leader of one partition: what is appended, what is committed, what may be read, and who still waits.
 //!
 //! ```text
-//!   on_produce ──► Append ──► (log writer) ──► on_written ──► on_synced ──► high watermark moves ──► Produced, Read
+//!   on_produce ──► Append ──► (log writer) ──► on_written ──► on_synced ─┐
+//!   on_replica_fetch ──► (how far the followers are) ────────────────────┴► high watermark moves ──► Produced, Read
+//!                   └──► ReadForFollower | ReplicaFetched | parked until there are records, or the watermark moves
 //!   on_fetch ────► Read | Fetched | parked until the high watermark moves, its deadline, or its owner goes away
+//!   on_leadership ◄── metadata ◄── controller ◄── Propose      in_sync: who counts, who joins, who leaves, who leads next
 //!   on_delete_records ──► DeleteRecords ──► (log writer) ──► on_log_start ──► RecordsDeleted
 //! ```
 //!
 //! Safety in one paragraph: offsets are assigned here, one after the other, and batches reach the log in that order. The
-//! high watermark never passes what the flush policy calls safe ([`Cursors::safe_end`]), `acks = all` is answered only
-//! from the high watermark, and consumers are given nothing beyond it. A duplicate is answered only when the watermark
-//! has passed the original.
+//! high watermark never passes what the flush policy calls safe ([`Cursors::safe_end`]) at the leader and at everybody in the
+//! union of the committed in-sync set and what was proposed since; `acks = all` is answered only from the high watermark, and
+//! consumers are given nothing beyond it. A duplicate is answered only when the watermark has passed the original. After
+//! its lease the leader answers nothing of all this. docs/replication.md argues why that suffices.
 
 mod delete_records;
 mod events;
+mod followers;
+mod in_sync;
 mod queries;
+mod reads;
+mod serving;
 #[cfg(test)]
 mod tests;
 
-use crate::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
+use crate::protocol::messages::{Acks, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::BatchHeader;
-use crate::types::{FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TimestampMs, TimestampType, TopicConfig};
+use crate::types::{
+    EpochHistory, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TimestampMs, TimestampType, TopicConfig,
+};
 
 use super::cursors::Cursors;
 use super::producer_state::{ProducerTable, Verdict};
+use super::replication::ReplicaState;
 use super::waiters::{OwnerId, Waiter, WaiterQueue};
-pub use events::{Command, DeleteRecordsEvent, FetchEvent, Output, ProduceEvent, ReadRange};
-
-#[derive(Debug)]
-struct ParkedFetch<R> {
-    offset: Offset,
-    max_bytes: usize,
-    reply: R,
-}
+pub use events::{
+    Command, DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, Output, ProduceEvent, ReadRange, ReplicaFetchEvent,
+};
+use followers::Followers;
+use in_sync::HandOver;
+pub use in_sync::{LeaderSettings, Leadership, Proposal, ReplicaView};
+use reads::{Listing, ParkedFetch};
+use serving::ParkedReplica;
 
 #[derive(Debug)]
 struct PendingAck<R> {
@@ -40,58 +51,89 @@ struct PendingAck<R> {
     reply: R,
 }
 
-/// What the controller decided about this leadership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leadership {
-    /// This leader's epoch.
-    pub epoch: LeaderEpoch,
-    /// The committed in-sync set, the leader included.
-    pub in_sync: Vec<NodeId>,
-}
-
 /// The state of a partition's leader. `R` is whatever the shell answers with.
 #[derive(Debug)]
 pub struct LeaderEngine<R> {
+    me: NodeId,
     leadership: Leadership,
+    /// Where this epoch starts in the log.
+    epoch_start: Offset,
     config: TopicConfig,
+    settings: LeaderSettings,
     cursors: Cursors,
+    epochs: EpochHistory,
     producers: ProducerTable,
-    producer_expiry_ms: i64,
+    followers: Followers,
+    /// When the next proposal may be made; none is under way when there is nothing here.
+    proposed_again_at: Option<MonoTime>,
+    hand_over: Option<HandOver>,
+    /// From this moment on another may lead.
+    lease_until: MonoTime,
     unwritten: WaiterQueue<PendingAck<R>>,
     uncommitted: WaiterQueue<PendingAck<R>>,
     parked: WaiterQueue<ParkedFetch<R>>,
+    parked_replicas: Vec<ParkedReplica<R>>,
+    listings: WaiterQueue<Listing<R>>,
     deletions: WaiterQueue<R>,
     refusing: Option<ApiError>,
     failed: Option<ApiError>,
 }
 
 impl<R> LeaderEngine<R> {
-    /// A leader over a log that was just opened and holds `[log_start, end)`.
+    /// The leader on `me`, over a log that is as `state` says. Its lease is still to come ([`LeaderEngine::on_lease`]).
     #[must_use]
     pub fn new(
+        now: MonoTime,
+        me: NodeId,
         leadership: Leadership,
         config: TopicConfig,
-        log_start: Offset,
-        end: Offset,
-        producers: ProducerTable,
-        producer_expiry_ms: i64,
+        state: ReplicaState,
+        settings: LeaderSettings,
     ) -> Self {
+        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers } = state;
+        let mut followers = Followers::new(me, now);
+        followers.follow_metadata(&leadership, true);
         let mut engine = Self {
+            me,
             leadership,
+            epoch_start: written_end,
             config,
-            cursors: Cursors::opened(log_start, end),
+            settings,
+            cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
+            epochs,
             producers,
-            producer_expiry_ms,
+            followers,
+            proposed_again_at: None,
+            hand_over: None,
+            lease_until: MonoTime::default(),
             unwritten: WaiterQueue::default(),
             uncommitted: WaiterQueue::default(),
             parked: WaiterQueue::default(),
+            parked_replicas: Vec::new(),
+            listings: WaiterQueue::default(),
             deletions: WaiterQueue::default(),
             refusing: None,
             failed: None,
         };
-        // The only member of the in-sync set holds all there is, and recovery has synced it.
-        engine.cursors.commit(end);
+        // Nobody waits yet: a replica that is alone in the set has all that is committed.
+        engine.advance(now, &mut Output::default());
         engine
+    }
+
+    /// The lease was renewed: until then no other can lead.
+    pub fn on_lease(&mut self, now: MonoTime, until: MonoTime, out: &mut Output<R>) {
+        self.lease_until = self.lease_until.max(until);
+        self.answer(now, out);
+    }
+
+    fn check_lease(&self, now: MonoTime) -> Result<(), ApiError> {
+        if now < self.lease_until {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::NotLeader,
+            "this broker's lease is over, so another may lead by now: refresh the metadata and try again",
+        ))
     }
 
     /// Where the replica stands.
@@ -113,8 +155,8 @@ impl<R> LeaderEngine<R> {
     }
 
     /// A batch wants to be appended.
-    pub fn on_produce(&mut self, event: ProduceEvent<R>, out: &mut Output<R>) {
-        let refusal = self.refusal(&event);
+    pub fn on_produce(&mut self, now: MonoTime, event: ProduceEvent<R>, out: &mut Output<R>) {
+        let refusal = self.refusal(now, &event);
         let (acks, reply) = (event.acks, event.reply);
         if let Some(error) = refusal {
             out.0.push(Command::Produced { reply, result: Err(error) });
@@ -138,7 +180,7 @@ impl<R> LeaderEngine<R> {
             Acks::Leader => self.unwritten.insert(waiter),
             Acks::All => self.uncommitted.insert(waiter),
         }
-        self.answer_acks(out);
+        self.answer_acks(now, out);
     }
 
     fn append(
@@ -156,16 +198,22 @@ impl<R> LeaderEngine<R> {
             stamped.max_timestamp = time;
         }
         self.producers.record(&stamped);
+        self.epochs.note(stamped.leader_epoch, base_offset);
         out.0.push(Command::Append { base_offset, leader_epoch: self.leadership.epoch, append_time });
         (base_offset, stamped.end_offset_exclusive(), append_time)
     }
 
-    fn refusal(&self, event: &ProduceEvent<R>) -> Option<ApiError> {
+    fn refusal(&self, now: MonoTime, event: &ProduceEvent<R>) -> Option<ApiError> {
         if let Some(cause) = self.failed.as_ref().or(self.refusing.as_ref()) {
             return Some(cause.clone());
         }
-        if let Err(error) = self.check_epoch(event.leader_epoch) {
+        if let Err(error) = self.check_epoch(event.leader_epoch).and_then(|()| self.check_lease(now)) {
             return Some(error);
+        }
+        if let Some(target) = self.handing_over_to() {
+            let text =
+                format!("the leadership is being handed over to broker {target}: refresh the metadata and try again");
+            return Some(ApiError::new(ErrorCode::NotLeader, text));
         }
         let limit = self.config.max_batch_bytes as usize;
         if event.batch_bytes > limit {
@@ -210,34 +258,54 @@ impl<R> LeaderEngine<R> {
     }
 
     /// The log writer has written up to `end`.
-    pub fn on_written(&mut self, end: Offset, out: &mut Output<R>) {
+    pub fn on_written(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
         self.cursors.wrote(end);
-        self.advance(out);
+        self.advance(now, out);
+        self.answer_followers(out);
     }
 
     /// The log writer has synced up to `end`.
-    pub fn on_synced(&mut self, end: Offset, out: &mut Output<R>) {
+    pub fn on_synced(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
         self.cursors.synced(end);
-        self.advance(out);
+        self.advance(now, out);
+        if self.hand_over.is_some() {
+            self.reconsider(now, out);
+        }
     }
 
     /// A segment was closed: the moment for a producer snapshot.
     pub fn on_rolled(&mut self, out: &mut Output<R>) {
-        self.producers.expire(self.producer_expiry_ms);
+        self.producers.expire(self.settings.producer_expiry_ms);
         out.0
             .push(Command::SnapshotProducers { at: self.cursors.next_offset(), payload: self.producers.to_snapshot() });
     }
 
-    fn advance(&mut self, out: &mut Output<R>) {
-        // With one replica the in-sync set is the leader alone; others join the minimum with replication.
-        let moved = self.cursors.commit(self.cursors.safe_end(self.config.flush));
-        self.answer_acks(out);
+    fn advance(&mut self, now: MonoTime, out: &mut Output<R>) {
+        let moved = self.committable().is_some_and(|end| self.cursors.commit(end));
         if moved {
-            self.answer_parked(out);
+            self.answer_followers(out);
         }
+        self.answer(now, out);
     }
 
-    fn answer_acks(&mut self, out: &mut Output<R>) {
+    /// Up to where records are safe with everybody who counts; `None` while there are too few, or somebody has not said.
+    fn committable(&self) -> Option<Offset> {
+        if self.leadership.in_sync.len() < self.config.min_insync_replicas as usize {
+            return None;
+        }
+        self.followers.least(self.cursors.safe_end(self.config.flush), self.config.flush)
+    }
+
+    fn answer(&mut self, now: MonoTime, out: &mut Output<R>) {
+        self.answer_acks(now, out);
+        self.answer_parked(now, out);
+        self.answer_listings(now, out);
+    }
+
+    fn answer_acks(&mut self, now: MonoTime, out: &mut Output<R>) {
+        if now >= self.lease_until {
+            return;
+        }
         let ends = [self.cursors.written_end(), self.cursors.high_watermark()];
         for (queue, end) in [&mut self.unwritten, &mut self.uncommitted].into_iter().zip(ends) {
             while let Some(waiter) = queue.pop_reached(end) {
@@ -247,61 +315,10 @@ impl<R> LeaderEngine<R> {
         }
     }
 
-    fn answer_parked(&mut self, out: &mut Output<R>) {
-        // A fetch at offset N waits for the end N + 1.
-        while let Some(waiter) = self.parked.pop_reached(self.cursors.high_watermark()) {
-            out.0.push(self.read(waiter.payload));
-        }
-    }
-
-    fn read(&self, fetch: ParkedFetch<R>) -> Command<R> {
-        let upper_exclusive = self.cursors.high_watermark();
-        let range = ReadRange { from: fetch.offset, upper_exclusive, max_bytes: fetch.max_bytes };
-        Command::Read { reply: fetch.reply, range, state: self.fetch_state() }
-    }
-
-    fn fetch_state(&self) -> FetchedPartition {
-        FetchedPartition {
-            log_start_offset: self.cursors.log_start(),
-            high_watermark: self.cursors.high_watermark(),
-            last_stable_offset: self.cursors.high_watermark(),
-        }
-    }
-
-    /// Somebody wants to read.
-    pub fn on_fetch(&mut self, event: FetchEvent<R>, out: &mut Output<R>) {
-        let in_range = self.check_epoch(event.leader_epoch).and_then(|()| self.check_range(event.offset));
-        if let Err(error) = in_range {
-            out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
-            return;
-        }
-        let fetch = ParkedFetch { offset: event.offset, max_bytes: event.max_bytes, reply: event.reply };
-        if event.offset < self.cursors.high_watermark() {
-            out.0.push(self.read(fetch));
-        } else if let Some(deadline) = event.wait_until {
-            self.parked.insert(Waiter { until: event.offset.next(), deadline, owner: event.owner, payload: fetch });
-        } else {
-            out.0.push(Command::Fetched { reply: fetch.reply, result: Ok(self.fetch_state()) });
-        }
-    }
-
-    fn check_range(&self, offset: Offset) -> Result<(), ApiError> {
-        let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
-        if (start..=end).contains(&offset) {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            ErrorCode::OffsetOutOfRange,
-            format!(
-                "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
-            ),
-        ))
-    }
-
     /// The settings of the topic changed.
-    pub fn on_config(&mut self, config: TopicConfig, out: &mut Output<R>) {
+    pub fn on_config(&mut self, now: MonoTime, config: TopicConfig, out: &mut Output<R>) {
         self.config = config;
-        self.advance(out);
+        self.advance(now, out);
     }
 
     /// The disk is nearly full (`Some`, with what to say), or no longer.
@@ -313,6 +330,7 @@ impl<R> LeaderEngine<R> {
     pub fn on_failed(&mut self, cause: ApiError, out: &mut Output<R>) {
         self.fail_acks(&cause, out);
         self.fail_deletions(&cause, |_| true, out);
+        self.refuse_followers(&cause, out);
         self.failed = Some(cause);
     }
 
@@ -320,9 +338,8 @@ impl<R> LeaderEngine<R> {
     pub fn on_stop(&mut self, cause: &ApiError, out: &mut Output<R>) {
         self.fail_acks(cause, out);
         self.fail_deletions(cause, |_| true, out);
-        for waiter in self.parked.take_where(|_| true) {
-            out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(cause.clone()) });
-        }
+        self.refuse_readers(cause, out);
+        self.refuse_followers(cause, out);
         self.failed = Some(cause.clone());
     }
 
@@ -341,18 +358,19 @@ impl<R> LeaderEngine<R> {
                 out.0.push(Command::Produced { reply: waiter.payload.reply, result: Err(timed_out()) });
             }
         }
-        let state = self.fetch_state();
-        for waiter in self.parked.take_expired(now) {
-            out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Ok(state) });
-        }
+        self.expire_readers(now, out);
         self.expire_deletions(now, out);
+        self.expire_followers(now, out);
+        self.on_tick_in_sync(now, out);
     }
 
     /// When [`LeaderEngine::on_tick`] is next needed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
         let acks = [self.unwritten.next_deadline(), self.uncommitted.next_deadline()];
-        acks.into_iter().chain([self.parked.next_deadline(), self.deletions.next_deadline()]).flatten().min()
+        let others = [self.parked.next_deadline(), self.listings.next_deadline(), self.deletions.next_deadline()];
+        let followers = [self.next_follower_deadline(), self.next_in_sync_deadline()];
+        acks.into_iter().chain(others).chain(followers).flatten().min()
     }
 
     /// A connection is gone: nothing of it needs an answer any more.
@@ -360,6 +378,7 @@ impl<R> LeaderEngine<R> {
         self.unwritten.take_where(|waiter| waiter.owner == owner);
         self.uncommitted.take_where(|waiter| waiter.owner == owner);
         self.parked.take_where(|waiter| waiter.owner == owner);
+        self.listings.take_where(|waiter| waiter.owner == owner);
         self.deletions.take_where(|waiter| waiter.owner == owner);
     }
 

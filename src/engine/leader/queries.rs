@@ -2,21 +2,10 @@
 
 use super::LeaderEngine;
 use crate::protocol::ApiError;
-use crate::protocol::messages::{ListedOffset, LogDescription, OffsetAt};
+use crate::protocol::messages::LogDescription;
 use crate::types::Offset;
 
 impl<R> LeaderEngine<R> {
-    /// A look-up by position. `None` for one by time, which has to read the log.
-    #[must_use]
-    pub fn on_list_offsets(&self, at: OffsetAt) -> Option<ListedOffset> {
-        let offset = match at {
-            OffsetAt::Earliest => self.cursors.log_start(),
-            OffsetAt::Latest => self.cursors.high_watermark(),
-            OffsetAt::MaxTimestamp | OffsetAt::Timestamp(_) => return None,
-        };
-        Some(ListedOffset { offset: Some(offset), timestamp: None, leader_epoch: self.leadership.epoch })
-    }
-
     /// Why this replica takes no more appends, if it does not.
     #[must_use]
     pub fn failure(&self) -> Option<&ApiError> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::protocol::messages::DeleteBefore;
+use crate::protocol::messages::{DeleteBefore, FetchedPartition};
 use crate::types::record_batch::{BatchBuilder, Compression};
-use crate::types::{ProducerEpoch, ProducerId};
+use crate::types::{BrokerEpoch, ProducerEpoch, ProducerId};
 
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
 const ALICE: OwnerId = OwnerId(1);
@@ -15,10 +15,15 @@ fn at(ms: u64) -> MonoTime {
     MonoTime(Duration::from_millis(ms))
 }
 
+const NOW: MonoTime = MonoTime(Duration::ZERO);
+
 fn leader(flush: FlushPolicy) -> LeaderEngine<&'static str> {
     let config = TopicConfig { flush, ..TopicConfig::default() };
-    let leadership = Leadership { epoch: EPOCH, in_sync: vec![NodeId(1)] };
-    LeaderEngine::new(leadership, config, Offset(0), Offset(0), ProducerTable::default(), 1_000)
+    let leadership = Leadership::alone(EPOCH, NodeId(1), BrokerEpoch(1));
+    let mut engine =
+        LeaderEngine::new(NOW, NodeId(1), leadership, config, ReplicaState::empty(), LeaderSettings::default());
+    run(&mut engine, |e, out| e.on_lease(NOW, at(u64::MAX), out));
+    engine
 }
 
 fn header(records: i32, producer: Option<(i64, i32)>) -> BatchHeader {
@@ -91,37 +96,43 @@ fn refusals(commands: &[Command<&'static str>]) -> Vec<(&'static str, ErrorCode)
 #[test]
 fn with_flush_always_a_record_is_acknowledged_and_readable_only_once_synced() {
     let mut engine = leader(FlushPolicy::Always);
-    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "reader"), out)), []);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(3, Acks::All, "all"), out)), [append(0)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(2, Acks::Leader, "one"), out)), [append(3)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(5), out)), [produced("one", 3)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(3), out)), [produced("all", 0), read("reader", 0, 3)],);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(NOW, fetch(0, Some(900), "reader"), out)), []);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, produce(3, Acks::All, "all"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, produce(2, Acks::Leader, "one"), out)), [append(3)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_written(NOW, Offset(5), out)), [produced("one", 3)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_synced(NOW, Offset(3), out)), [produced("all", 0), read("reader", 0, 3)],);
     assert_eq!(engine.cursors().high_watermark(), Offset(3), "what is written but not synced stays hidden");
 }
 
 #[test]
 fn with_flush_os_the_write_commits() {
     let mut engine = leader(FlushPolicy::Os);
-    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
-    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(1), out)), [produced("all", 0)]);
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "all"), out));
+    assert_eq!(run(&mut engine, |e, out| e.on_written(NOW, Offset(1), out)), [produced("all", 0)]);
 }
 
 #[test]
 fn acks_none_is_never_answered_unless_refused_which_the_session_decides() {
     let mut engine = leader(FlushPolicy::Os);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::None, "none"), out)), [append(0)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_written(Offset(1), out)), []);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::None, "none"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_written(NOW, Offset(1), out)), []);
 }
 
 #[test]
 fn a_duplicate_waits_for_the_watermark_to_pass_the_original() {
     let mut engine = leader(FlushPolicy::Always);
     let idempotent = |reply| ProduceEvent { header: header(2, Some((7, 0))), ..produce(2, Acks::All, reply) };
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("first"), out)), [append(0)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("retry"), out)), []);
-    run(&mut engine, |e, out| e.on_written(Offset(2), out));
-    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(2), out)), [produced("first", 0), produced("retry", 0)],);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(idempotent("late retry"), out)), [produced("late retry", 0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, idempotent("first"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, idempotent("retry"), out)), []);
+    run(&mut engine, |e, out| e.on_written(NOW, Offset(2), out));
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_synced(NOW, Offset(2), out)),
+        [produced("first", 0), produced("retry", 0)],
+    );
+    assert_eq!(
+        run(&mut engine, |e, out| e.on_produce(NOW, idempotent("late retry"), out)),
+        [produced("late retry", 0)]
+    );
     assert_eq!(engine.cursors().next_offset(), Offset(2), "nothing was appended twice");
 }
 
@@ -130,15 +141,15 @@ fn log_append_time_is_stamped_and_returned() {
     let mut engine = leader(FlushPolicy::Os);
     let config =
         TopicConfig { flush: FlushPolicy::Os, timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
-    run(&mut engine, |e, out| e.on_config(config, out));
+    run(&mut engine, |e, out| e.on_config(NOW, config, out));
     let stamp = Some(TimestampMs(77));
     assert_eq!(
-        run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out)),
+        run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "all"), out)),
         [Command::Append { base_offset: Offset(0), leader_epoch: EPOCH, append_time: stamp }],
     );
     let batch = ProducedBatch { base_offset: Offset(0), append_time: stamp, log_start_offset: Offset(0) };
     assert_eq!(
-        run(&mut engine, |e, out| e.on_written(Offset(1), out)),
+        run(&mut engine, |e, out| e.on_written(NOW, Offset(1), out)),
         [Command::Produced { reply: "all", result: Ok(batch) }],
     );
 }
@@ -154,7 +165,7 @@ fn what_cannot_be_appended_is_refused_by_name_and_leaves_no_trace() {
     control.header.attributes.0 |= 0x20;
     let commands: Vec<_> = [stale, ahead, large, gap, control]
         .into_iter()
-        .flat_map(|event| run(&mut engine, |e, out| e.on_produce(event, out)))
+        .flat_map(|event| run(&mut engine, |e, out| e.on_produce(NOW, event, out)))
         .collect();
     assert_eq!(
         refusals(&commands),
@@ -173,27 +184,27 @@ fn what_cannot_be_appended_is_refused_by_name_and_leaves_no_trace() {
 fn too_few_replicas_refuse_acks_all_and_nothing_else() {
     let mut engine = leader(FlushPolicy::Os);
     let config = TopicConfig { flush: FlushPolicy::Os, min_insync_replicas: 2, ..TopicConfig::default() };
-    run(&mut engine, |e, out| e.on_config(config, out));
-    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
+    run(&mut engine, |e, out| e.on_config(NOW, config, out));
+    let refused = run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "all"), out));
     assert_eq!(refusals(&refused), [("all", ErrorCode::NotEnoughReplicas)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::Leader, "one"), out)), [append(0)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::Leader, "one"), out)), [append(0)]);
 }
 
 #[test]
 fn reads_outside_the_log_say_what_it_holds_and_reads_at_its_end_wait() {
     let mut engine = leader(FlushPolicy::Os);
-    run(&mut engine, |e, out| e.on_produce(produce(5, Acks::None, ""), out));
-    run(&mut engine, |e, out| e.on_written(Offset(5), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(5, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(NOW, Offset(5), out));
     run(&mut engine, |e, out| e.on_log_start(Offset(2), out));
     for (offset, reply) in [(1, "before"), (6, "beyond")] {
-        let refused = run(&mut engine, |e, out| e.on_fetch(fetch(offset, None, reply), out));
+        let refused = run(&mut engine, |e, out| e.on_fetch(NOW, fetch(offset, None, reply), out));
         assert_eq!(refusals(&refused), [(reply, ErrorCode::OffsetOutOfRange)]);
     }
     assert_eq!(
-        run(&mut engine, |e, out| e.on_fetch(fetch(5, None, "end"), out)),
+        run(&mut engine, |e, out| e.on_fetch(NOW, fetch(5, None, "end"), out)),
         [Command::Fetched { reply: "end", result: Ok(state(2, 5)) }],
     );
-    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(5, Some(500), "waits"), out)), []);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(NOW, fetch(5, Some(500), "waits"), out)), []);
     assert_eq!(engine.next_deadline(), Some(at(500)));
     assert_eq!(
         run(&mut engine, |e, out| e.on_tick(at(500), out)),
@@ -204,18 +215,18 @@ fn reads_outside_the_log_say_what_it_holds_and_reads_at_its_end_wait() {
 #[test]
 fn nobody_who_waits_is_forgotten_deadline_failure_stop() {
     let mut engine = leader(FlushPolicy::Always);
-    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "late"), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "late"), out));
     let expired = run(&mut engine, |e, out| e.on_tick(at(1_000), out));
     assert_eq!(refusals(&expired), [("late", ErrorCode::TimedOut)]);
 
-    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "lost disk"), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "lost disk"), out));
     let cause = ApiError::new(ErrorCode::StorageFailed, "fdatasync: input/output error");
     let failed = run(&mut engine, |e, out| e.on_failed(cause.clone(), out));
     assert_eq!(refusals(&failed), [("lost disk", ErrorCode::StorageFailed)]);
-    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "after"), out));
+    let refused = run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "after"), out));
     assert_eq!(refusals(&refused), [("after", ErrorCode::StorageFailed)]);
 
-    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(9_000), "reader"), out));
+    run(&mut engine, |e, out| e.on_fetch(NOW, fetch(0, Some(9_000), "reader"), out));
     let gone = ApiError::new(ErrorCode::UnknownTopicOrPartition, "the topic was deleted");
     let stopped = run(&mut engine, |e, out| e.on_stop(&gone, out));
     assert_eq!(refusals(&stopped), [("reader", ErrorCode::UnknownTopicOrPartition)]);
@@ -225,13 +236,13 @@ fn nobody_who_waits_is_forgotten_deadline_failure_stop() {
 #[test]
 fn what_a_connection_waited_for_goes_with_it() {
     let mut engine = leader(FlushPolicy::Always);
-    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "alice"), out));
-    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "bob"), out));
-    run(&mut engine, |e, out| e.on_fetch(fetch(0, Some(900), "bob again"), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "alice"), out));
+    run(&mut engine, |e, out| e.on_fetch(NOW, fetch(0, Some(900), "bob"), out));
+    run(&mut engine, |e, out| e.on_fetch(NOW, fetch(0, Some(900), "bob again"), out));
     engine.on_cancel_fetch(BOB, |reply| *reply == "bob");
     engine.on_owner_gone(ALICE);
-    run(&mut engine, |e, out| e.on_written(Offset(1), out));
-    assert_eq!(run(&mut engine, |e, out| e.on_synced(Offset(1), out)), [read("bob again", 0, 1)]);
+    run(&mut engine, |e, out| e.on_written(NOW, Offset(1), out));
+    assert_eq!(run(&mut engine, |e, out| e.on_synced(NOW, Offset(1), out)), [read("bob again", 0, 1)]);
 }
 
 fn delete(before: DeleteBefore, reply: &'static str) -> DeleteRecordsEvent<&'static str> {
@@ -245,9 +256,9 @@ fn deleted(reply: &'static str, start: u64) -> Command<&'static str> {
 /// A leader that holds 0 to 10, of which 0 to 8 are committed.
 fn leader_of_ten() -> LeaderEngine<&'static str> {
     let mut engine = leader(FlushPolicy::Always);
-    run(&mut engine, |e, out| e.on_produce(produce(10, Acks::None, ""), out));
-    run(&mut engine, |e, out| e.on_written(Offset(10), out));
-    run(&mut engine, |e, out| e.on_synced(Offset(8), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(10, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(NOW, Offset(10), out));
+    run(&mut engine, |e, out| e.on_synced(NOW, Offset(8), out));
     engine
 }
 
@@ -266,7 +277,7 @@ fn records_are_deleted_up_to_what_is_committed_and_answered_once_that_is_on_disk
     assert_eq!(engine.cursors().log_start(), Offset(0), "nothing has happened yet");
     assert_eq!(run(&mut engine, |e, out| e.on_log_start(Offset(5), out)), [deleted("five", 5)]);
     assert_eq!(run(&mut engine, |e, out| e.on_log_start(Offset(8), out)), [deleted("all", 8)]);
-    let refused = run(&mut engine, |e, out| e.on_fetch(fetch(7, None, "late reader"), out));
+    let refused = run(&mut engine, |e, out| e.on_fetch(NOW, fetch(7, None, "late reader"), out));
     assert_eq!(refusals(&refused), [("late reader", ErrorCode::OffsetOutOfRange)]);
     let again = run(&mut engine, |e, out| e.on_delete_records(delete(DeleteBefore::Offset(Offset(3)), "again"), out));
     assert_eq!(again, [deleted("again", 8)], "what is gone already is answered at once");
@@ -321,21 +332,21 @@ fn whoever_waits_for_a_deletion_is_told_what_became_of_it() {
 #[test]
 fn a_full_disk_refuses_appends_and_serves_reads() {
     let mut engine = leader(FlushPolicy::Os);
-    run(&mut engine, |e, out| e.on_produce(produce(1, Acks::None, ""), out));
-    run(&mut engine, |e, out| e.on_written(Offset(1), out));
+    run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::None, ""), out));
+    run(&mut engine, |e, out| e.on_written(NOW, Offset(1), out));
     engine.on_disk_space(Some(ApiError::new(ErrorCode::DiskFull, "full")));
-    let refused = run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out));
+    let refused = run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "all"), out));
     assert_eq!(refusals(&refused), [("all", ErrorCode::DiskFull)]);
-    assert_eq!(run(&mut engine, |e, out| e.on_fetch(fetch(0, None, "reader"), out)), [read("reader", 0, 1)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(NOW, fetch(0, None, "reader"), out)), [read("reader", 0, 1)]);
     engine.on_disk_space(None);
-    assert_eq!(run(&mut engine, |e, out| e.on_produce(produce(1, Acks::All, "all"), out)), [append(1)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_produce(NOW, produce(1, Acks::All, "all"), out)), [append(1)]);
 }
 
 #[test]
 fn a_roll_asks_for_a_snapshot_that_describes_all_appends_before_it() {
     let mut engine = leader(FlushPolicy::Os);
     let first = ProduceEvent { header: header(2, Some((7, 0))), ..produce(2, Acks::All, "a") };
-    run(&mut engine, |e, out| e.on_produce(first, out));
+    run(&mut engine, |e, out| e.on_produce(NOW, first, out));
     let payload = engine.producers().to_snapshot();
     assert_eq!(run(&mut engine, |e, out| e.on_rolled(out)), [Command::SnapshotProducers { at: Offset(2), payload }],);
 }

@@ -1,0 +1,370 @@
+//! A follower of one partition: what it asks its leader for, what it cuts from its log, and what may be read from it.
+//!
+//! ```text
+//!                         ┌────────────────── Fetch ◄─────────────┐
+//!   on_metadata ──► follows a leader ──► on_fetched ──► Append ──► on_written, on_synced   (each is an acknowledgement)
+//!                         │                  └──► Truncate, StartAt ──► on_truncated ──┐
+//!                         └◄───────────────────────────────────────────────────────────┘
+//!   on_fetch (consumers) ──► Read | parked until this replica's watermark comes, or the deadline
+//! ```
+//!
+//! Safety in one paragraph: a fetch says where this log ends and which epoch its last record has, so the leader can tell whether
+//! it is the beginning of its own; only then are its records appended here. What is not is cut, by epochs and never by
+//! the watermark, and never below the watermark: a follower that would have to give up what is committed goes offline with all
+//! it has, unless an unclean election is on record. A fetch is an acknowledgement of what is written and, apart, of what is synced.
+
+mod events;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::{EpochHistory, LeaderEpoch, MonoTime, NodeId, Offset};
+
+use super::cursors::Cursors;
+use super::producer_state::ProducerTable;
+use super::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
+use super::waiters::{OwnerId, WaiterQueue};
+pub use events::{Command, Following, Output, ReplicaFetched, Truncated};
+use reads::ParkedFetch;
+
+/// How a follower asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerSettings {
+    /// Idempotent producers that have not written for this long, by the time in the log, are forgotten.
+    pub producer_expiry_ms: i64,
+    /// About how many bytes to ask for.
+    pub fetch_bytes: usize,
+    /// A fetch without an answer is sent again after this long: longer than the leader lets one wait.
+    pub fetch_timeout: Duration,
+    /// After a refusal the next fetch waits for this long.
+    pub fetch_backoff: Duration,
+}
+
+/// What the follower is about to do with its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Fetching from the leader, if there is one.
+    Fetching,
+    /// The log is being cut or started anew: nothing is asked for until it is.
+    Cutting,
+    /// It would have to give up what is committed.
+    Offline,
+}
+
+/// The state of a follower. `R` is whatever the shell answers consumers with.
+#[derive(Debug)]
+pub struct FollowerEngine<R> {
+    me: NodeId,
+    following: Following,
+    settings: FollowerSettings,
+    phase: Phase,
+    cursors: Cursors,
+    epochs: EpochHistory,
+    producers: ProducerTable,
+    /// The newest fetch, and the oldest whose answer still counts: the log was not cut since.
+    newest_fetch: u64,
+    oldest_valid: u64,
+    /// What the newest fetch said was synced.
+    reported: Option<(Offset, Offset)>,
+    /// When to fetch, if no answer comes before.
+    fetch_at: Option<MonoTime>,
+    /// What the leader said last, and to which fetch.
+    leader: Option<(u64, LeaderState)>,
+    parked: WaiterQueue<ParkedFetch<R>>,
+    failed: Option<ApiError>,
+}
+
+impl<R> FollowerEngine<R> {
+    /// The follower on `me`, over a log that is as `state` says. `first_fetch` lies above every number that this registration
+    /// has used. It asks for nothing before [`FollowerEngine::on_metadata`].
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        following: Following,
+        state: ReplicaState,
+        first_fetch: u64,
+        settings: FollowerSettings,
+    ) -> Self {
+        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers } = state;
+        Self {
+            me,
+            following: Following { leader: None, ..following },
+            settings,
+            phase: Phase::Fetching,
+            cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
+            epochs,
+            producers,
+            newest_fetch: first_fetch,
+            oldest_valid: first_fetch + 1,
+            reported: None,
+            fetch_at: None,
+            leader: None,
+            parked: WaiterQueue::default(),
+            failed: None,
+        }
+    }
+
+    /// Where the replica stands.
+    #[must_use]
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    /// The producers that the log knows of.
+    #[must_use]
+    pub fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
+    /// The number of the newest fetch.
+    #[must_use]
+    pub fn newest_fetch(&self) -> u64 {
+        self.newest_fetch
+    }
+
+    /// The metadata names a leader, another one, or none.
+    pub fn on_metadata(&mut self, now: MonoTime, following: Following, out: &mut Output<R>) {
+        if following == self.following {
+            return;
+        }
+        let is_same_leader = (following.leader, following.leader_epoch, following.broker_epoch)
+            == (self.following.leader, self.following.leader_epoch, self.following.broker_epoch);
+        self.following = following;
+        if !is_same_leader {
+            // Answers of the leader before say nothing about the log of this one.
+            self.oldest_valid = self.newest_fetch + 1;
+            self.leader = None;
+            self.fetch(now, true, out);
+        }
+    }
+
+    /// Asks the leader for what comes next, and tells it what there is.
+    fn fetch(&mut self, now: MonoTime, may_wait: bool, out: &mut Output<R>) {
+        self.fetch_at = None;
+        // Appends on their way to the log would be asked for again.
+        let is_settled = self.cursors.next_offset() == self.cursors.written_end();
+        let Some(leader) = self.following.leader.filter(|_| self.phase == Phase::Fetching && self.failed.is_none())
+        else {
+            return;
+        };
+        if !is_settled {
+            return;
+        }
+        self.newest_fetch += 1;
+        self.fetch_at = Some(now.plus(self.settings.fetch_timeout));
+        let (position, durable_end) = (self.cursors.written_end(), self.cursors.durable_end());
+        self.reported = Some((position, durable_end));
+        let fetch = ReplicaFetch {
+            replica: self.me,
+            broker_epoch: self.following.broker_epoch,
+            leader_epoch: self.following.leader_epoch,
+            number: self.newest_fetch,
+            position,
+            last_epoch: self.epochs.epoch_before(position),
+            durable_end,
+            high_watermark: self.cursors.high_watermark(),
+            max_bytes: self.settings.fetch_bytes,
+        };
+        out.0.push(Command::Fetch { leader, fetch, may_wait });
+    }
+
+    /// The leader answers.
+    pub fn on_fetched(&mut self, now: MonoTime, event: ReplicaFetched, out: &mut Output<R>) {
+        let ReplicaFetched { number, result, headers } = event;
+        let is_valid = (self.oldest_valid..=self.newest_fetch).contains(&number);
+        if !is_valid || self.phase != Phase::Fetching || self.failed.is_some() {
+            return;
+        }
+        let (verdict, leader) = match result {
+            Ok((_, leader)) if leader.leader_epoch != self.following.leader_epoch => return,
+            Ok(answer) => answer,
+            Err(_) => {
+                if number == self.newest_fetch {
+                    self.fetch_at = Some(now.plus(self.settings.fetch_backoff));
+                }
+                return;
+            }
+        };
+        match verdict {
+            ReplicaVerdict::Continues => self.go_on(now, number, leader, &headers, out),
+            // What an overtaken fetch said may not be so any more.
+            _ if number != self.newest_fetch => {}
+            ReplicaVerdict::Diverged(theirs) => {
+                let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
+                let to = self.epochs.agreement(start, end, theirs);
+                self.cut(to, |is_unclean| Command::Truncate { to, is_unclean }, out);
+            }
+            ReplicaVerdict::StartsAt(offset) => self.cut(offset, |_| Command::StartAt { offset }, out),
+        }
+    }
+
+    /// This log is the beginning of the leader's, up to where the fetch began.
+    fn go_on(
+        &mut self,
+        now: MonoTime,
+        number: u64,
+        leader: LeaderState,
+        headers: &[crate::types::record_batch::BatchHeader],
+        out: &mut Output<R>,
+    ) {
+        self.leader = Some((number, leader));
+        let next = self.cursors.next_offset();
+        let end = headers.last().map_or(next, |last| last.end_offset_exclusive());
+        if let Some(first) = headers.first().filter(|first| first.base_offset == next) {
+            for header in headers {
+                self.epochs.note(header.leader_epoch, header.base_offset);
+                self.producers.record(header);
+            }
+            self.cursors.assign(end.distance_from(next));
+            out.0.push(Command::Append { base_offset: first.base_offset });
+        }
+        self.follow_watermark(out);
+        self.refuse_beyond(out);
+        if leader.log_start > self.cursors.log_start() {
+            out.0.push(Command::AdvanceLogStart { to: leader.log_start.min(self.cursors.written_end()) });
+        }
+        // With records, their being written leads to the next fetch. An overtaken fetch has a successor under way.
+        if number == self.newest_fetch && self.cursors.next_offset() == self.cursors.written_end() {
+            self.fetch(now, true, out);
+        }
+    }
+
+    /// What the leader says is committed is so here, as far as this log goes: it was the beginning of the leader's.
+    fn follow_watermark(&mut self, out: &mut Output<R>) {
+        let Some((_, leader)) = self.leader else { return };
+        if self.cursors.commit(leader.high_watermark.min(self.cursors.written_end())) {
+            self.answer_parked(out);
+        }
+    }
+
+    /// Cuts the log to `to`, unless that would give up what is committed.
+    fn cut(&mut self, to: Offset, command: impl FnOnce(bool) -> Command<R>, out: &mut Output<R>) {
+        let latest = self.epochs.latest();
+        let is_unclean =
+            self.following.unclean_epoch.is_some_and(|unclean| latest.is_none_or(|latest| unclean > latest));
+        if to < self.cursors.high_watermark() && !is_unclean {
+            let cause = self.would_lose(to);
+            self.phase = Phase::Offline;
+            self.refuse_readers(&cause, out);
+            out.0.push(Command::GoOffline { cause });
+            return;
+        }
+        self.phase = Phase::Cutting;
+        self.oldest_valid = self.newest_fetch + 1;
+        self.fetch_at = None;
+        out.0.push(command(is_unclean));
+    }
+
+    fn would_lose(&self, to: Offset) -> ApiError {
+        let (watermark, epoch) = (self.cursors.high_watermark(), self.following.leader_epoch);
+        ApiError::new(
+            ErrorCode::StorageFailed,
+            format!(
+                "the leader of epoch {epoch} has other records from offset {to} on, and what is committed here goes to {watermark}: \
+                 this replica keeps its records and stays offline; bring back the replica that has them, or delete this one's directory"
+            ),
+        )
+    }
+
+    /// The log was cut, or started anew.
+    pub fn on_truncated(&mut self, now: MonoTime, event: Truncated, out: &mut Output<R>) {
+        let Truncated { log_start, end, producers } = event;
+        let watermark = self.cursors.high_watermark().min(end);
+        self.cursors = Cursors::resumed(log_start, watermark, end, end);
+        self.epochs.truncate_to(end);
+        self.epochs.advance_start(log_start);
+        self.producers = producers;
+        if self.phase == Phase::Cutting {
+            self.phase = Phase::Fetching;
+            self.fetch(now, true, out);
+        }
+    }
+
+    /// The log writer has written up to `end`.
+    pub fn on_written(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
+        self.cursors.wrote(end);
+        self.follow_watermark(out);
+        self.fetch(now, true, out);
+    }
+
+    /// The log writer has synced up to `end`. The leader is told at once, whatever else it was asked: somebody may wait for it.
+    pub fn on_synced(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
+        self.cursors.synced(end);
+        if self.reported.is_none_or(|(_, durable)| durable < self.cursors.durable_end()) {
+            self.fetch(now, true, out);
+        }
+    }
+
+    /// A segment was closed: the moment for a producer snapshot.
+    pub fn on_rolled(&mut self, out: &mut Output<R>) {
+        self.producers.expire(self.settings.producer_expiry_ms);
+        let (at, payload) = (self.cursors.next_offset(), self.producers.to_snapshot());
+        out.0.push(Command::SnapshotProducers { at, payload });
+    }
+
+    /// Records below `to` are gone.
+    pub fn on_log_start(&mut self, to: Offset, out: &mut Output<R>) {
+        if self.cursors.drop_before(to) {
+            self.epochs.advance_start(to);
+            self.answer_below(to, out);
+        }
+    }
+
+    /// A write or sync failed: this replica takes no more. What is committed stays readable.
+    pub fn on_failed(&mut self, cause: ApiError) {
+        self.failed = Some(cause);
+        self.fetch_at = None;
+    }
+
+    /// The replica leads from here on, or goes away: everybody who waits is told `cause`.
+    pub fn on_stop(&mut self, cause: &ApiError, out: &mut Output<R>) {
+        self.refuse_readers(cause, out);
+    }
+
+    /// What whoever takes over from this engine needs to know. Everything that was commanded has come to an end.
+    #[must_use]
+    pub fn into_state(self) -> ReplicaState {
+        ReplicaState {
+            log_start: self.cursors.log_start(),
+            durable_end: self.cursors.durable_end(),
+            written_end: self.cursors.written_end(),
+            high_watermark: self.cursors.high_watermark(),
+            epochs: self.epochs,
+            producers: self.producers,
+        }
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, now: MonoTime, out: &mut Output<R>) {
+        if self.fetch_at.is_some_and(|at| at <= now) {
+            self.fetch(now, true, out);
+        }
+        self.expire_readers(now, out);
+    }
+
+    /// When [`FollowerEngine::on_tick`] is next needed.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<MonoTime> {
+        self.fetch_at.into_iter().chain(self.parked.next_deadline()).min()
+    }
+
+    /// A connection is gone: nothing of it needs an answer any more.
+    pub fn on_owner_gone(&mut self, owner: OwnerId) {
+        self.parked.take_where(|waiter| waiter.owner == owner);
+    }
+
+    /// Why this replica takes no more, if it does not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ApiError> {
+        self.failed.as_ref()
+    }
+
+    /// The epoch of the leader that is followed.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.following.leader_epoch
+    }
+}

@@ -1,0 +1,1 @@
+//! The follower's story, told by its commands.

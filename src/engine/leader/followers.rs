@@ -1,0 +1,155 @@
+//! How far the followers have come, and whom the leader wants in the in-sync set.
+//!
+//! What counts for the watermark is the *union* of the committed set and everything proposed since the last change of the
+//! partition that is known here. An answer to a proposal does not change that, only the metadata does: an answer can overtake the
+//! change of the minimum that came before it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Leadership;
+use crate::engine::replication::ReplicaFetch;
+use crate::types::{BrokerEpoch, FlushPolicy, MonoTime, NodeId, Offset};
+
+/// How far one follower has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    broker_epoch: BrokerEpoch,
+    newest_fetch: u64,
+    position: Offset,
+    durable_end: Offset,
+    fetched_at: MonoTime,
+    leader_end_then: Offset,
+    /// When it last held all that the leader held.
+    caught_up_at: MonoTime,
+    /// It asked for records that it had acknowledged before.
+    has_lost_records: bool,
+}
+
+impl Progress {
+    /// What counts of it towards a commit.
+    pub(super) fn counted(&self, flush: FlushPolicy) -> Offset {
+        match flush {
+            FlushPolicy::Always => self.durable_end,
+            FlushPolicy::Interval | FlushPolicy::Os => self.position,
+        }
+    }
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub(super) struct Followers {
+    me: NodeId,
+    progress: BTreeMap<NodeId, Progress>,
+    /// Everybody but the leader who is in the committed set or was proposed since.
+    union: Vec<NodeId>,
+    /// Members that have not fetched yet count as caught up at the start of the leadership.
+    started_at: MonoTime,
+}
+
+impl Followers {
+    pub(super) fn new(me: NodeId, started_at: MonoTime) -> Self {
+        Self { me, progress: BTreeMap::new(), union: Vec::new(), started_at }
+    }
+
+    pub(super) fn get(&self, node: NodeId) -> Option<&Progress> {
+        self.progress.get(&node)
+    }
+
+    /// Takes on what the metadata says. What a follower reported under another registration counts for nothing.
+    pub(super) fn follow_metadata(&mut self, leadership: &Leadership, is_newer: bool) {
+        if is_newer {
+            self.union.clear();
+        }
+        self.widen(&leadership.in_sync);
+        self.progress.retain(|node, progress| leadership.epoch_of(*node) == Some(progress.broker_epoch));
+    }
+
+    /// Lets `members` count, because they are or may become the in-sync set.
+    pub(super) fn widen(&mut self, members: &[NodeId]) {
+        for node in members {
+            if *node != self.me && !self.union.contains(node) {
+                self.union.push(*node);
+            }
+        }
+    }
+
+    /// Whether somebody counts who is not in the committed set.
+    pub(super) fn is_wider_than(&self, in_sync: &[NodeId]) -> bool {
+        self.union.iter().any(|node| !in_sync.contains(node))
+    }
+
+    /// Up to where everybody who counts holds the log; `None` while somebody has not said.
+    pub(super) fn least(&self, own: Offset, flush: FlushPolicy) -> Option<Offset> {
+        self.union.iter().try_fold(own, |least, node| Some(least.min(self.progress.get(node)?.counted(flush))))
+    }
+
+    /// Whether a newer fetch of that registration has come before.
+    pub(super) fn is_outdated(&self, fetch: &ReplicaFetch) -> bool {
+        self.progress.get(&fetch.replica).is_some_and(|known| known.newest_fetch >= fetch.number)
+    }
+
+    /// Takes note of a fetch whose position was found to be in the leader's log.
+    pub(super) fn note(
+        &mut self,
+        now: MonoTime,
+        fetch: &ReplicaFetch,
+        leader_end: Offset,
+        high_watermark: Offset,
+        flush: FlushPolicy,
+    ) {
+        let known = self.progress.get(&fetch.replica);
+        let mut progress = Progress {
+            broker_epoch: fetch.broker_epoch,
+            newest_fetch: fetch.number,
+            position: fetch.position,
+            durable_end: fetch.durable_end.min(fetch.position),
+            fetched_at: now,
+            leader_end_then: leader_end,
+            caught_up_at: known.map_or(self.started_at, |known| known.caught_up_at),
+            has_lost_records: false,
+        };
+        let counted = progress.counted(flush);
+        // A member has all that is committed. One that asks for part of it again has lost it.
+        progress.has_lost_records = self.union.contains(&fetch.replica) && fetch.position < high_watermark;
+        if counted >= leader_end {
+            progress.caught_up_at = now;
+        } else if let Some(known) = known.filter(|known| counted >= known.leader_end_then) {
+            progress.caught_up_at = progress.caught_up_at.max(known.fetched_at);
+        }
+        self.progress.insert(fetch.replica, progress);
+    }
+
+    /// Whom the leader wants in the in-sync set: the members that keep up, and whoever has caught up since.
+    pub(super) fn wanted(
+        &self,
+        now: MonoTime,
+        leadership: &Leadership,
+        needed: Offset,
+        limits: (Duration, FlushPolicy),
+    ) -> Vec<NodeId> {
+        let (max_lag, flush) = limits;
+        let keeps_up = |node: &NodeId| {
+            let progress = self.progress.get(node);
+            let caught_up_at = progress.map_or(self.started_at, |progress| progress.caught_up_at);
+            now.since(caught_up_at) < max_lag && !progress.is_some_and(|progress| progress.has_lost_records)
+        };
+        let joins = |node: NodeId| {
+            leadership.may_join(node)
+                && self.progress.get(&node).is_some_and(|progress| progress.counted(flush) >= needed)
+                && keeps_up(&node)
+        };
+        let members = leadership.in_sync.iter().copied().filter(|node| *node == self.me || keeps_up(node));
+        let others =
+            leadership.replicas.iter().map(|replica| replica.node).filter(|node| !leadership.in_sync.contains(node));
+        members.chain(others.filter(|node| joins(*node))).collect()
+    }
+
+    /// When the next member would have lagged for too long.
+    pub(super) fn next_lag(&self, leadership: &Leadership, max_lag: Duration) -> Option<MonoTime> {
+        let members = leadership.in_sync.iter().filter(|node| **node != self.me);
+        members
+            .map(|node| self.progress.get(node).map_or(self.started_at, |progress| progress.caught_up_at).plus(max_lag))
+            .min()
+    }
+}

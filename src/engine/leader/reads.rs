@@ -1,0 +1,152 @@
+//! What consumers read, and the offsets that they ask for.
+//!
+//! A new leader holds all that is committed, but learns only from its followers how much that is: until its watermark has come to
+//! where its epoch starts, offsets beyond it are not judged, and listings wait (rule 7 of docs/replication.md, KIP-207).
+
+use super::{Command, FetchEvent, LeaderEngine, ListOffsetsEvent, Output, ReadRange};
+use crate::engine::waiters::Waiter;
+use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::{MonoTime, Offset};
+
+#[derive(Debug)]
+pub(super) struct ParkedFetch<R> {
+    pub(super) offset: Offset,
+    max_bytes: usize,
+    pub(super) reply: R,
+}
+
+/// A look-up that waits for the watermark.
+#[derive(Debug)]
+pub(super) struct Listing<R> {
+    at: OffsetAt,
+    reply: R,
+}
+
+impl<R> LeaderEngine<R> {
+    /// Somebody wants to read.
+    pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>, out: &mut Output<R>) {
+        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| self.check_lease(now));
+        if let Err(error) = epoch.and_then(|()| self.check_range(event.offset)) {
+            out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
+            return;
+        }
+        let fetch = ParkedFetch { offset: event.offset, max_bytes: event.max_bytes, reply: event.reply };
+        if event.offset < self.cursors.high_watermark() {
+            out.0.push(self.read(fetch));
+        } else if let Some(deadline) = event.wait_until {
+            self.parked.insert(Waiter { until: event.offset.next(), deadline, owner: event.owner, payload: fetch });
+        } else {
+            out.0.push(Command::Fetched { reply: fetch.reply, result: Ok(self.fetch_state()) });
+        }
+    }
+
+    fn knows_what_is_committed(&self) -> bool {
+        self.cursors.high_watermark() >= self.epoch_start
+    }
+
+    pub(super) fn check_range(&self, offset: Offset) -> Result<(), ApiError> {
+        let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
+        if (start..=end).contains(&offset) || (offset > end && !self.knows_what_is_committed()) {
+            return Ok(());
+        }
+        Err(out_of_range(offset, start, end))
+    }
+
+    /// Somebody asks for an offset.
+    pub fn on_list_offsets(&mut self, now: MonoTime, event: ListOffsetsEvent<R>, out: &mut Output<R>) {
+        let ListOffsetsEvent { at, deadline, owner, reply } = event;
+        if let Err(error) = self.check_lease(now) {
+            out.0.push(Command::Listed { reply, result: Err(error) });
+            return;
+        }
+        let listing = Listing { at, reply };
+        if at == OffsetAt::Earliest || self.knows_what_is_committed() {
+            out.0.push(self.list(listing));
+        } else {
+            self.listings.insert(Waiter { until: self.epoch_start, deadline, owner, payload: listing });
+        }
+    }
+
+    fn list(&self, Listing { at, reply }: Listing<R>) -> Command<R> {
+        let offset = match at {
+            OffsetAt::Earliest => self.cursors.log_start(),
+            OffsetAt::Latest => self.cursors.high_watermark(),
+            OffsetAt::MaxTimestamp | OffsetAt::Timestamp(_) => {
+                return Command::LookUp { reply, at, upper_exclusive: self.cursors.high_watermark() };
+            }
+        };
+        let listed = ListedOffset { offset: Some(offset), timestamp: None, leader_epoch: self.leadership.epoch };
+        Command::Listed { reply, result: Ok(listed) }
+    }
+
+    fn read(&self, fetch: ParkedFetch<R>) -> Command<R> {
+        let upper_exclusive = self.cursors.high_watermark();
+        let range = ReadRange { from: fetch.offset, upper_exclusive, max_bytes: fetch.max_bytes };
+        Command::Read { reply: fetch.reply, range, state: self.fetch_state() }
+    }
+
+    pub(super) fn fetch_state(&self) -> FetchedPartition {
+        FetchedPartition {
+            log_start_offset: self.cursors.log_start(),
+            high_watermark: self.cursors.high_watermark(),
+            last_stable_offset: self.cursors.high_watermark(),
+        }
+    }
+
+    pub(super) fn answer_parked(&mut self, now: MonoTime, out: &mut Output<R>) {
+        if now >= self.lease_until || self.parked.is_empty() {
+            return;
+        }
+        // A fetch at offset N waits for the end N + 1.
+        while let Some(waiter) = self.parked.pop_reached(self.cursors.high_watermark()) {
+            out.0.push(self.read(waiter.payload));
+        }
+        let end = self.cursors.next_offset();
+        if self.knows_what_is_committed() {
+            for waiter in self.parked.take_where(|waiter| waiter.payload.offset > end) {
+                let error = out_of_range(waiter.payload.offset, self.cursors.log_start(), end);
+                out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(error) });
+            }
+        }
+    }
+
+    pub(super) fn answer_listings(&mut self, now: MonoTime, out: &mut Output<R>) {
+        if now >= self.lease_until {
+            return;
+        }
+        while let Some(waiter) = self.listings.pop_reached(self.cursors.high_watermark()) {
+            out.0.push(self.list(waiter.payload));
+        }
+    }
+
+    pub(super) fn expire_readers(&mut self, now: MonoTime, out: &mut Output<R>) {
+        let result = self.check_lease(now).map(|()| self.fetch_state());
+        for waiter in self.parked.take_expired(now) {
+            out.0.push(Command::Fetched { reply: waiter.payload.reply, result: result.clone() });
+        }
+        for waiter in self.listings.take_expired(now) {
+            let text = "a new leader does not know yet how much is committed: its followers have not fetched since its election; try again";
+            let error = ApiError::new(ErrorCode::TimedOut, text);
+            out.0.push(Command::Listed { reply: waiter.payload.reply, result: Err(error) });
+        }
+    }
+
+    pub(super) fn refuse_readers(&mut self, cause: &ApiError, out: &mut Output<R>) {
+        for waiter in self.parked.take_where(|_| true) {
+            out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(cause.clone()) });
+        }
+        for waiter in self.listings.take_where(|_| true) {
+            out.0.push(Command::Listed { reply: waiter.payload.reply, result: Err(cause.clone()) });
+        }
+    }
+}
+
+fn out_of_range(offset: Offset, start: Offset, end: Offset) -> ApiError {
+    ApiError::new(
+        ErrorCode::OffsetOutOfRange,
+        format!(
+            "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
+        ),
+    )
+}

@@ -1,0 +1,157 @@
+//! What followers are given, and what their fetches say.
+
+use super::{Command, LeaderEngine, Output, ReadRange, ReplicaFetchEvent};
+use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::types::{MonoTime, NodeId, Offset};
+
+/// A follower's fetch that waits for news.
+#[derive(Debug)]
+pub(super) struct ParkedReplica<R> {
+    fetch: ReplicaFetch,
+    deadline: MonoTime,
+    reply: R,
+}
+
+impl<R> LeaderEngine<R> {
+    /// A follower wants more, and says what it has.
+    pub fn on_replica_fetch(&mut self, now: MonoTime, event: ReplicaFetchEvent<R>, out: &mut Output<R>) {
+        let ReplicaFetchEvent { fetch, wait_until, reply } = event;
+        if let Err(error) = self.check_follower(&fetch) {
+            out.0.push(Command::ReplicaFetched { reply, result: Err(error) });
+            return;
+        }
+        // A newer fetch overtakes a parked one: with it comes what was synced meanwhile.
+        self.release_parked(fetch.replica, out);
+        let verdict = self.compare(&fetch);
+        if verdict != ReplicaVerdict::Continues {
+            out.0.push(Command::ReplicaFetched { reply, result: Ok((verdict, self.leader_state())) });
+            return;
+        }
+        self.followers.note(now, &fetch, self.cursors.written_end(), self.cursors.high_watermark(), self.config.flush);
+        self.advance(now, out);
+        self.reconsider(now, out);
+        if fetch.position < self.cursors.written_end() {
+            out.0.push(self.read_for_follower(&fetch, reply));
+        } else if let Some(deadline) = wait_until.filter(|_| !self.has_news_for(&fetch)) {
+            self.parked_replicas.push(ParkedReplica { fetch, deadline, reply });
+        } else {
+            out.0.push(self.nothing_new(reply));
+        }
+    }
+
+    fn check_follower(&self, fetch: &ReplicaFetch) -> Result<(), ApiError> {
+        self.check_epoch(Some(fetch.leader_epoch))?;
+        if let Some(cause) = &self.failed {
+            return Err(cause.clone());
+        }
+        let replica = fetch.replica;
+        match self.leadership.epoch_of(replica) {
+            None => {
+                let text = format!(
+                    "broker {replica} holds no replica of this partition, as far as is known here: refresh the metadata"
+                );
+                Err(ApiError::new(ErrorCode::NotLeader, text))
+            }
+            Some(known) if known != fetch.broker_epoch => {
+                let text = format!(
+                    "broker {replica} fetches under registration {}, known here is {known}: refresh the metadata",
+                    fetch.broker_epoch
+                );
+                Err(ApiError::new(ErrorCode::UnknownLeaderEpoch, text))
+            }
+            Some(_) if self.followers.is_outdated(fetch) => {
+                let text = format!("a newer fetch of broker {replica} has overtaken this one");
+                Err(ApiError::new(ErrorCode::UnknownLeaderEpoch, text))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether the follower's log is the beginning of this one: they are the same up to `position` if they hold the same
+    /// epoch before it.
+    fn compare(&self, fetch: &ReplicaFetch) -> ReplicaVerdict {
+        let (start, end) = (self.cursors.log_start(), self.cursors.written_end());
+        if fetch.position < start {
+            return ReplicaVerdict::StartsAt(start);
+        }
+        let Some(last) = fetch.last_epoch else {
+            return if fetch.position <= end { ReplicaVerdict::Continues } else { ReplicaVerdict::StartsAt(start) };
+        };
+        match self.epochs.end_offset_for(last, end) {
+            Some((epoch, end)) if epoch == last && fetch.position <= end => ReplicaVerdict::Continues,
+            // All there is here is newer than all there is there.
+            None => ReplicaVerdict::StartsAt(start),
+            differs => ReplicaVerdict::Diverged(differs),
+        }
+    }
+
+    fn leader_state(&self) -> LeaderState {
+        LeaderState {
+            leader_epoch: self.leadership.epoch,
+            epoch_start: self.epoch_start,
+            log_start: self.cursors.log_start(),
+            high_watermark: self.cursors.high_watermark(),
+            written_end: self.cursors.written_end(),
+        }
+    }
+
+    /// Followers get what is written, before it is synced here: the syncs of all replicas overlap.
+    fn read_for_follower(&self, fetch: &ReplicaFetch, reply: R) -> Command<R> {
+        let upper_exclusive = self.cursors.written_end();
+        let range = ReadRange { from: fetch.position, upper_exclusive, max_bytes: fetch.max_bytes };
+        Command::ReadForFollower { reply, range, state: self.leader_state() }
+    }
+
+    fn nothing_new(&self, reply: R) -> Command<R> {
+        Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::Continues, self.leader_state())) }
+    }
+
+    fn has_news_for(&self, fetch: &ReplicaFetch) -> bool {
+        fetch.position < self.cursors.written_end() || fetch.high_watermark < self.cursors.high_watermark()
+    }
+
+    fn release_parked(&mut self, replica: NodeId, out: &mut Output<R>) {
+        if let Some(at) = self.parked_replicas.iter().position(|parked| parked.fetch.replica == replica) {
+            let parked = self.parked_replicas.swap_remove(at);
+            out.0.push(self.nothing_new(parked.reply));
+        }
+    }
+
+    /// Answers the parked fetches for which there is news: records, or a higher watermark.
+    pub(super) fn answer_followers(&mut self, out: &mut Output<R>) {
+        let mut at = 0;
+        while let Some(parked) = self.parked_replicas.get(at) {
+            if !self.has_news_for(&parked.fetch) {
+                at += 1;
+                continue;
+            }
+            let ParkedReplica { fetch, reply, .. } = self.parked_replicas.swap_remove(at);
+            let has_records = fetch.position < self.cursors.written_end();
+            out.0.push(if has_records { self.read_for_follower(&fetch, reply) } else { self.nothing_new(reply) });
+        }
+    }
+
+    pub(super) fn expire_followers(&mut self, now: MonoTime, out: &mut Output<R>) {
+        while let Some(at) = self.parked_replicas.iter().position(|parked| parked.deadline <= now) {
+            let parked = self.parked_replicas.swap_remove(at);
+            out.0.push(self.nothing_new(parked.reply));
+        }
+    }
+
+    pub(super) fn refuse_followers(&mut self, cause: &ApiError, out: &mut Output<R>) {
+        for parked in self.parked_replicas.drain(..) {
+            out.0.push(Command::ReplicaFetched { reply: parked.reply, result: Err(cause.clone()) });
+        }
+    }
+
+    pub(super) fn next_follower_deadline(&self) -> Option<MonoTime> {
+        self.parked_replicas.iter().map(|parked| parked.deadline).min()
+    }
+
+    /// Where the current epoch starts in the log.
+    #[must_use]
+    pub fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+}

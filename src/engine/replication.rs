@@ -1,0 +1,92 @@
+//! What leader and follower of a partition say to each other, and what each is started with.
+//!
+//! ```text
+//!   follower ── ReplicaFetch: "I hold this much, this much of it for good; what comes next?" ──► leader
+//!            ◄─ ReplicaAnswer: records | cut your log | start anew ──────────────────────────────
+//! ```
+//!
+//! A fetch is an acknowledgement, too: nothing else tells a leader what its followers hold (docs/replication.md).
+
+use crate::types::{BrokerEpoch, EpochHistory, LeaderEpoch, NodeId, Offset};
+
+use super::producer_state::ProducerTable;
+
+/// A replica's log and what is known of it, when its replica starts to lead or to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// The first offset that the log holds.
+    pub log_start: Offset,
+    /// The end of what a sync has covered, exclusive. Recovery has synced what it found.
+    pub durable_end: Offset,
+    /// The end of what is written, exclusive.
+    pub written_end: Offset,
+    /// The high watermark as far as it is known.
+    pub high_watermark: Offset,
+    /// Who wrote which part.
+    pub epochs: EpochHistory,
+    /// The producers at the end.
+    pub producers: ProducerTable,
+}
+
+impl ReplicaState {
+    /// A replica that holds `[log_start, end)`, all of it synced, and knows of nothing that is committed.
+    #[must_use]
+    pub fn opened(log_start: Offset, end: Offset, epochs: EpochHistory, producers: ProducerTable) -> Self {
+        Self { log_start, durable_end: end, written_end: end, high_watermark: log_start, epochs, producers }
+    }
+
+    /// A replica that holds nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::opened(Offset::ZERO, Offset::ZERO, EpochHistory::default(), ProducerTable::default())
+    }
+}
+
+/// A follower's wish for more, and its acknowledgement of what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaFetch {
+    /// Who follows.
+    pub replica: NodeId,
+    /// Its registration: a fetch of an earlier one counts for nothing.
+    pub broker_epoch: BrokerEpoch,
+    /// The epoch of the leader that is followed.
+    pub leader_epoch: LeaderEpoch,
+    /// Rises with each fetch of that registration, so that one that was held up on the way is known to be old.
+    pub number: u64,
+    /// The end of what the follower has written, exclusive: the offset that it wants next.
+    pub position: Offset,
+    /// The epoch of its record before `position`; `None` when it has none there.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// The end of what it has synced, exclusive.
+    pub durable_end: Offset,
+    /// The high watermark that it knows: it is answered as soon as there is a higher one.
+    pub high_watermark: Offset,
+    /// About how many bytes it wants.
+    pub max_bytes: usize,
+}
+
+/// What a leader knows that its followers need, with every answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderState {
+    /// The leader's epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Where that epoch starts: up to there the watermark has to come before offsets can be judged.
+    pub epoch_start: Offset,
+    /// The first offset that the leader's log holds.
+    pub log_start: Offset,
+    /// The end of what is committed.
+    pub high_watermark: Offset,
+    /// The end of what the leader has written.
+    pub written_end: Offset,
+}
+
+/// What a follower has to do before it can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaVerdict {
+    /// The follower's log is the beginning of the leader's: what comes next, if anything, is with the answer.
+    Continues,
+    /// The logs part before `position`: the leader's largest epoch that is not above the follower's last one, and its end.
+    Diverged(Option<(LeaderEpoch, Offset)>),
+    /// The leader's log starts later: the follower's is to be emptied and started there.
+    StartsAt(Offset),
+}
