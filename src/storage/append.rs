@@ -75,7 +75,8 @@ impl Log {
         })
     }
 
-    fn check_batches(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
+    /// Refuses batches that do not follow on the log, or on each other.
+    pub(super) fn check_batches(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
         let mut expected = self.written_end();
         let mut last = self.epochs.latest().unwrap_or_default();
         for RecordBatch { header, body } in batches {
@@ -145,15 +146,18 @@ impl Log {
 
         let mut view = self.shared.write();
         let interval = self.config.index_interval_bytes;
-        let mut must_flush = false;
+        let (mut must_flush, mut new_epoch) = (false, false);
         if let Some(active) = view.segments.back_mut() {
             active.opened_at.get_or_insert(now);
             for batch in group {
                 active.observe(&batch.header, interval);
-                self.epochs.note(batch.header.leader_epoch, batch.header.base_offset);
+                new_epoch |= self.epochs.note(batch.header.leader_epoch, batch.header.base_offset);
             }
             must_flush = active.offsets.pending.len() >= MAX_PENDING || active.times.pending.len() >= MAX_PENDING;
             view.written_end = view.segments.back().map_or(view.written_end, |active| active.end);
+        }
+        if new_epoch {
+            view.epochs.clone_from(&self.epochs);
         }
         drop(view);
         if must_flush { self.flush_indexes(handles) } else { Ok(()) }

@@ -71,7 +71,8 @@ impl Log {
         let view = self.shared.read();
         PartitionState {
             log_start: view.log_start,
-            high_watermark,
+            // One that a leader told may lie past what is here.
+            high_watermark: high_watermark.min(view.written_end),
             recovery: self.synced,
             damaged: view.damaged.clone(),
             ..self.state.clone()

@@ -70,6 +70,17 @@ pub enum LogError {
         /// The batch's.
         found: LeaderEpoch,
     },
+    /// Cutting the log there would give up committed records, and no unclean election that explains it is on record.
+    #[error(
+        "cutting the log at offset {end} would give up committed records: {high_watermark} was written down as its high \
+         watermark. Everything is kept as it is: compare the replicas before one of them is given up"
+    )]
+    BelowHighWatermark {
+        /// Where the log would end, exclusive.
+        end: Offset,
+        /// The high watermark that was written down.
+        high_watermark: Offset,
+    },
     /// A batch whose header does not describe its body.
     #[error("the batch at offset {base_offset} is not a whole batch: {cause}")]
     InvalidBatch {

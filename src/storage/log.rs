@@ -195,6 +195,13 @@ impl Log {
 
 impl View {
     pub(super) fn empty(at: Offset) -> Self {
-        Self { log_start: at, written_end: at, segments: [].into(), damaged: Vec::new(), generation: 0 }
+        Self {
+            log_start: at,
+            written_end: at,
+            segments: [].into(),
+            damaged: Vec::new(),
+            epochs: LeaderEpochs::default(),
+            generation: 0,
+        }
     }
 }

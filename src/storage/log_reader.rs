@@ -15,11 +15,13 @@ use bytes::Bytes;
 
 use super::disk::{DiskFile, read_full_at};
 use super::error::LogError;
-use super::index::{Lookup, OffsetEntry, floor_in_file};
+use super::index::{Lookup, OffsetEntry};
+use super::leader_epochs::LeaderEpochs;
+use super::place::Start;
 use super::scan::{Check, MAX_PLAUSIBLE_BATCH_BYTES, Scanner, Step};
 use super::view::{SegmentRef, Shared};
 use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
-use crate::types::{BufferPool, Offset};
+use crate::types::{BufferPool, LeaderEpoch, Offset};
 
 /// Read besides what was asked for when only an earlier batch's position is known, so that one read is enough.
 const LEAD_BYTES: u64 = 64 << 10;
@@ -49,42 +51,6 @@ struct Place {
     lookup: Lookup<OffsetEntry>,
     upper: Offset,
     generation: u64,
-}
-
-/// Where to start looking, and what is known of the batch there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    position: u64,
-    /// Its first offset.
-    first: Option<Offset>,
-    /// Its last offset.
-    last: Option<Offset>,
-}
-
-impl Start {
-    fn of_segment(base: Offset) -> Self {
-        Self { position: 0, first: Some(base), last: None }
-    }
-
-    /// A scanner of the segment's headers that starts here; at the segment's start if the batch here is not the one that
-    /// the index speaks of.
-    pub(super) fn scanner<'a>(
-        self,
-        file: &'a (dyn DiskFile + 'a),
-        segment: &SegmentRef,
-    ) -> io::Result<Scanner<'a, dyn DiskFile + 'a>> {
-        let at = |position, first| Scanner::new(file, segment.size, position, first, Check::Headers);
-        let mut first_step = at(self.position, self.first);
-        match first_step.step()? {
-            Step::Batch { header, .. } if self.fits(&header) => Ok(at(self.position, Some(header.base_offset))),
-            _ => Ok(at(0, Some(segment.base))),
-        }
-    }
-
-    fn fits(&self, header: &BatchHeader) -> bool {
-        self.first.is_none_or(|first| first == header.base_offset)
-            && self.last.is_none_or(|last| last == header.last_offset())
-    }
 }
 
 /// Where a batch starts in a buffer, or that a closer look is needed.
@@ -128,9 +94,34 @@ impl LogReader {
         self.shared.read().damaged.clone()
     }
 
+    /// The epoch of the record at `offset`; `None` before the log's start and for an empty log. Of an offset that is not
+    /// written yet it says the newest epoch. The epoch *before* a fetch at `from` is that of `from - 1`.
+    #[must_use]
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let view = self.shared.read();
+        view.epochs.epoch_of(offset)
+    }
+
+    /// The largest epoch in the log that is not above `epoch`, and its end (exclusive): what a leader answers to a follower
+    /// that compares its log. `None` when there is no such epoch. The end is that of what is written.
+    #[must_use]
+    pub fn end_offset_of(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let view = self.shared.read();
+        view.epochs.end_offset_for(epoch, view.written_end)
+    }
+
+    /// The leader epochs in the log and its written end, as of one moment.
+    #[must_use]
+    pub fn leader_epochs(&self) -> (LeaderEpochs, Offset) {
+        let view = self.shared.read();
+        (view.epochs.clone(), view.written_end)
+    }
+
     /// Whole batches from the one that holds `from` on: at least one, however large, then as many as fit in
     /// `max_bytes`, none that reaches past `upper_exclusive` or into the next segment. Empty when `from` has reached the
     /// end, or when its batch reaches past `upper_exclusive`.
+    ///
+    /// Consumers are served up to the high watermark, followers up to the written end: [`Offset::MAX`].
     ///
     /// # Errors
     /// [`LogError::OffsetOutOfRange`], [`LogError::Damaged`], or the disk's.
@@ -308,50 +299,6 @@ impl LogReader {
         }
         let next_valid = (end < view.written_end).then_some(end);
         (from < end || next.is_none()).then_some(LogError::Damaged { from, next_valid })
-    }
-}
-
-impl Shared {
-    /// Where the index says to look for `offset`: at its batch or an earlier one.
-    pub(super) fn follow_index(&self, segment: &SegmentRef, lookup: Lookup<OffsetEntry>, offset: Offset) -> Start {
-        let entry = match lookup {
-            Lookup::Known(entry) => entry,
-            Lookup::InFile(entries) => {
-                let found = self
-                    .index_file(segment)
-                    .and_then(|file| floor_in_file::<OffsetEntry>(&*file, segment.base, entries, offset));
-                // Without its index a segment is read from its start: slow, and right.
-                found.unwrap_or_else(|error| {
-                    tracing::warn!(dir = %self.dir.display(), base = %segment.base, %error, "an index cannot be read");
-                    None
-                })
-            }
-        };
-        match entry {
-            Some(entry) if entry.position >= segment.size => {
-                self.distrust_index(segment);
-                Start::of_segment(segment.base)
-            }
-            Some(entry) => Start { position: entry.position, first: None, last: Some(entry.last_offset) },
-            None => Start::of_segment(segment.base),
-        }
-    }
-
-    /// Has the writer rebuild the index when it next tidies up.
-    pub(super) fn distrust_index(&self, segment: &SegmentRef) {
-        if let Some(known) = self.write().segments.iter_mut().find(|known| known.base == segment.base) {
-            known.index_is_wrong = true;
-        }
-    }
-
-    /// A place at or before the batch that holds `offset`, as far as the index can be trusted.
-    pub(super) fn place_before(&self, segment: &SegmentRef, offset: Offset) -> Start {
-        let lookup = {
-            let view = self.read();
-            let at = view.segments.iter().position(|known| known.base == segment.base);
-            at.map_or(Lookup::Known(None), |at| view.offset_floor(at, offset))
-        };
-        self.follow_index(segment, lookup, offset)
     }
 }
 

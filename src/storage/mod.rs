@@ -4,7 +4,7 @@
 //!   append(batches) ──► Log ──► one vectored write ──► segment ──► begin_sync ► run ► finish_sync ──► durable
 //!                        │            (append)        (segment, index, time_index)      (sync)
 //!                        ├──► open: clean stop, or recovery ◄── partition_state, scan
-//!                        ├──► retention: deletion at the front, truncation at the end
+//!                        ├──► retention: deletion at the front; truncate: at the end; follow: a follower's appends
 //!                        └──► LogReader: read, offset_for_timestamp        on any thread, sharing `view` with the writer
 //!
 //!   all of it ──► disk (a trait: the real one, or a virtual one that loses power), atomic_file, file_cache
@@ -16,7 +16,8 @@
 //! `leader-epochs`, `<offset>.snapshot` (producer state), and for each segment `<base offset>.log`, `.index`, `.timeindex`
 //! in Kafka's layout. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
 //!
-//! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`.
+//! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`,
+//! `truncate`, `follow`.
 
 mod append;
 pub mod atomic_file;
@@ -28,6 +29,7 @@ mod delete_records;
 pub mod disk;
 mod error;
 pub mod file_cache;
+mod follow;
 mod index;
 mod inspect;
 mod leader_epochs;
@@ -35,6 +37,7 @@ mod log;
 mod log_reader;
 mod open;
 mod partition_state;
+mod place;
 mod producer_snapshots;
 mod rebuild;
 mod recovery;
@@ -44,6 +47,7 @@ mod segment;
 mod sync;
 mod time_index;
 mod time_lookup;
+mod truncate;
 mod view;
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ pub use beside::{SideDone, SideJob};
 pub use create::{CREATING_SUFFIX, NewLog};
 pub use error::LogError;
 pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
-pub use leader_epochs::LeaderEpochs;
+pub use leader_epochs::{Comparison, LeaderEpochs};
 pub use log::{Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
 pub use open::{Cut, OpenReport};
@@ -62,3 +66,4 @@ pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, Recovery
 pub use producer_snapshots::Replay;
 pub use retention::{DeletedSegment, RetentionOutcome};
 pub use sync::{SyncDone, SyncJob};
+pub use truncate::TruncateLeave;

@@ -13,6 +13,7 @@ use super::atomic_file::{AtomicFileError, TEMPORARY_SUFFIX};
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
+use super::follow::finish_starting_anew;
 use super::leader_epochs::LeaderEpochs;
 use super::log::{Log, LogConfig, Tail};
 use super::partition_state::{CleanStop, PartitionIdentity, PartitionState};
@@ -152,6 +153,10 @@ impl Log {
             // directory's sync takes milliseconds even when there is nothing to write.
             disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
         }
+        let mut state = state;
+        if state.starting_anew {
+            finish_starting_anew(&*disk, dir, &mut listing, &mut state)?;
+        }
         listing.remove_leftovers(&*disk, dir, state.log_start)?;
         let epochs = load_epochs(&*disk, dir)?;
 
@@ -175,6 +180,7 @@ impl Log {
             written_end: end,
             segments: recovered.segments,
             damaged: recovered.damaged,
+            epochs: LeaderEpochs::default(),
             generation: 0,
         };
         let tail_is_sealed = view.segments.back().is_none_or(|newest| newest.base < recovered.place.segment);
@@ -186,6 +192,7 @@ impl Log {
         };
         let mut epochs = epochs;
         epochs.advance_start(shared.read().log_start);
+        shared.write().epochs.clone_from(&epochs);
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
@@ -194,7 +201,7 @@ impl Log {
         } else {
             report.clean = true;
         }
-        log.replay_to(replay)?;
+        log.replay_producers(replay)?;
         Ok((log, report))
     }
 
@@ -207,7 +214,13 @@ impl Log {
         self.save_state(state)
     }
 
-    fn replay_to(&self, replay: &mut dyn Replay) -> Result<(), LogError> {
+    /// Tells what the producers have done, as the log is now: the newest snapshot that is left, then the headers of the batches
+    /// after it. For whoever keeps a producer state beside the log, after a truncation: what was cut off must be forgotten.
+    /// Reads headers of batches; call it where the disk may block.
+    ///
+    /// # Errors
+    /// The disk's, and [`LogError::DamagedMeta`] for a snapshot of a newer format.
+    pub fn replay_producers(&self, replay: &mut dyn Replay) -> Result<(), LogError> {
         let shared = &*self.shared;
         let from = replay_snapshot(&*shared.disk, &shared.dir, &self.snapshots, self.log_start(), replay)?;
         if !replay.wants_batches() {
@@ -259,7 +272,7 @@ fn with_recovered(
 fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
     for_each_header(shared, shared.read().log_start, &mut |header| {
-        epochs.note(header.leader_epoch, header.base_offset)
+        epochs.note(header.leader_epoch, header.base_offset);
     })?;
     Ok(epochs)
 }

@@ -25,7 +25,10 @@ pub const STATE_FILE: &str = "partition.state";
 
 const META_MAGIC: Magic = *b"CBpm";
 const STATE_MAGIC: Magic = *b"CBps";
+/// The version of `partition.meta`.
 const VERSION: u16 = 1;
+/// Version 2 added `doubtful` and `starting_anew`, which a release that does not know them must not pass over.
+const STATE_VERSION: u16 = 2;
 
 /// Whose directory it is. Written once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +59,7 @@ impl PartitionIdentity {
     /// # Errors
     /// [`LogError::MissingPartition`] without the file, [`LogError::DamagedMeta`] when it cannot be used.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
-        read_json(disk, &child(dir, META_FILE), META_MAGIC)?
+        read_json(disk, &child(dir, META_FILE), META_MAGIC, VERSION)?
             .ok_or_else(|| LogError::MissingPartition { path: dir.to_owned() })
     }
 
@@ -105,6 +108,12 @@ pub struct PartitionState {
     pub damaged: Vec<(Offset, Offset)>,
     /// The boot of the machine under which the log was last written.
     pub boot_id: String,
+    /// A recovery found that synced records may be missing, and nobody has compared the log with another replica since.
+    #[serde(default)]
+    pub doubtful: bool,
+    /// The log is being emptied, to start at `log_start`: segments that are still there are removed at the next open.
+    #[serde(default)]
+    pub starting_anew: bool,
 }
 
 impl PartitionState {
@@ -119,6 +128,8 @@ impl PartitionState {
             clean: Some(clean),
             damaged: Vec::new(),
             boot_id,
+            doubtful: false,
+            starting_anew: false,
         }
     }
 
@@ -127,25 +138,27 @@ impl PartitionState {
     /// # Errors
     /// [`AtomicFileError`] when it is there and cannot be used.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, AtomicFileError> {
-        read_json(disk, &child(dir, STATE_FILE), STATE_MAGIC)
+        read_json(disk, &child(dir, STATE_FILE), STATE_MAGIC, STATE_VERSION)
     }
 
     /// Writes it into a directory that is being created.
     pub(super) fn write_new(&self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
-        write_new(disk, &child(dir, STATE_FILE), STATE_MAGIC, VERSION, &json(self)?)
+        write_new(disk, &child(dir, STATE_FILE), STATE_MAGIC, STATE_VERSION, &json(self)?)
     }
 
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
-        write_json(disk, &child(dir, STATE_FILE), STATE_MAGIC, self)
+        write_atomically(disk, &child(dir, STATE_FILE), STATE_MAGIC, STATE_VERSION, &json(self)?)
     }
 }
 
+/// Reads a file of JSON in the checksummed envelope, up to format `version`.
 pub(super) fn read_json<T: DeserializeOwned>(
     disk: &dyn Disk,
     path: &Path,
     magic: Magic,
+    version: u16,
 ) -> Result<Option<T>, AtomicFileError> {
-    let Some((_, payload)) = read_checked(disk, path, magic, VERSION)? else {
+    let Some((_, payload)) = read_checked(disk, path, magic, version)? else {
         return Ok(None);
     };
     let damaged =
@@ -153,10 +166,6 @@ pub(super) fn read_json<T: DeserializeOwned>(
     serde_json::from_slice(&payload).map(Some).map_err(damaged)
 }
 
-pub(super) fn write_json<T: Serialize>(disk: &dyn Disk, path: &Path, magic: Magic, value: &T) -> std::io::Result<()> {
-    write_atomically(disk, path, magic, VERSION, &json(value)?)
-}
-
-fn json<T: Serialize>(value: &T) -> std::io::Result<Vec<u8>> {
+pub(super) fn json<T: Serialize>(value: &T) -> std::io::Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(std::io::Error::other)
 }

@@ -23,7 +23,7 @@ const VERSION: u16 = 1;
 pub(super) const FORMAT: (Magic, u16) = (MAGIC, VERSION);
 const KEPT: usize = 2;
 
-/// Is told, while a log is opened, what its producers have done: a snapshot if there is a usable one, then the header of
+/// Is told, while a log is opened and by [`Log::replay_producers`], what its producers have done: a snapshot if there is a usable one, then the header of
 /// each batch after it, in order. `()` does not listen.
 pub trait Replay {
     /// The producer state at `at`. Returns whether it can be used; if not, an older one is offered, or all of the log.

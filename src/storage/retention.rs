@@ -1,25 +1,23 @@
-//! Giving up records: old ones at the front (retention, deletion), wrong ones at the end (truncation).
+//! Giving up old records at the front: retention and deletion. What goes at the end is [`truncate`](super::truncate)'s.
 //!
 //! ```text
-//!    advance_log_start            truncate_to
-//!   ◄───────────────┤            ├───────────►
+//!    advance_log_start
+//!   ◄───────────────┤
 //!    ┌──────────┬──────────┬──────────┬──────┐
 //!    └──────────┴──────────┴──────────┴──────┘
 //! ```
 //!
-//! At the front the new log start is written down before a file goes, so that a crash between the two leaves files to
-//! remove at the next open, never a hole. At the end the recovery point is lowered first, for the same reason.
+//! The new log start is written down before a file goes, so that a crash between the two leaves files to remove at the
+//! next open, never a hole.
 
 use std::io;
 
 use super::append::is_aged;
-use super::disk::SyncPoint;
 use super::error::LogError;
 use super::log::{Log, Tail};
-use super::partition_state::{PartitionState, RecoveryPoint};
+use super::partition_state::PartitionState;
 use super::rebuild::rebuild_indexes;
-use super::scan::{Check, Scanner, Step};
-use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
+use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
 use super::view::{SegmentRef, Shared};
 use crate::types::{Offset, TimestampMs};
 
@@ -140,13 +138,14 @@ impl Log {
             return Err(self.shared.read().out_of_range(to));
         }
         if to > self.log_start() {
-            let state = PartitionState { log_start: to, ..self.state_now(self.state.high_watermark) };
+            let state = PartitionState { log_start: to, ..self.state_now(self.state.high_watermark.max(to)) };
             self.save_state(state)?;
             // After the new start is written down: with the epochs first, a crash in between leaves records without one.
             self.epochs.advance_start(to);
         }
         let mut deleted = Vec::new();
         let mut view = self.shared.write();
+        view.epochs.clone_from(&self.epochs);
         view.log_start = view.log_start.max(to);
         while let Some(oldest) = view.segments.front()
             && oldest.end <= view.log_start
@@ -166,185 +165,6 @@ impl Log {
             }
         }
         Ok(deleted)
-    }
-
-    /// Cuts the log off at `end`, or at the start of the batch that `end` falls into. When this returns, what was cut
-    /// off is gone for good. An `end` at or past the written end does nothing.
-    ///
-    /// # Errors
-    /// [`LogError::OffsetOutOfRange`] below the log's start, where truncation cannot help: start anew. A failure of the
-    /// disk is final.
-    pub fn truncate_to(&mut self, end: Offset) -> Result<(), LogError> {
-        self.check_alive()?;
-        if end >= self.written_end() {
-            return Ok(());
-        }
-        if end < self.log_start() {
-            return Err(self.shared.read().out_of_range(end));
-        }
-        let cut = self.place_of(end)?;
-        self.mark_written()
-            .and_then(|()| self.lower_recovery_point(cut))
-            .and_then(|()| self.cut_at(cut))
-            .map_err(|error| self.fail(error))
-    }
-
-    /// Where the batch starts that holds `end`.
-    fn place_of(&self, end: Offset) -> Result<RecoveryPoint, LogError> {
-        let view = self.shared.read();
-        let Some(at) = view.position_of_segment(end) else {
-            return Err(view.out_of_range(end));
-        };
-        let segment = view.segment_ref(at);
-        drop(view);
-        let file = self.shared.log_file(&segment)?;
-        let cut = |offset, position| RecoveryPoint { offset, segment: segment.base, position };
-        let mut scanner = self.shared.place_before(&segment, end).scanner(&*file, &segment)?;
-        loop {
-            let reached = scanner.expected.unwrap_or(segment.base).min(end);
-            match scanner.step()? {
-                Step::Batch { header, position } if header.end_offset_exclusive() > end => {
-                    return Ok(cut(header.base_offset.min(end), position));
-                }
-                Step::Batch { .. } => {}
-                Step::Bad { .. } => match scanner.resync(segment.end)? {
-                    // The damaged range stays, and with it what is good behind it.
-                    Some((header, _)) if header.base_offset <= end => {}
-                    _ => {
-                        let (position, due) = scanner.bad_place;
-                        return Ok(cut(due.unwrap_or(reached).min(end), position));
-                    }
-                },
-                Step::End => return Ok(cut(reached, segment.size)),
-            }
-        }
-    }
-
-    /// A crash while files are cut must find a recovery point that lies before the cut.
-    fn lower_recovery_point(&mut self, cut: RecoveryPoint) -> io::Result<()> {
-        if self.synced.offset > cut.offset {
-            self.synced = cut;
-        }
-        let recovery = if self.state.recovery.offset > cut.offset { cut } else { self.state.recovery };
-        let state = PartitionState {
-            recovery,
-            high_watermark: self.state.high_watermark.min(cut.offset),
-            ..self.state.clone()
-        };
-        if state != self.state {
-            state.write(&*self.shared.disk, &self.shared.dir)?;
-            self.state = state;
-        }
-        Ok(())
-    }
-
-    fn cut_at(&mut self, cut: RecoveryPoint) -> io::Result<()> {
-        self.drop_snapshots_after(cut.offset)?;
-        // From the end, so that a kill in between leaves a log without a hole.
-        loop {
-            let newest = self.shared.read().segments.back().map(|newest| newest.base);
-            let Some(base) = newest.filter(|base| *base > cut.segment) else {
-                break;
-            };
-            let mut view = self.shared.write();
-            view.segments.pop_back();
-            view.generation += 1;
-            view.written_end = base;
-            drop(view);
-            self.tail = Tail::Closed;
-            self.shared.remove_files(base)?;
-        }
-        let handles = self.writable_newest()?;
-        {
-            let mut view = self.shared.write();
-            view.generation += 1;
-            view.written_end = cut.offset;
-            view.damaged.retain(|(start, _)| *start < cut.offset);
-            if let Some((_, end)) = view.damaged.last_mut() {
-                *end = (*end).min(cut.offset);
-            }
-            self.truncated_at_generation = view.generation;
-            if let Some(newest) = view.segments.back_mut() {
-                (newest.size, newest.end) = (cut.position, cut.offset);
-            }
-        }
-        handles.log.set_len(cut.position)?;
-        self.cut_indexes(&handles, cut)?;
-        handles.log.sync_data(SyncPoint::Truncation)?;
-        self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
-        self.epochs.truncate_to(cut.offset);
-        self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
-        // What the sync above covered of this segment is durable; sealed segments before it may still have to be synced.
-        if self.sealed_unsynced.is_empty() && !self.sync_in_flight {
-            self.synced = cut;
-        }
-        Ok(())
-    }
-
-    /// The newest segment's files, opened for writing: it is the active one again.
-    fn writable_newest(&mut self) -> io::Result<Handles> {
-        if matches!(self.tail, Tail::Sealed) {
-            self.tail = Tail::Closed;
-        }
-        self.open_tail()
-    }
-
-    fn cut_indexes(&mut self, handles: &Handles, cut: RecoveryPoint) -> io::Result<()> {
-        let mut view = self.shared.write();
-        let Some(newest) = view.segments.back_mut() else {
-            return Ok(());
-        };
-        let mut cut_segment =
-            Segment { handles: newest.handles.take(), opened_at: newest.opened_at, ..Segment::empty(newest.base) };
-        std::mem::swap(&mut cut_segment.offsets, &mut newest.offsets);
-        std::mem::swap(&mut cut_segment.times, &mut newest.times);
-        // Readers must not follow entries that are about to go: until the cut is done they see an empty index.
-        newest.handles = cut_segment.handles.clone();
-        drop(view);
-        cut_segment.offsets.truncate_where(&*handles.index, |entry| entry.last_offset < cut.offset)?;
-        cut_segment.times.truncate_where(&*handles.time_index, |entry| entry.last_offset < cut.offset)?;
-        cut_segment.resume(handles, cut.position, cut.offset, self.config.index_interval_bytes)?;
-        if let Some(newest) = self.shared.write().segments.back_mut() {
-            *newest = cut_segment;
-        }
-        Ok(())
-    }
-}
-
-impl Segment {
-    /// Brings what is counted along the way (size, largest timestamp, bytes since the last index entry) up to
-    /// `position`, from the last index entry on, by the headers of the batches.
-    pub(super) fn resume(
-        &mut self,
-        handles: &Handles,
-        position: u64,
-        end: Offset,
-        index_interval_bytes: u64,
-    ) -> io::Result<()> {
-        let last_time = self.times.last(|| Ok(handles.time_index.clone()))?;
-        let last_place = self.offsets.last(|| Ok(handles.index.clone()))?;
-        self.largest = last_time.map(|entry| (entry.timestamp, entry.last_offset));
-        self.last_indexed_time = last_time.map_or(TimestampMs::NONE, |entry| entry.timestamp);
-        self.bytes_since_index = 0;
-        let start = last_place.map_or(0, |entry| entry.position).min(position);
-        self.size = start;
-        let mut scanner = Scanner::new(&*handles.log, position, start, None, Check::Headers);
-        loop {
-            match scanner.step()? {
-                Step::Batch { header, position } => {
-                    self.size = position;
-                    self.observe(&header, index_interval_bytes);
-                }
-                // Known damage on the way: what can be read behind it still counts.
-                Step::Bad { .. } => match scanner.resync(end)? {
-                    Some(_) => {}
-                    None => break,
-                },
-                Step::End => break,
-            }
-        }
-        (self.size, self.end) = (position, end);
-        Ok(())
     }
 }
 

@@ -6,11 +6,13 @@
 //!   00000000000000004711.timeindex   timestamp → offset       at the same places
 //! ```
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{DiskFile, child};
 use super::index::{OffsetEntry, SparseIndex};
+use super::scan::{Check, Scanner, Step};
 use super::time_index::TimeEntry;
 use crate::types::record_batch::BatchHeader;
 use crate::types::{Offset, TimestampMs};
@@ -121,5 +123,42 @@ impl Segment {
         self.size == 0
             || (size_after <= segment_bytes.min(MAX_RELATIVE)
                 && header.last_offset().distance_from(self.base) <= MAX_RELATIVE)
+    }
+}
+
+impl Segment {
+    /// Brings what is counted along the way (size, largest timestamp, bytes since the last index entry) up to
+    /// `position`, from the last index entry on, by the headers of the batches.
+    pub(super) fn resume(
+        &mut self,
+        handles: &Handles,
+        position: u64,
+        end: Offset,
+        index_interval_bytes: u64,
+    ) -> io::Result<()> {
+        let last_time = self.times.last(|| Ok(handles.time_index.clone()))?;
+        let last_place = self.offsets.last(|| Ok(handles.index.clone()))?;
+        self.largest = last_time.map(|entry| (entry.timestamp, entry.last_offset));
+        self.last_indexed_time = last_time.map_or(TimestampMs::NONE, |entry| entry.timestamp);
+        self.bytes_since_index = 0;
+        let start = last_place.map_or(0, |entry| entry.position).min(position);
+        self.size = start;
+        let mut scanner = Scanner::new(&*handles.log, position, start, None, Check::Headers);
+        loop {
+            match scanner.step()? {
+                Step::Batch { header, position } => {
+                    self.size = position;
+                    self.observe(&header, index_interval_bytes);
+                }
+                // Known damage on the way: what can be read behind it still counts.
+                Step::Bad { .. } => match scanner.resync(end)? {
+                    Some(_) => {}
+                    None => break,
+                },
+                Step::End => break,
+            }
+        }
+        (self.size, self.end) = (position, end);
+        Ok(())
     }
 }

@@ -3,7 +3,8 @@
 use super::disk::DiskFile;
 use super::error::LogError;
 use super::index::{Lookup, floor_in_file};
-use super::log_reader::{LogReader, Start};
+use super::log_reader::LogReader;
+use super::place::Start;
 use super::scan::{Scanner, Step};
 use super::time_index::TimeEntry;
 use super::view::SegmentRef;

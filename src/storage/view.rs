@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile};
 use super::error::LogError;
 use super::file_cache::FileCache;
 use super::index::{Lookup, OffsetEntry};
+use super::leader_epochs::LeaderEpochs;
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, segment_path};
 use super::time_index::TimeEntry;
 use crate::types::{Offset, TimestampMs};
@@ -37,6 +38,8 @@ pub(super) struct View {
     pub segments: VecDeque<Segment>,
     /// Known damaged ranges, start inclusive and end exclusive, in order and apart from each other.
     pub damaged: Vec<(Offset, Offset)>,
+    /// The writer's, which change with every leader: readers answer followers from here.
+    pub epochs: LeaderEpochs,
     /// Rises when bytes go away: a read that saw it rise starts over.
     pub generation: u64,
 }

@@ -9,7 +9,7 @@ use callboard::storage::data_dir::{DataDir, DirectoryMeta, partition_dir_name};
 use callboard::storage::disk::virtual_disk::is_crash;
 use callboard::storage::disk::{Disk, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity};
+use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity, TruncateLeave};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
     BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
@@ -417,7 +417,18 @@ impl Machine {
     fn truncate(&mut self, index: usize, log: &mut Log, batches_back: usize) -> Result<(), Stop> {
         let to = self.expected(index).start_of_batch_from_end(batches_back);
         self.expected(index).truncating_to = Some(to);
-        log.truncate_to(Offset(to)).map_err(|error| self.stop_of("truncating", &error))?;
+        let saved = log.saved_high_watermark().0;
+        let mut truncated = log.truncate_to(Offset(to), TruncateLeave::Uncommitted);
+        if matches!(truncated, Err(LogError::BelowHighWatermark { .. })) {
+            if to >= saved {
+                return Err(Stop::Wrong(format!("truncation to {to} is refused, the high watermark is {saved}")));
+            }
+            let leader_epoch = LeaderEpoch(self.expected(index).leader_epoch + 1);
+            truncated = log.truncate_to(Offset(to), TruncateLeave::UncleanElection { leader_epoch });
+        } else if to < saved && truncated.is_ok() {
+            return Err(Stop::Wrong(format!("truncated to {to}, below the high watermark {saved}")));
+        }
+        truncated.map_err(|error| self.stop_of("truncating", &error))?;
         self.expected(index).truncated_to(to);
         let end = log.written_end().0;
         if end == to { Ok(()) } else { Err(Stop::Wrong(format!("truncated to {end} instead of {to}"))) }

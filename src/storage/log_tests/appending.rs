@@ -147,7 +147,7 @@ fn a_failed_sync_is_final_and_reads_go_on() {
     assert!(!failed.is_retryable());
     assert!(matches!(story.try_append(&[1]), Err(LogError::Failed { .. })));
     assert!(story.log().begin_sync().is_none());
-    assert!(matches!(story.log().truncate_to(Offset(1)), Err(LogError::Failed { .. })));
+    assert!(matches!(story.truncate(Offset(1)), Err(LogError::Failed { .. })));
     assert_eq!(story.log().durable_end(), Offset(0));
     story.holds_exactly(4);
 }

@@ -1,9 +1,11 @@
 //! Stories about the log of one partition, on a virtual disk.
 
 mod appending;
+mod following;
 mod reading;
 mod recovering;
 mod retaining;
+mod truncating;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +15,10 @@ use bytes::Bytes;
 use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use super::file_cache::FileCache;
 use super::segment::segment_path;
-use super::{Appended, Log, LogConfig, LogError, LogReader, NewLog, OpenReport, PartitionIdentity, Replay};
+use super::{
+    Appended, LeaderEpochs, Log, LogConfig, LogError, LogReader, NewLog, OpenReport, PartitionIdentity, Replay,
+    TruncateLeave,
+};
 use crate::types::record_batch::{BatchBuilder, BatchHeader, Compression, RecordBatch, decode_records};
 use crate::types::{
     ClusterId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs, TopicConfig, TopicId,
@@ -133,6 +138,11 @@ impl Story {
             Some(job) => self.log().finish_sync(job.run()).unwrap(),
             None => self.log().durable_end(),
         }
+    }
+
+    /// Cuts the log off at `end`, whatever was committed.
+    pub(super) fn truncate(&mut self, end: Offset) -> Result<Offset, LogError> {
+        self.log().truncate_to(end, TruncateLeave::UncleanElection { leader_epoch: LeaderEpoch(u32::MAX) })
     }
 
     /// The process is killed.

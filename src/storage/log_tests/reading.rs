@@ -302,7 +302,7 @@ fn readers_race_with_appends_truncations_and_deletions_and_never_see_a_wrong_rec
             story.fill(8);
             let end = story.log().written_end().0;
             story.epoch += 1;
-            story.log().truncate_to(Offset(end - 35)).unwrap();
+            story.truncate(Offset(end - 35)).unwrap();
             if round % 5 == 0 {
                 story.log().advance_log_start(Offset(end - 200)).unwrap();
             }

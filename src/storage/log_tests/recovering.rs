@@ -253,7 +253,7 @@ fn the_producer_state_comes_from_the_newest_usable_snapshot_and_the_batches_afte
     story.try_open(&mut picky).unwrap();
     assert_eq!((picky.snapshot, picky.batches), (None, vec![0, 1, 2, 3, 4]));
     // A truncation drops the snapshots that speak of what it cut off.
-    story.log().truncate_to(Offset(2)).unwrap();
+    story.truncate(Offset(2)).unwrap();
     assert_eq!(snapshots(&story), 1);
 }
 
@@ -309,7 +309,7 @@ fn leader_epochs_survive_and_are_read_from_the_log_when_their_file_is_gone() {
     story.disk.remove_file(&Path::new(DIR).join("leader-epochs")).unwrap();
     story.open();
     assert_eq!(listed(&mut story), right);
-    story.log().truncate_to(Offset(250)).unwrap();
+    story.truncate(Offset(250)).unwrap();
     assert_eq!(listed(&mut story), right[..2]);
     story.lose_power();
     story.open();

@@ -54,6 +54,15 @@ impl RecordBatch {
         self
     }
 
+    /// Checks the checksum over the header's fields and the records.
+    ///
+    /// # Errors
+    /// [`BatchError::WrongChecksum`].
+    pub fn verify_checksum(&self) -> Result<(), BatchError> {
+        let (stored, computed) = (self.header.crc, self.header.with_checksum_over(&self.body).crc);
+        if stored == computed { Ok(()) } else { Err(BatchError::WrongChecksum { stored, computed }) }
+    }
+
     /// The size in bytes, header included.
     #[must_use]
     pub fn total_bytes(&self) -> usize {

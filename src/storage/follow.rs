@@ -1,0 +1,131 @@
+//! What only a follower does with its log: append what the leader sent, and start anew where the leader's log starts.
+//!
+//! ```text
+//!   batches ──► contiguous, epochs not falling, checksums right ──► append          all of them, or none
+//!
+//!   truncate_fully_and_start_at:
+//!   state says "starting anew at N" ──► files removed, synced ──► state says "starts at N"
+//!                       └── a crash in between: the next open removes what is left
+//! ```
+
+use std::io;
+use std::path::Path;
+
+use super::append::Appended;
+use super::disk::{Disk, SyncPoint, child};
+use super::error::LogError;
+use super::leader_epochs::LEADER_EPOCHS_FILE;
+use super::log::{Log, Tail};
+use super::open::Listing;
+use super::partition_state::{PartitionState, RecoveryPoint};
+use super::producer_snapshots::SNAPSHOT_SUFFIX;
+use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, segment_path};
+use super::truncate::TruncateLeave;
+use crate::types::record_batch::RecordBatch;
+use crate::types::{Offset, TimestampMs};
+
+impl Log {
+    /// Appends batches as the leader's log has them: with its offsets and epochs, which must follow on this log, and with
+    /// right checksums. A damaged batch is refused here, before it could count as a copy.
+    ///
+    /// # Errors
+    /// [`LogError::NotContiguous`], [`LogError::EpochWentBack`] and [`LogError::InvalidBatch`] refuse all of the batches
+    /// and change nothing; otherwise as [`Log::append`].
+    pub fn append_replicated(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
+        self.check_alive()?;
+        self.check_batches(batches)?;
+        for batch in batches {
+            let base_offset = batch.header.base_offset;
+            batch.verify_checksum().map_err(|cause| LogError::InvalidBatch { base_offset, cause })?;
+        }
+        self.append(now, batches)
+    }
+
+    /// Gives up all that the log has and lets it start, empty, at `start`: for a follower whose leader's log starts past its
+    /// end. Everything before `start` counts as committed then. When this returns, the old records are gone for good; a
+    /// crash on the way leaves either the old log or the new one.
+    ///
+    /// # Errors
+    /// [`LogError::BelowHighWatermark`] when `start` lies below the high watermark that was written down and `leave` does
+    /// not say why; [`LogError::SyncOutstanding`] while a side job is in flight. Nothing has changed then. A failure of the
+    /// disk is final.
+    pub fn truncate_fully_and_start_at(&mut self, start: Offset, leave: TruncateLeave) -> Result<(), LogError> {
+        self.check_alive()?;
+        if self.segment_count() == 0 && (self.log_start(), self.written_end()) == (start, start) {
+            return Ok(());
+        }
+        self.check_leave(start, leave)?;
+        if self.side_in_flight {
+            return Err(LogError::SyncOutstanding);
+        }
+        self.start_anew_at(start).map_err(|error| self.fail(error))
+    }
+
+    fn start_anew_at(&mut self, start: Offset) -> io::Result<()> {
+        let place = RecoveryPoint { offset: start, segment: start, position: 0 };
+        let state = PartitionState {
+            log_start: start,
+            high_watermark: start,
+            recovery: place,
+            clean: None,
+            damaged: Vec::new(),
+            starting_anew: true,
+            boot_id: self.shared.disk.boot_id()?,
+            ..self.state.clone()
+        };
+        state.write(&*self.shared.disk, &self.shared.dir)?;
+        self.state = state;
+        let bases = self.forget_everything(place);
+        bases.into_iter().rev().try_for_each(|base| self.shared.remove_files(base))?;
+        for at in std::mem::take(&mut self.snapshots) {
+            self.shared.disk.remove_file(&segment_path(&self.shared.dir, at, SNAPSHOT_SUFFIX))?;
+        }
+        self.epochs.clear();
+        self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
+        // Before the state says that all is gone: else a power loss could bring old segments back, behind a state that
+        // does not know of them.
+        self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
+        let state = PartitionState { starting_anew: false, ..self.state.clone() };
+        state.write(&*self.shared.disk, &self.shared.dir)?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// What is in memory is that of an empty log at `place`. Returns the segments there were.
+    fn forget_everything(&mut self, place: RecoveryPoint) -> Vec<Offset> {
+        let mut view = self.shared.write();
+        view.log_start = place.offset;
+        view.end_at(place.offset);
+        view.damaged.clear();
+        view.epochs.clear();
+        self.truncated_at_generation = view.generation;
+        let bases = view.segments.drain(..).map(|segment| segment.base).collect();
+        drop(view);
+        self.tail = Tail::Sealed;
+        self.sealed_unsynced.clear();
+        self.new_names = false;
+        self.synced = place;
+        bases
+    }
+}
+
+/// Ends what a crash in the middle of [`Log::truncate_fully_and_start_at`] left: nothing of the old log stays.
+pub(super) fn finish_starting_anew(
+    disk: &dyn Disk,
+    dir: &Path,
+    listing: &mut Listing,
+    state: &mut PartitionState,
+) -> io::Result<()> {
+    let remove = |base: Offset, suffix| disk.remove_file(&segment_path(dir, base, suffix));
+    std::mem::take(&mut listing.time_indexes).into_keys().try_for_each(|base| remove(base, TIME_INDEX_SUFFIX))?;
+    std::mem::take(&mut listing.indexes).into_keys().try_for_each(|base| remove(base, INDEX_SUFFIX))?;
+    listing.logs.drain(..).rev().try_for_each(|(base, _)| remove(base, LOG_SUFFIX))?;
+    listing.snapshots.drain(..).try_for_each(|at| remove(at, SNAPSHOT_SUFFIX))?;
+    let epochs = child(dir, LEADER_EPOCHS_FILE);
+    if disk.exists(&epochs)? {
+        disk.remove_file(&epochs)?;
+    }
+    disk.sync_dir(dir, SyncPoint::Truncation)?;
+    state.starting_anew = false;
+    state.write(disk, dir)
+}
