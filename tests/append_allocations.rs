@@ -20,8 +20,8 @@ use callboard::storage::file_cache::FileCache;
 use callboard::storage::{Log, LogConfig, PartitionIdentity};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
-    BrokerEpoch, ClusterId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, PartitionIndex, ProducerEpoch,
-    ProducerId, TimestampMs, TopicConfig, TopicId, TopicName,
+    BrokerEpoch, ClusterId, FlushPolicy, LeaderEpoch, MonoTime, NodeId, PartitionIndex, ProducerEpoch, ProducerId,
+    TimestampMs, TopicConfig, TopicId, TopicName,
 };
 use counting_allocator::allocations;
 

@@ -39,6 +39,7 @@ mod open;
 mod partition_state;
 mod place;
 mod producer_snapshots;
+pub mod queue;
 mod rebuild;
 mod recovery;
 mod retention;

@@ -18,6 +18,7 @@ use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
+use crate::replica::OpenedReplica;
 use crate::storage::LogError;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::file_cache::FileCache;

@@ -1,18 +1,19 @@
 //! What a broker does beside following the metadata: deleted files, forgotten directories, the free space.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::{AsyncContext, Context, Handler};
 
 use super::actor::Broker;
-use super::messages::{DirectoryListed, DiskSpaceSeen, OpenedReplica, ReplicaDeleted};
-use super::replicas::name_of;
+use super::messages::{DirectoryListed, DiskSpaceSeen, ReplicaDeleted};
 use crate::actors::partition_leader::SetDiskSpace;
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::protocol::{ApiError, ErrorCode};
+use crate::replica::OpenedReplica;
 use crate::types::{TopicId, TopicPartition};
 
 impl Broker {
@@ -120,4 +121,9 @@ impl Handler<ReplicaDeleted> for Broker {
             Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),
         }
     }
+}
+
+/// The last part of a path, as text for a person.
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

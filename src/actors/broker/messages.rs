@@ -8,10 +8,10 @@ use actix::{Addr, Message};
 
 use crate::actors::partition_leader::PartitionLeader;
 use crate::engine::metadata::ClusterImage;
-use crate::engine::producer_state::ProducerTable;
 use crate::protocol::ApiError;
 use crate::protocol::messages::ReplicasDescription;
-use crate::storage::{Log, LogError, OpenReport};
+use crate::replica::OpenedReplica;
+use crate::storage::LogError;
 use crate::types::{TopicId, TopicPartition};
 
 /// What sessions need to know to route a request: the image, and the replicas that live on this node. Replaced as a whole
@@ -78,13 +78,6 @@ pub struct BrokerHealth {
 pub(super) struct ReplicaOpened {
     pub partition: TopicPartition,
     pub result: Result<OpenedReplica, LogError>,
-}
-
-#[derive(Debug)]
-pub(super) struct OpenedReplica {
-    pub log: Log,
-    pub producers: ProducerTable,
-    pub report: Option<OpenReport>,
 }
 
 /// A disk thread has deleted a replica's files, or could not.

@@ -19,7 +19,6 @@ mod health;
 mod housekeeping;
 mod messages;
 mod opening;
-mod replicas;
 #[cfg(test)]
 mod tests;
 

@@ -12,12 +12,12 @@ use actix::{AsyncContext, Context};
 
 use super::actor::{Broker, TopicReplicas};
 use super::messages::{BrokerView, Replica, ReplicaOpened};
-use super::replicas::{JOBS_AT_A_TIME, OpenJob, run_all};
 use crate::actors::controller::TopicOpened;
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
 use crate::engine::metadata::TopicImage;
 use crate::protocol::{ApiError, ErrorCode};
+use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all};
 use crate::storage::data_dir::partition_dir_name;
 use crate::storage::{LogConfig, PartitionIdentity};
 use crate::types::{PartitionIndex, TopicConfig, TopicPartition};
@@ -44,7 +44,7 @@ impl Broker {
             let (jobs, home) = (jobs.to_vec(), ctx.address());
             self.settings.partitions.disk.run(Lane::Background, move || {
                 let (partitions, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-                run_all(jobs, |at, result| post(&home, ReplicaOpened { partition: partitions[at], result }));
+                open_all(jobs, |at, result| post(&home, ReplicaOpened { partition: partitions[at], result }));
             });
         }
     }

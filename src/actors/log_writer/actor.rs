@@ -1,22 +1,22 @@
-//! The log writer's handlers.
+//! The log writer's shell: what the queue says can be done is done here, or on a disk thread.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
-use super::beside::Beside;
 use super::messages::*;
 use crate::actors::errors::storage_error;
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::{DiskPool, Lane};
 use crate::config::LogWriterPlacement;
+use crate::engine::follower::Truncated;
 use crate::metrics::PartitionMetrics;
-use crate::storage::{Appended, Log, LogConfig, LogError, RetentionOutcome, SyncDone};
-use crate::types::record_batch::RecordBatch;
-use crate::types::{Clock, FlushPolicy, Offset};
+use crate::replica::ProducerReplay;
+use crate::storage::queue::{Job, LogNews, LogQueue, LogWork};
+use crate::storage::{Log, LogError};
+use crate::types::{Clock, FlushPolicy};
 
 /// A mailbox this deep keeps a burst of appends from another arbiter in one drain (measured: 16 runs at a third of 128).
 const MAILBOX: usize = 128;
@@ -42,42 +42,16 @@ pub struct LogWriterSettings {
     pub metrics: Arc<PartitionMetrics>,
 }
 
-pub(super) enum Work {
-    Append(RecordBatch, Room),
-    Snapshot(Offset, Vec<u8>),
-    Retention(Offset),
-    DeleteRecords(Offset),
-    Checkpoint(Offset),
-    Reconfigure(LogConfig),
-    Close(CloseHow, oneshot::Sender<Result<(), LogError>>),
-}
-
 /// See the module page.
 pub struct LogWriter {
-    pub(super) log: Option<Box<Log>>,
+    pub(super) queue: LogQueue<Room, ProducerReplay>,
     pub(super) settings: LogWriterSettings,
-    pub(super) work: VecDeque<Work>,
-    pub(super) queued_bytes: usize,
-    group: Vec<RecordBatch>,
-    /// Room of the frames that the group came in: given back once it is written.
-    group_rooms: Vec<Room>,
+    news: Vec<LogNews<ProducerReplay>>,
+    closing: Option<oneshot::Sender<Result<(), LogError>>>,
     pump_scheduled: bool,
-    syncing: bool,
-    pub(super) sync_wanted: bool,
     pub(super) interval_running: bool,
-    finished_sync: Option<SyncDone>,
-    pub(super) beside: Beside,
     pub(super) checkpoint_scheduled: bool,
-    failed: bool,
-    /// The next append waits for a descriptor.
-    pub(super) is_put_off: bool,
     pub(super) put_offs: u64,
-}
-
-/// Where a write runs: the one function that decides it. A write that only touches the page cache is cheaper on the
-/// partition's own thread than a trip to another one (docs/performance.md); whatever creates files or syncs is not.
-fn placement(settings: &LogWriterSettings, log: &Log, bytes: usize) -> LogWriterPlacement {
-    if log.append_may_block(settings.clock.wall(), bytes) { LogWriterPlacement::Disk } else { settings.placement }
 }
 
 impl LogWriter {
@@ -85,28 +59,20 @@ impl LogWriter {
     #[must_use]
     pub fn new(log: Log, settings: LogWriterSettings) -> Self {
         Self {
-            log: Some(Box::new(log)),
+            queue: LogQueue::new(log, settings.flush.policy, settings.group_bytes),
             settings,
-            work: VecDeque::new(),
-            queued_bytes: 0,
-            group: Vec::new(),
-            group_rooms: Vec::new(),
+            news: Vec::new(),
+            closing: None,
             pump_scheduled: false,
-            syncing: false,
-            sync_wanted: false,
             interval_running: false,
-            finished_sync: None,
-            beside: Beside::default(),
             checkpoint_scheduled: false,
-            failed: false,
-            is_put_off: false,
             put_offs: 0,
         }
     }
 
-    pub(super) fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) {
-        self.work.push_back(work);
-        if self.log.is_some() && self.queued_bytes >= self.settings.group_bytes {
+    pub(super) fn enqueue(&mut self, work: LogWork<Room, ProducerReplay>, ctx: &mut Context<Self>) {
+        self.queue.push(work);
+        if self.queue.is_full() {
             self.pump(ctx);
         } else if !self.pump_scheduled {
             // Runs after everything that is in the mailbox now: a group commit for nothing.
@@ -115,210 +81,90 @@ impl LogWriter {
         }
     }
 
+    /// Has done whatever can be done now.
     pub(super) fn pump(&mut self, ctx: &mut Context<Self>) {
-        loop {
-            let Some(log) = self.log.as_mut() else { return };
-            if let Some(done) = self.finished_sync.take() {
-                if done.closed_a_segment() {
-                    self.beside.checkpoint.get_or_insert(log.saved_high_watermark());
-                }
-                let synced = log.note_synced(done);
-                self.on_synced(synced);
+        let mut news = std::mem::take(&mut self.news);
+        while let Some(job) = self.queue.next(self.settings.clock.wall(), &mut news) {
+            match self.placement(&job) {
+                LogWriterPlacement::Core => self.queue.finish(job.run(), &mut news),
+                LogWriterPlacement::Disk => self.send_away(job, ctx),
             }
-            self.work_beside(ctx);
-            match self.work.front() {
-                None => break,
-                Some(_) if self.is_put_off => return,
-                Some(Work::Append(..)) => self.append_group(ctx),
-                Some(Work::Reconfigure(_)) => {
-                    if let (Some(log), Some(Work::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front()) {
-                        log.set_config(config);
-                    }
-                }
-                // A log is closed only when no sync of it is under way; the end of the sync pumps again.
-                Some(Work::Close(..)) if self.syncing => return,
-                // One that has to sync for itself waits for the sync under way, too.
-                Some(Work::DeleteRecords(before)) if self.syncing && self.is_ahead_of_disk(*before) => return,
-                Some(Work::Checkpoint(_) | Work::Snapshot(..)) => match self.work.pop_front() {
-                    Some(Work::Checkpoint(high_watermark)) => self.beside.checkpoint = Some(high_watermark),
-                    Some(Work::Snapshot(at, payload)) => self.beside.snapshot = Some((at, payload)),
-                    _ => {}
-                },
-                // What writes the small files itself waits for the job that does. Syncs do not.
-                Some(_) if self.beside.is_under_way => break,
-                Some(_) => {
-                    if let Some(work) = self.work.pop_front() {
-                        self.lend(work, ctx);
-                    }
-                }
-            }
+            self.tell(&mut news, ctx);
         }
-        self.sync_if_due(ctx);
-    }
-
-    pub(super) fn durable_end(&self) -> Option<Offset> {
-        self.log.as_ref().map(|log| log.durable_end())
-    }
-
-    fn is_ahead_of_disk(&self, offset: Offset) -> bool {
-        self.durable_end().is_some_and(|durable| offset > durable)
-    }
-
-    /// Takes appends from the front of the queue into the group, up to its limit, and returns how many bytes they have.
-    fn gather(&mut self) -> usize {
-        let mut bytes = 0;
-        while bytes < self.settings.group_bytes && matches!(self.work.front(), Some(Work::Append(..))) {
-            if let Some(Work::Append(batch, room)) = self.work.pop_front() {
-                bytes += batch.total_bytes();
-                self.group.push(batch);
-                self.group_rooms.push(room);
-            }
-        }
-        bytes
-    }
-
-    /// Writes the next group of appends, here or on a disk thread.
-    fn append_group(&mut self, ctx: &mut Context<Self>) {
-        let bytes = self.gather();
-        self.queued_bytes -= bytes;
-        self.settings.metrics.queued(self.queued_bytes);
-        let Some(log) = self.log.as_mut() else { return };
-        if self.failed {
-            self.group.clear();
-            self.group_rooms.clear();
-            return;
-        }
-        self.settings.metrics.wrote(self.group.len(), bytes);
-        if placement(&self.settings, log, bytes) == LogWriterPlacement::Core {
-            let appended = log.append(self.settings.clock.wall(), &self.group);
-            if let Err(error @ LogError::NoDescriptor { .. }) = appended {
-                let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
-                self.put_off(&error, group, rooms, ctx);
-                return;
-            }
-            self.group.clear();
-            self.group_rooms.clear();
-            self.on_appended(appended, ctx);
-        } else {
-            self.lend_append(ctx);
-        }
-    }
-
-    fn lend_append(&mut self, ctx: &mut Context<Self>) {
-        // Before the log goes away: under a steady load it might never be here when the queue is empty.
-        self.sync_if_due(ctx);
-        let Some(mut log) = self.log.take() else { return };
-        let (group, rooms) = (std::mem::take(&mut self.group), std::mem::take(&mut self.group_rooms));
-        let (wall, home) = (self.settings.clock.wall(), ctx.address());
-        self.settings.disk.run(Lane::Sync, move || {
-            let outcome = match log.append(wall, &group) {
-                Err(error @ LogError::NoDescriptor { .. }) => WorkOutcome::NotYet(error, group, rooms),
-                appended => {
-                    drop((group, rooms));
-                    WorkOutcome::Appended(appended)
-                }
-            };
-            post(&home, LogReturned { log, outcome });
-        });
-    }
-
-    /// Lends the log to a disk thread for work that may block.
-    fn lend(&mut self, work: Work, ctx: &mut Context<Self>) {
-        let syncs_itself = match work {
-            Work::Close(..) => true,
-            Work::DeleteRecords(before) => self.is_ahead_of_disk(before),
-            _ => false,
-        };
-        if !syncs_itself {
-            self.sync_if_due(ctx);
-        }
-        let Some(mut log) = self.log.take() else { return };
-        let (wall, home) = (self.settings.clock.wall(), ctx.address());
-        self.settings.disk.run(Lane::Background, move || {
-            let outcome = match work {
-                Work::Close(how, done) => {
-                    let closed = match how {
-                        CloseHow::Cleanly { high_watermark, producer_snapshot } => {
-                            log.close_cleanly(high_watermark, &producer_snapshot)
-                        }
-                        CloseHow::Abandoned => {
-                            drop(log);
-                            Ok(())
-                        }
-                    };
-                    // Nobody listens any more when the node was told to stop at once.
-                    let _ = done.send(closed);
-                    post(&home, Ended);
-                    return;
-                }
-                Work::Retention(high_watermark) => WorkOutcome::Retained(log.apply_retention(wall, high_watermark)),
-                Work::DeleteRecords(before) => WorkOutcome::Deleted(before, log.delete_records_before(before)),
-                Work::Append(..) | Work::Reconfigure(_) | Work::Checkpoint(_) | Work::Snapshot(..) => {
-                    WorkOutcome::Nothing
-                }
-            };
-            post(&home, LogReturned { log, outcome });
-        });
-    }
-
-    fn on_appended(&mut self, appended: Result<Appended, LogError>, ctx: &mut Context<Self>) {
-        match appended {
-            Ok(Appended { end, rolled, .. }) => {
-                post_to(&self.settings.events, LogEvent::Written(end));
-                if rolled {
-                    self.on_rolled();
-                }
-                self.schedule_checkpoint(ctx);
-            }
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    fn on_rolled(&mut self) {
-        // The closed segment is synced whatever the policy, so that recovery need not read it again.
-        self.sync_wanted = true;
-        post_to(&self.settings.events, LogEvent::Rolled);
-    }
-
-    fn sync_if_due(&mut self, ctx: &mut Context<Self>) {
-        let due = self.sync_wanted || self.settings.flush.policy == FlushPolicy::Always;
+        self.tell(&mut news, ctx);
+        self.news = news;
         if self.settings.flush.policy == FlushPolicy::Interval {
             self.start_interval(ctx);
         }
-        if self.syncing || self.failed || !due {
-            return;
-        }
-        let Some(job) = self.log.as_mut().and_then(|log| log.begin_sync()) else { return };
-        self.syncing = true;
-        self.sync_wanted = false;
-        let (home, clock, metrics) =
-            (ctx.address(), Arc::clone(&self.settings.clock), Arc::clone(&self.settings.metrics));
-        self.settings.disk.run(Lane::Sync, move || {
-            let began = clock.now();
-            let done = job.run();
-            metrics.synced(clock.now().since(began));
-            post(&home, SyncEnded(done));
-        });
     }
 
-    fn on_synced(&mut self, synced: Result<Offset, LogError>) {
-        match synced {
-            Ok(end) => post_to(&self.settings.events, LogEvent::Synced(end)),
-            Err(error) => self.fail(&error),
+    /// Where a job runs: the one function that decides it. A write that only touches the page cache is cheaper on the
+    /// partition's own thread than a trip to another one (docs/performance.md); whatever creates files or syncs is not.
+    fn placement(&self, job: &Job<Room, ProducerReplay>) -> LogWriterPlacement {
+        match job {
+            Job::Append { group, bytes, may_block, .. } => {
+                self.settings.metrics.wrote(group.len(), *bytes);
+                self.settings.metrics.queued(self.queue.queued_bytes());
+                if *may_block { LogWriterPlacement::Disk } else { self.settings.placement }
+            }
+            Job::Lent { .. } | Job::Sync(_) | Job::Side(_) => LogWriterPlacement::Disk,
         }
     }
 
-    pub(super) fn on_front_gone(&mut self, RetentionOutcome { log_start, rolled, .. }: RetentionOutcome) {
-        post_to(&self.settings.events, LogEvent::LogStart(log_start));
-        if rolled {
-            self.on_rolled();
+    fn send_away(&self, job: Job<Room, ProducerReplay>, ctx: &Context<Self>) {
+        let home = ctx.address();
+        let lane = match job {
+            Job::Append { .. } | Job::Sync(_) => Lane::Sync,
+            Job::Lent { .. } | Job::Side(_) => Lane::Background,
+        };
+        if matches!(job, Job::Sync(_)) {
+            let (clock, metrics) = (Arc::clone(&self.settings.clock), Arc::clone(&self.settings.metrics));
+            self.settings.disk.run(lane, move || {
+                let began = clock.now();
+                let done = job.run();
+                metrics.synced(clock.now().since(began));
+                post(&home, JobDone(done));
+            });
+        } else {
+            self.settings.disk.run(lane, move || post(&home, JobDone(job.run())));
         }
     }
 
-    pub(super) fn fail(&mut self, error: &LogError) {
-        if !self.failed {
-            self.failed = true;
-            post_to(&self.settings.events, LogEvent::Failed(storage_error(error)));
+    fn tell(&mut self, news: &mut Vec<LogNews<ProducerReplay>>, ctx: &mut Context<Self>) {
+        for item in news.drain(..) {
+            let event = match item {
+                LogNews::Written(end) => {
+                    self.schedule_checkpoint(ctx);
+                    LogEvent::Written(end)
+                }
+                LogNews::Synced(end) => LogEvent::Synced(end),
+                LogNews::Rolled => LogEvent::Rolled,
+                LogNews::LogStart(start) => LogEvent::LogStart(start),
+                LogNews::Truncated { log_start, end, replay } => {
+                    LogEvent::Truncated(Truncated { log_start, end, producers: replay.0 })
+                }
+                LogNews::NotTruncated(error) | LogNews::NotReplicated(error) => {
+                    LogEvent::Refused(storage_error(&error))
+                }
+                LogNews::NotDeleted(before, error) => LogEvent::DeleteFailed(before, storage_error(&error)),
+                LogNews::Failed(error) => LogEvent::Failed(storage_error(&error)),
+                LogNews::PutOff(error) => {
+                    self.wait_for_descriptor(&error, ctx);
+                    continue;
+                }
+                LogNews::Trouble(what, error) => {
+                    tracing::warn!(%error, "{what}");
+                    continue;
+                }
+                LogNews::Closed(result) => {
+                    // Nobody listens any more when the node was told to stop at once.
+                    let _ = self.closing.take().map(|done| done.send(result));
+                    // The leader and this actor hold each other's address: neither would end by itself.
+                    ctx.stop();
+                    continue;
+                }
+            };
+            post_to(&self.settings.events, event);
         }
     }
 }
@@ -334,9 +180,22 @@ impl Actor for LogWriter {
 impl Handler<Append> for LogWriter {
     type Result = ();
     fn handle(&mut self, Append { batch, room }: Append, ctx: &mut Self::Context) {
-        self.queued_bytes += batch.total_bytes();
-        self.settings.metrics.queued(self.queued_bytes);
-        self.enqueue(Work::Append(batch, room), ctx);
+        self.enqueue(LogWork::Append(batch, room), ctx);
+        self.settings.metrics.queued(self.queue.queued_bytes());
+    }
+}
+
+impl Handler<Close> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, Close { how, done }: Close, ctx: &mut Self::Context) {
+        self.closing = Some(done);
+        let work = match how {
+            CloseHow::Cleanly { high_watermark, producer_snapshot } => {
+                LogWork::Close { high_watermark, producers: producer_snapshot }
+            }
+            CloseHow::Abandoned => LogWork::Abandon,
+        };
+        self.enqueue(work, ctx);
     }
 }
 
@@ -348,36 +207,13 @@ impl Handler<Pump> for LogWriter {
     }
 }
 
-impl Handler<Ended> for LogWriter {
+impl Handler<JobDone> for LogWriter {
     type Result = ();
-    fn handle(&mut self, _: Ended, ctx: &mut Self::Context) {
-        // The leader and this actor hold each other's address: neither would end by itself.
-        ctx.stop();
-    }
-}
-
-impl Handler<SyncEnded> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, SyncEnded(done): SyncEnded, ctx: &mut Self::Context) {
-        self.syncing = false;
-        self.finished_sync = Some(done);
-        self.pump(ctx);
-    }
-}
-
-impl Handler<LogReturned> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, LogReturned { log, outcome }: LogReturned, ctx: &mut Self::Context) {
-        self.log = Some(log);
-        match outcome {
-            WorkOutcome::Appended(appended) => self.on_appended(appended, ctx),
-            WorkOutcome::NotYet(error, group, rooms) => self.put_off(&error, group, rooms, ctx),
-            WorkOutcome::Retained(Ok(gone)) => self.on_front_gone(gone),
-            WorkOutcome::Deleted(_, Ok(gone)) => self.on_deleted(gone),
-            WorkOutcome::Deleted(before, Err(error)) => self.on_delete_failed(before, &error),
-            WorkOutcome::Retained(Err(error)) => tracing::warn!(%error, "retention could not be applied"),
-            WorkOutcome::Nothing => {}
-        }
+    fn handle(&mut self, JobDone(done): JobDone, ctx: &mut Self::Context) {
+        let mut news = std::mem::take(&mut self.news);
+        self.queue.finish(done, &mut news);
+        self.tell(&mut news, ctx);
+        self.news = news;
         self.pump(ctx);
     }
 }

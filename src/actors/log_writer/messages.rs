@@ -6,9 +6,12 @@ use std::time::Duration;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::engine::follower::Truncated;
 use crate::net::FrameRoom;
 use crate::protocol::ApiError;
-use crate::storage::{Log, LogConfig, LogError, SideDone, SyncDone};
+use crate::replica::ProducerReplay;
+use crate::storage::queue::Done;
+use crate::storage::{LogConfig, LogError};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{FlushPolicy, Offset};
 
@@ -114,6 +117,10 @@ pub enum LogEvent {
     Rolled,
     /// Records below this offset are gone.
     LogStart(Offset),
+    /// The log was cut or emptied.
+    Truncated(Truncated),
+    /// The log was not cut, or a leader's batches were not appended. It is as it was.
+    Refused(ApiError),
     /// The records before this offset could not be deleted.
     DeleteFailed(Offset, ApiError),
     /// It is time for [`SaveCheckpoint`].
@@ -122,42 +129,12 @@ pub enum LogEvent {
     Failed(ApiError),
 }
 
-/// A sync has ended, on a disk thread.
+/// A job was done on a disk thread.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct SyncEnded(pub SyncDone);
-
-/// A checkpoint or a producer snapshot was written beside the appends, on a disk thread.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct SideEnded(pub SideDone);
-
-/// The log comes back from a disk thread.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct LogReturned {
-    pub log: Box<Log>,
-    pub outcome: WorkOutcome,
-}
-
-/// What a disk thread did with the log.
-#[derive(Debug)]
-pub(super) enum WorkOutcome {
-    Appended(Result<crate::storage::Appended, LogError>),
-    /// For want of a descriptor the group could not be written yet.
-    NotYet(LogError, Vec<RecordBatch>, Vec<Room>),
-    Retained(Result<crate::storage::RetentionOutcome, LogError>),
-    Deleted(Offset, Result<crate::storage::RetentionOutcome, LogError>),
-    /// It was no work for a disk thread.
-    Nothing,
-}
+pub(super) struct JobDone(pub Done<Room, ProducerReplay>);
 
 /// Everything queued so far is to be worked off.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Pump;
-
-/// The log was closed: the actor may stop.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct Ended;

@@ -1,26 +1,27 @@
 //! The only writer of one replica's files.
 //!
 //! * **Is told**: batches to append, snapshots to store, retention, checkpoints, the end.
-//! * **Does**: turns all appends that are waiting into one vectored write; syncs by policy, one sync at a time, the next
-//!   one covering all that came meanwhile.
-//! * **Remembers**: the log, the work not yet done, whether a sync is under way.
+//! * **Does**: has whatever its [`LogQueue`] says can be done now done here, or on a disk thread: all appends that wait as
+//!   one vectored write; syncs by policy, one at a time, the next one covering all that came meanwhile.
+//! * **Remembers**: the queue, with the log and the work not yet done, and which timers run.
 //!
 //! ```text
 //!   Append ─┐                       write: here, or on a disk thread (see `placement`)
-//!   Append ─┼─► work queue ─ Pump ─►                                                     ──► LogEvent ──► leader
+//!   Append ─┼─► LogQueue ── Pump ──►                                                     ──► LogEvent ──► leader
 //!   Close  ─┘                       everything that may block: the log is lent to a disk thread and comes back
 //! ```
 //!
-//! Invariants: work is done in the order of its arrival; while the log is lent, work waits; at most one sync is in
-//! flight; after a failed write or sync nothing is appended any more.
+//! Invariants are the queue's: see [`crate::storage::queue`].
 
 mod actor;
-mod beside;
 mod messages;
 mod requests;
 #[cfg(test)]
 mod tests;
 mod timers;
+
+#[allow(unused_imports, reason = "named by the module page")]
+use crate::storage::queue::LogQueue;
 
 pub use actor::{LogWriter, LogWriterSettings};
 pub use messages::*;

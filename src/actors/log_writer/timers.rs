@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context};
 
-use super::actor::{LogWriter, Work};
-use super::messages::{LogEvent, Room};
+use super::actor::LogWriter;
+use super::messages::LogEvent;
 use crate::actors::send::post_to;
 use crate::storage::LogError;
-use crate::types::Offset;
-use crate::types::record_batch::RecordBatch;
 
 /// How long to wait for a descriptor before an append is tried again, and how many such waits one warning stands for.
 const DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
@@ -28,42 +26,25 @@ impl LogWriter {
     }
 
     pub(super) fn start_interval(&mut self, ctx: &mut Context<Self>) {
-        let clean = self.log.as_ref().is_none_or(|log| log.durable_end() == log.written_end());
-        if self.interval_running || clean {
+        if self.interval_running || !self.queue.is_dirty() {
             return;
         }
         self.interval_running = true;
         ctx.run_later(self.settings.flush.interval, |writer, ctx| {
             writer.interval_running = false;
-            writer.sync_wanted = true;
+            writer.queue.want_sync();
             writer.pump(ctx);
         });
     }
 
-    /// Puts a group back to the front of the queue until there may be a descriptor for it. Whoever waits for it is answered
-    /// then, or at its own deadline.
-    pub(super) fn put_off(
-        &mut self,
-        error: &LogError,
-        group: Vec<RecordBatch>,
-        rooms: Vec<Room>,
-        ctx: &mut Context<Self>,
-    ) {
+    /// Tries again before long. Whoever waits for the append is answered then, or at its own deadline.
+    pub(super) fn wait_for_descriptor(&mut self, error: &LogError, ctx: &mut Context<Self>) {
         if self.put_offs.is_multiple_of(WARN_EVERY) {
             tracing::warn!(%error, "an append waits for a free descriptor");
         }
         self.put_offs += 1;
-        let written = self.log.as_ref().map_or(Offset::ZERO, |log| log.written_end());
-        for (batch, room) in group.into_iter().zip(rooms).rev().filter(|(batch, _)| batch.header.base_offset >= written)
-        {
-            self.queued_bytes += batch.total_bytes();
-            self.work.push_front(Work::Append(batch, room));
-        }
-        // A segment that was closed on the way is synced whatever the policy.
-        self.sync_wanted = true;
-        self.is_put_off = true;
         ctx.run_later(DESCRIPTOR_RETRY, |writer, ctx| {
-            writer.is_put_off = false;
+            writer.queue.try_again();
             writer.pump(ctx);
         });
     }

@@ -24,12 +24,12 @@ use crate::engine::leader::{
     ProduceEvent, ReadRange, ReplicaFetchEvent,
 };
 use crate::engine::producer_state::ProducerTable;
-use crate::engine::replication::ReplicaState;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::protocol::{ApiError, ErrorCode};
+use crate::replica;
 use crate::storage::{Log, LogConfig, LogError, LogReader};
 use crate::types::record_batch::RecordBatch;
-use crate::types::{Clock, EpochHistory, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
+use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
 
 /// How long a look-up waits for a new leader to learn how much is committed.
 const LISTING_WAIT: Duration = Duration::from_secs(30);
@@ -85,11 +85,7 @@ impl PartitionLeader {
     ) -> Self {
         let reader = log.reader();
         let (log_start, end) = (log.log_start(), log.written_end());
-        let epochs = EpochHistory::from_entries(log.leader_epochs().entries().to_vec()).unwrap_or_default();
-        let state = ReplicaState {
-            high_watermark: log.saved_high_watermark(),
-            ..ReplicaState::opened(log_start, end, epochs, producers)
-        };
+        let state = replica::state_of(&log, producers);
         let metrics = settings.metrics.partitions.enter(topic.clone(), partition.partition, files_of(reader.clone()));
         metrics.moved(log_start, end, end);
         let writer = LogWriter::new(
@@ -358,6 +354,8 @@ impl Handler<LogEvent> for PartitionLeader {
             LogEvent::CheckpointDue => {
                 post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
             }
+            // A leader has neither its log cut nor takes another's batches.
+            LogEvent::Truncated(_) | LogEvent::Refused(_) => {}
             LogEvent::Failed(cause) => {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
                 self.metrics.failed(cause.message.clone());

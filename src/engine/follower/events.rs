@@ -33,7 +33,7 @@ pub struct ReplicaFetched {
 }
 
 /// The log was cut, or started anew.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truncated {
     /// The first offset that the log holds now.
     pub log_start: Offset,
@@ -64,13 +64,15 @@ pub enum Command<R> {
     Truncate {
         /// The end from then on.
         to: Offset,
-        /// Whether an unclean election is on record, so that it may go below the watermark.
-        is_unclean: bool,
+        /// The epoch of an unclean election that is on record, so that it may go below the watermark.
+        unclean_epoch: Option<LeaderEpoch>,
     },
     /// Have the log writer empty the log and start it there, after the appends that went before, and tell.
     StartAt {
         /// The start and end from then on.
         offset: Offset,
+        /// As for [`Command::Truncate`].
+        unclean_epoch: Option<LeaderEpoch>,
     },
     /// Have the log writer drop the records before this offset: the leader has none there.
     AdvanceLogStart {

@@ -195,9 +195,11 @@ impl<R> FollowerEngine<R> {
             ReplicaVerdict::Diverged(theirs) => {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
                 let to = self.epochs.agreement(start, end, theirs);
-                self.cut(to, |is_unclean| Command::Truncate { to, is_unclean }, out);
+                self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch }, out);
             }
-            ReplicaVerdict::StartsAt(offset) => self.cut(offset, |_| Command::StartAt { offset }, out),
+            ReplicaVerdict::StartsAt(offset) => {
+                self.cut(offset, |unclean_epoch| Command::StartAt { offset, unclean_epoch }, out)
+            }
         }
     }
 
@@ -241,11 +243,11 @@ impl<R> FollowerEngine<R> {
     }
 
     /// Cuts the log to `to`, unless that would give up what is committed.
-    fn cut(&mut self, to: Offset, command: impl FnOnce(bool) -> Command<R>, out: &mut Output<R>) {
+    fn cut(&mut self, to: Offset, command: impl FnOnce(Option<LeaderEpoch>) -> Command<R>, out: &mut Output<R>) {
         let latest = self.epochs.latest();
-        let is_unclean =
-            self.following.unclean_epoch.is_some_and(|unclean| latest.is_none_or(|latest| unclean > latest));
-        if to < self.cursors.high_watermark() && !is_unclean {
+        let unclean_epoch =
+            self.following.unclean_epoch.filter(|unclean| latest.is_none_or(|latest| *unclean > latest));
+        if to < self.cursors.high_watermark() && unclean_epoch.is_none() {
             let cause = self.would_lose(to);
             self.phase = Phase::Offline;
             self.refuse_readers(&cause, out);
@@ -255,7 +257,7 @@ impl<R> FollowerEngine<R> {
         self.phase = Phase::Cutting;
         self.oldest_valid = self.newest_fetch + 1;
         self.fetch_at = None;
-        out.0.push(command(is_unclean));
+        out.0.push(command(unclean_epoch));
     }
 
     fn would_lose(&self, to: Offset) -> ApiError {

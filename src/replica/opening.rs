@@ -1,52 +1,47 @@
-//! Opening a replica's log, on a disk thread: producers rebuilt, leftovers of an interrupted creation replaced.
+//! Opening a replica's log: producers rebuilt, leftovers of an interrupted creation replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::messages::OpenedReplica;
+use super::ProducerReplay;
 use crate::engine::producer_state::ProducerTable;
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::storage::{Log, LogConfig, LogError, NewLog, PartitionIdentity, Replay};
-use crate::types::Offset;
-use crate::types::record_batch::BatchHeader;
+use crate::storage::{Log, LogConfig, LogError, NewLog, OpenReport, PartitionIdentity};
 
-/// What a disk thread needs to open a replica.
+/// What it takes to open a replica. Blocks.
 #[derive(Clone)]
-pub(super) struct OpenJob {
+pub struct OpenJob {
+    /// Where.
     pub disk: Arc<dyn Disk>,
+    /// The open files that all logs share.
     pub files: Arc<FileCache>,
+    /// Its directory.
     pub dir: PathBuf,
+    /// Whose it is.
     pub identity: PartitionIdentity,
+    /// How it is kept.
     pub config: LogConfig,
     /// Whether the partition may not have been on this disk before. If it was, a directory that is missing was lost.
     pub may_be_new: bool,
 }
 
-#[derive(Default)]
-struct ProducerReplay(ProducerTable);
-
-impl Replay for ProducerReplay {
-    fn snapshot(&mut self, _at: Offset, payload: &[u8]) -> bool {
-        match ProducerTable::from_snapshot(payload) {
-            Some(table) => {
-                self.0 = table;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn batch(&mut self, header: &BatchHeader) {
-        self.0.record(header);
-    }
+/// A replica whose log is open.
+#[derive(Debug)]
+pub struct OpenedReplica {
+    /// Its log.
+    pub log: Log,
+    /// The producers at its end.
+    pub producers: ProducerTable,
+    /// What opening found; `None` for a new one.
+    pub report: Option<OpenReport>,
 }
 
 /// How many replicas one job opens or creates. New ones share a sync of their parent; the threads still share the work.
-pub(super) const JOBS_AT_A_TIME: usize = 32;
+pub const JOBS_AT_A_TIME: usize = 32;
 
 /// Runs each job, and tells `done` its number and what came of it. What is not there is created, all of it together.
-pub(super) fn run_all(jobs: Vec<OpenJob>, mut done: impl FnMut(usize, Result<OpenedReplica, LogError>)) {
+pub fn open_all(jobs: Vec<OpenJob>, mut done: impl FnMut(usize, Result<OpenedReplica, LogError>)) {
     let (mut numbers, mut new) = (Vec::new(), Vec::new());
     let Some((disk, files)) = jobs.first().map(|job| (Arc::clone(&job.disk), Arc::clone(&job.files))) else { return };
     for (number, job) in jobs.into_iter().enumerate() {
@@ -73,9 +68,4 @@ impl OpenJob {
         let (log, report) = Log::open(disk, files, &dir, &identity, config, &mut replay)?;
         Ok(OpenedReplica { log, producers: replay.0, report: Some(report) })
     }
-}
-
-/// The last part of a path, as text for a person.
-pub(super) fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

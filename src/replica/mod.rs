@@ -1,0 +1,31 @@
+//! One replica of one partition, between its engine and its log: what actors and simulated brokers do alike.
+//!
+//! ```text
+//!   engine::leader, engine::follower ── commands ──► here ── LogWork ──► storage::queue
+//!                                     ◄── events ───      ◄── LogNews ──
+//! ```
+
+mod opening;
+mod producers;
+
+pub use opening::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all};
+pub use producers::ProducerReplay;
+
+use crate::engine::producer_state::ProducerTable;
+use crate::engine::replication::ReplicaState;
+use crate::storage::Log;
+use crate::types::EpochHistory;
+
+/// What a replica whose log was just opened starts with.
+#[must_use]
+pub fn state_of(log: &Log, producers: ProducerTable) -> ReplicaState {
+    let epochs = EpochHistory::from_entries(log.leader_epochs().entries().to_vec()).unwrap_or_default();
+    ReplicaState {
+        log_start: log.log_start(),
+        durable_end: log.durable_end(),
+        written_end: log.written_end(),
+        high_watermark: log.saved_high_watermark(),
+        epochs,
+        producers,
+    }
+}

@@ -1,0 +1,26 @@
+//! The producers of a partition, rebuilt from its log.
+
+use crate::engine::producer_state::ProducerTable;
+use crate::storage::Replay;
+use crate::types::Offset;
+use crate::types::record_batch::BatchHeader;
+
+/// A table that takes in what a log says of its producers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerReplay(pub ProducerTable);
+
+impl Replay for ProducerReplay {
+    fn snapshot(&mut self, _at: Offset, payload: &[u8]) -> bool {
+        match ProducerTable::from_snapshot(payload) {
+            Some(table) => {
+                self.0 = table;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn batch(&mut self, header: &BatchHeader) {
+        self.0.record(header);
+    }
+}

@@ -1,0 +1,492 @@
+//! The work in front of one log, and who may do what when: the only way in which actors and simulated brokers write to it.
+//!
+//! ```text
+//!   push(work) ─► queue ─► next() ─► Job ── run() here or on another thread ──► Done ─► finish() ─► LogNews
+//!                            │ Append, Work   the log goes with it and comes back
+//!                            └ Sync, Side     beside whatever else is done
+//! ```
+//!
+//! Invariants: work is done in the order of its arrival; while the log is with a job, work waits; at most one sync and one side
+//! job are under way; after a failed write or sync nothing is appended any more. Without actors, threads and clocks: `next` says
+//! what can be done now, its caller says where.
+
+mod job;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use super::beside::SideDone;
+use super::error::LogError;
+use super::log::{Log, LogConfig};
+use super::producer_snapshots::Replay;
+use super::retention::RetentionOutcome;
+use super::sync::SyncDone;
+use super::truncate::TruncateLeave;
+use crate::types::record_batch::RecordBatch;
+use crate::types::{FlushPolicy, Offset, TimestampMs};
+
+pub use job::{Done, Job};
+use job::{LentWork, Outcome};
+
+/// Something to be done with a log. `X` goes with an append and is dropped when it was written; `P` is told about producers.
+#[derive(Debug)]
+pub enum LogWork<X, P> {
+    /// Append a batch that the leader has stamped.
+    Append(RecordBatch, X),
+    /// Append batches that came from a leader, as they are.
+    AppendReplicated(Vec<RecordBatch>, X),
+    /// Cut the log.
+    Truncate {
+        /// Its end from then on.
+        to: Offset,
+        /// What that may give up.
+        leave: TruncateLeave,
+        /// Told about the producers that are left.
+        replay: P,
+    },
+    /// Empty the log.
+    StartAt {
+        /// Its start and end from then on.
+        offset: Offset,
+        /// What that may give up.
+        leave: TruncateLeave,
+        /// Told that there are no producers.
+        replay: P,
+    },
+    /// Store a snapshot of the producers at this end offset, opaque here.
+    Snapshot(Offset, Vec<u8>),
+    /// Delete what retention says, below this high watermark.
+    Retention(Offset),
+    /// Delete the records before this offset, which are committed.
+    DeleteRecords(Offset),
+    /// Write down how far recovery can trust the log, and this high watermark.
+    Checkpoint(Offset),
+    /// Keep the log like that from now on.
+    Reconfigure(LogConfig),
+    /// Close the log, so that the next start reads no record data.
+    Close {
+        /// The end of what is committed.
+        high_watermark: Offset,
+        /// The producers at the log's end.
+        producers: Vec<u8>,
+    },
+    /// Let go of the log as it is: its files are about to be deleted, or the process ends.
+    Abandon,
+}
+
+/// What became of a log.
+#[derive(Debug)]
+pub enum LogNews<P> {
+    /// Written up to this end offset.
+    Written(Offset),
+    /// Synced up to this end offset.
+    Synced(Offset),
+    /// A segment was closed.
+    Rolled,
+    /// Records below this offset are gone.
+    LogStart(Offset),
+    /// The log was cut or emptied.
+    Truncated {
+        /// Its first offset.
+        log_start: Offset,
+        /// Its end, written and synced.
+        end: Offset,
+        /// Who was told about the producers.
+        replay: P,
+    },
+    /// The log was not cut: that would have given up more than was allowed. It is as it was.
+    NotTruncated(LogError),
+    /// Batches from a leader were not appended, because they do not follow on the log or are damaged. It is as it was.
+    NotReplicated(LogError),
+    /// The records before this offset could not be deleted.
+    NotDeleted(Offset, LogError),
+    /// For want of a descriptor appends wait until [`LogQueue::try_again`].
+    PutOff(LogError),
+    /// Nothing that matters could be done: worth a warning.
+    Trouble(&'static str, LogError),
+    /// A write or sync failed: nothing will be appended any more.
+    Failed(LogError),
+    /// The log is closed or let go. Nothing comes after this.
+    Closed(Result<(), LogError>),
+}
+
+/// When to sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SyncWish {
+    /// When the policy says so.
+    ByPolicy,
+    /// Now.
+    Now,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub struct LogQueue<X, P> {
+    log: Option<Box<Log>>,
+    work: VecDeque<LogWork<X, P>>,
+    flush: FlushPolicy,
+    group_bytes: usize,
+    queued_bytes: usize,
+    /// Emptied and kept, so that a steady stream of appends allocates nothing.
+    group: Vec<RecordBatch>,
+    tokens: Vec<X>,
+    /// The bytes of the group, which count as queued until they are with a job.
+    group_size: usize,
+    sync_wish: SyncWish,
+    is_syncing: bool,
+    finished_sync: Option<SyncDone>,
+    checkpoint: Option<Offset>,
+    snapshot: Option<(Offset, Vec<u8>)>,
+    is_beside: bool,
+    finished_side: Option<SideDone>,
+    is_put_off: bool,
+    has_failed: bool,
+}
+
+impl<X, P: Replay> LogQueue<X, P> {
+    /// An empty queue before `log`. One write takes up to `group_bytes` of what waits.
+    #[must_use]
+    pub fn new(log: Log, flush: FlushPolicy, group_bytes: usize) -> Self {
+        Self {
+            log: Some(Box::new(log)),
+            work: VecDeque::new(),
+            flush,
+            group_bytes,
+            queued_bytes: 0,
+            group: Vec::new(),
+            tokens: Vec::new(),
+            group_size: 0,
+            sync_wish: SyncWish::ByPolicy,
+            is_syncing: false,
+            finished_sync: None,
+            checkpoint: None,
+            snapshot: None,
+            is_beside: false,
+            finished_side: None,
+            is_put_off: false,
+            has_failed: false,
+        }
+    }
+
+    /// Adds work behind what there is.
+    pub fn push(&mut self, work: LogWork<X, P>) {
+        self.queued_bytes += bytes_of(&work);
+        self.work.push_back(work);
+    }
+
+    /// Bytes of appends that wait.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether a whole write waits, and can be made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.log.is_some() && self.queued_bytes >= self.group_bytes
+    }
+
+    /// When to sync from now on.
+    pub fn set_flush(&mut self, flush: FlushPolicy) {
+        self.flush = flush;
+    }
+
+    /// Syncs at the next opportunity, whatever the policy.
+    pub fn want_sync(&mut self) {
+        self.sync_wish = SyncWish::Now;
+    }
+
+    /// Whether something is written that no sync has covered. A log that is with a job may have such.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.durable_end() < log.written_end())
+    }
+
+    /// Appends that were put off may be tried again.
+    pub fn try_again(&mut self) {
+        self.is_put_off = false;
+    }
+
+    /// The log, while no job has it.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_deref()
+    }
+
+    /// The next thing that can be done now, if there is one. Ask again until there is none.
+    pub fn next(&mut self, wall: TimestampMs, news: &mut Vec<LogNews<P>>) -> Option<Job<X, P>> {
+        self.take_in_sync(news);
+        if let Some(job) = self.next_beside(news) {
+            return Some(job);
+        }
+        while self.log.is_some() && !self.is_put_off {
+            if !self.group.is_empty() {
+                return self.next_append(wall);
+            }
+            match self.work.front() {
+                Some(LogWork::Append(..) | LogWork::AppendReplicated(..)) if self.has_failed => {
+                    self.queued_bytes -= self.work.pop_front().map_or(0, |work| bytes_of(&work));
+                }
+                Some(LogWork::Append(..)) => return self.next_append(wall),
+                Some(LogWork::Reconfigure(_)) => {
+                    if let (Some(log), Some(LogWork::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front())
+                    {
+                        log.set_config(config);
+                    }
+                }
+                Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..)) => {
+                    match self.work.pop_front() {
+                        Some(LogWork::Checkpoint(high_watermark)) => self.checkpoint = Some(high_watermark),
+                        Some(LogWork::Snapshot(at, payload)) => self.snapshot = Some((at, payload)),
+                        _ => {}
+                    }
+                    if let Some(job) = self.next_beside(news) {
+                        return Some(job);
+                    }
+                }
+                Some(work) if !self.must_wait(work) => return self.lend(wall),
+                Some(_) | None => break,
+            }
+        }
+        self.next_sync()
+    }
+
+    /// Whether work that is no append cannot be done yet.
+    fn must_wait(&self, work: &LogWork<X, P>) -> bool {
+        // What writes the small files itself waits for the job that does.
+        let waits_for_side = self.is_beside && !matches!(work, LogWork::AppendReplicated(..));
+        let waits_for_sync = match work {
+            // A log is closed only when no sync of it is under way.
+            LogWork::Close { .. } | LogWork::Abandon => true,
+            // One that has to sync for itself waits for the sync under way, too.
+            LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
+            _ => false,
+        };
+        waits_for_side || (waits_for_sync && self.is_syncing)
+    }
+
+    fn is_ahead_of_disk(&self, offset: Offset) -> bool {
+        self.log.as_ref().is_some_and(|log| offset > log.durable_end())
+    }
+
+    fn take_in_sync(&mut self, news: &mut Vec<LogNews<P>>) {
+        let Some(log) = self.log.as_mut() else { return };
+        let Some(done) = self.finished_sync.take() else { return };
+        if done.closed_a_segment() {
+            self.checkpoint.get_or_insert(log.saved_high_watermark());
+        }
+        match log.note_synced(done) {
+            Ok(end) => news.push(LogNews::Synced(end)),
+            Err(error) => self.fail(error, news),
+        }
+    }
+
+    fn next_beside(&mut self, news: &mut Vec<LogNews<P>>) -> Option<Job<X, P>> {
+        let log = self.log.as_mut()?;
+        if let Some(done) = self.finished_side.take() {
+            self.is_beside = false;
+            if let Err(error) = log.finish_side(done) {
+                news.push(LogNews::Trouble(
+                    "a checkpoint or a producer snapshot could not be written, going on",
+                    error,
+                ));
+            }
+        }
+        if self.is_beside {
+            return None;
+        }
+        let snapshot = self.snapshot.take().and_then(|(at, payload)| log.begin_producer_snapshot(at, payload));
+        let job = snapshot.or_else(|| self.checkpoint.take().and_then(|watermark| log.begin_checkpoint(watermark)))?;
+        self.is_beside = true;
+        Some(Job::Side(job))
+    }
+
+    /// One write of what waits at the front of the queue.
+    fn next_append(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
+        if self.group.is_empty() {
+            self.gather();
+        }
+        let bytes = self.group_size;
+        let may_block = self.log.as_ref()?.append_may_block(wall, bytes);
+        // Before the log goes away for long: under a steady load it might never be here when the queue is empty.
+        if may_block && let Some(sync) = self.next_sync() {
+            return Some(sync);
+        }
+        self.queued_bytes -= bytes;
+        let (group, tokens) = (std::mem::take(&mut self.group), std::mem::take(&mut self.tokens));
+        Some(Job::Append { log: self.log.take()?, group, tokens, bytes, may_block, wall })
+    }
+
+    /// Takes appends from the front of the queue into the group, up to its limit.
+    fn gather(&mut self) {
+        self.group_size = 0;
+        while self.group_size < self.group_bytes
+            && let Some(LogWork::Append(..)) = self.work.front()
+            && let Some(LogWork::Append(batch, token)) = self.work.pop_front()
+        {
+            self.group_size += batch.total_bytes();
+            self.group.push(batch);
+            self.tokens.push(token);
+        }
+    }
+
+    /// Lends the log for work that may block.
+    fn lend(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
+        let syncs_itself = match self.work.front()? {
+            LogWork::Close { .. } | LogWork::Abandon => true,
+            LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
+            _ => false,
+        };
+        if !syncs_itself && let Some(sync) = self.next_sync() {
+            return Some(sync);
+        }
+        let work = self.work.pop_front()?;
+        self.queued_bytes -= bytes_of(&work);
+        let work = match work {
+            LogWork::AppendReplicated(batches, token) => LentWork::AppendReplicated(batches, token),
+            LogWork::Truncate { to, leave, replay } => LentWork::Truncate { to, leave, replay, anew: false },
+            LogWork::StartAt { offset, leave, replay } => LentWork::Truncate { to: offset, leave, replay, anew: true },
+            LogWork::Retention(high_watermark) => LentWork::Retention(high_watermark),
+            LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
+            LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
+            LogWork::Abandon => LentWork::Abandon,
+            LogWork::Append(..) | LogWork::Reconfigure(_) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) => {
+                return None;
+            }
+        };
+        Some(Job::Lent { log: self.log.take()?, work, wall })
+    }
+
+    fn next_sync(&mut self) -> Option<Job<X, P>> {
+        let is_due = self.sync_wish == SyncWish::Now || self.flush == FlushPolicy::Always;
+        if self.is_syncing || self.has_failed || !is_due {
+            return None;
+        }
+        let job = self.log.as_mut()?.begin_sync()?;
+        self.is_syncing = true;
+        self.sync_wish = SyncWish::ByPolicy;
+        Some(Job::Sync(job))
+    }
+
+    /// A job was done.
+    pub fn finish(&mut self, done: Done<X, P>, news: &mut Vec<LogNews<P>>) {
+        match done {
+            Done::Sync(done) => {
+                self.is_syncing = false;
+                self.finished_sync = Some(done);
+            }
+            Done::Side(done) => self.finished_side = Some(done),
+            Done::Log { log, outcome } => {
+                self.log = Some(log);
+                self.take_outcome(outcome, news);
+            }
+            Done::Closed(result) => news.push(LogNews::Closed(result)),
+        }
+        self.take_in_sync(news);
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome<X, P>, news: &mut Vec<LogNews<P>>) {
+        match outcome {
+            Outcome::Appended { result, mut group, mut tokens } => {
+                if let Err(error @ LogError::NoDescriptor { .. }) = result {
+                    self.put_off(error, group, tokens, news);
+                    return;
+                }
+                group.clear();
+                tokens.clear();
+                (self.group, self.tokens) = (group, tokens);
+                self.take_append(result, news);
+            }
+            Outcome::Replicated(result) => match result {
+                Err(
+                    error @ (LogError::NotContiguous { .. }
+                    | LogError::EpochWentBack { .. }
+                    | LogError::InvalidBatch { .. }
+                    | LogError::NoDescriptor { .. }),
+                ) => news.push(LogNews::NotReplicated(error)),
+                result => self.take_append(result, news),
+            },
+            Outcome::Truncated { result: Ok(()), replay } => {
+                let Some(log) = self.log.as_ref() else { return };
+                let (log_start, end) = (log.log_start(), log.written_end());
+                news.push(LogNews::Truncated { log_start, end, replay });
+            }
+            Outcome::Truncated { result: Err(error), .. } => match error {
+                LogError::BelowHighWatermark { .. } | LogError::OffsetOutOfRange { .. } => {
+                    news.push(LogNews::NotTruncated(error));
+                }
+                error => self.fail(error, news),
+            },
+            Outcome::Retained(Ok(gone)) => self.take_front_gone(gone, news),
+            Outcome::Retained(Err(error)) => news.push(LogNews::Trouble("retention could not be applied", error)),
+            Outcome::Deleted(_, Ok(gone)) => {
+                // What lay past the durable end was synced for it.
+                news.extend(self.log.as_ref().map(|log| LogNews::Synced(log.durable_end())));
+                self.take_front_gone(gone, news);
+            }
+            Outcome::Deleted(before, Err(error)) => {
+                news.push(LogNews::NotDeleted(before, error));
+                // A failed sync is final for the log, whatever it was needed for.
+                if let Some(Err(failure)) = self.log.as_ref().map(|log| log.check_alive()) {
+                    self.fail(failure, news);
+                }
+            }
+        }
+    }
+
+    fn take_append(&mut self, result: Result<super::Appended, LogError>, news: &mut Vec<LogNews<P>>) {
+        match result {
+            Ok(appended) => {
+                news.push(LogNews::Written(appended.end));
+                if appended.rolled {
+                    self.take_roll(news);
+                }
+            }
+            Err(error) => self.fail(error, news),
+        }
+    }
+
+    fn take_front_gone(&mut self, gone: RetentionOutcome, news: &mut Vec<LogNews<P>>) {
+        news.push(LogNews::LogStart(gone.log_start));
+        if gone.rolled {
+            self.take_roll(news);
+        }
+    }
+
+    fn take_roll(&mut self, news: &mut Vec<LogNews<P>>) {
+        // The closed segment is synced whatever the policy, so that recovery need not read it again.
+        self.sync_wish = SyncWish::Now;
+        news.push(LogNews::Rolled);
+    }
+
+    /// Puts a group back to the front of the queue until there may be a descriptor for it.
+    fn put_off(&mut self, error: LogError, group: Vec<RecordBatch>, tokens: Vec<X>, news: &mut Vec<LogNews<P>>) {
+        let written = self.log.as_ref().map_or(Offset::ZERO, |log| log.written_end());
+        for (batch, token) in
+            group.into_iter().zip(tokens).rev().filter(|(batch, _)| batch.header.base_offset >= written)
+        {
+            self.queued_bytes += batch.total_bytes();
+            self.work.push_front(LogWork::Append(batch, token));
+        }
+        // A segment that was closed on the way is synced whatever the policy.
+        self.sync_wish = SyncWish::Now;
+        self.is_put_off = true;
+        news.push(LogNews::PutOff(error));
+    }
+
+    fn fail(&mut self, error: LogError, news: &mut Vec<LogNews<P>>) {
+        if !self.has_failed {
+            self.has_failed = true;
+            news.push(LogNews::Failed(error));
+        }
+    }
+}
+
+fn bytes_of<X, P>(work: &LogWork<X, P>) -> usize {
+    match work {
+        LogWork::Append(batch, _) => batch.total_bytes(),
+        LogWork::AppendReplicated(batches, _) => batches.iter().map(RecordBatch::total_bytes).sum(),
+        _ => 0,
+    }
+}
