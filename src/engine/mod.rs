@@ -11,6 +11,7 @@
 //!
 //! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].
 
+pub mod assignment;
 pub mod controller;
 pub mod cursors;
 pub mod follower;

@@ -7,9 +7,11 @@
 
 mod opening;
 mod producers;
+mod shell;
 
 pub use opening::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all};
 pub use producers::ProducerReplay;
+pub use shell::{Answer, Effect, ReadState, Replica, ReplicaSettings};
 
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::ReplicaState;

@@ -250,6 +250,7 @@ impl<R> FollowerEngine<R> {
         if to < self.cursors.high_watermark() && unclean_epoch.is_none() {
             let cause = self.would_lose(to);
             self.phase = Phase::Offline;
+            self.failed = Some(cause.clone());
             self.refuse_readers(&cause, out);
             out.0.push(Command::GoOffline { cause });
             return;
@@ -326,17 +327,25 @@ impl<R> FollowerEngine<R> {
         self.refuse_readers(cause, out);
     }
 
-    /// What whoever takes over from this engine needs to know. Everything that was commanded has come to an end.
+    /// Whether everything that was commanded to the log has come to an end, or never will.
     #[must_use]
-    pub fn into_state(self) -> ReplicaState {
-        ReplicaState {
+    pub fn is_settled(&self) -> bool {
+        let is_written = self.cursors.next_offset() == self.cursors.written_end();
+        self.failed.is_some() || (is_written && self.phase != Phase::Cutting)
+    }
+
+    /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
+    #[must_use]
+    pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
+        let state = ReplicaState {
             log_start: self.cursors.log_start(),
             durable_end: self.cursors.durable_end(),
             written_end: self.cursors.written_end(),
             high_watermark: self.cursors.high_watermark(),
             epochs: self.epochs,
             producers: self.producers,
-        }
+        };
+        (state, self.failed)
     }
 
     /// Time passed.

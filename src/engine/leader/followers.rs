@@ -52,6 +52,10 @@ impl Followers {
         Self { me, progress: BTreeMap::new(), union: Vec::new(), started_at }
     }
 
+    pub(super) fn counts(&self, node: NodeId) -> bool {
+        self.union.contains(&node)
+    }
+
     pub(super) fn get(&self, node: NodeId) -> Option<&Progress> {
         self.progress.get(&node)
     }

@@ -77,6 +77,7 @@ pub struct LeaderEngine<R> {
     deletions: WaiterQueue<R>,
     refusing: Option<ApiError>,
     failed: Option<ApiError>,
+    log_failure: Option<ApiError>,
 }
 
 impl<R> LeaderEngine<R> {
@@ -114,6 +115,7 @@ impl<R> LeaderEngine<R> {
             deletions: WaiterQueue::default(),
             refusing: None,
             failed: None,
+            log_failure: None,
         };
         // Nobody waits yet: a replica that is alone in the set has all that is committed.
         engine.advance(now, &mut Output::default());
@@ -331,7 +333,8 @@ impl<R> LeaderEngine<R> {
         self.fail_acks(&cause, out);
         self.fail_deletions(&cause, |_| true, out);
         self.refuse_followers(&cause, out);
-        self.failed = Some(cause);
+        self.failed = Some(cause.clone());
+        self.log_failure = Some(cause);
     }
 
     /// The replica goes away: everybody who waits is told `cause`.

@@ -1,11 +1,44 @@
 //! Questions to a leader that change nothing.
 
-use super::LeaderEngine;
+use super::{LeaderEngine, Leadership};
+use crate::engine::replication::ReplicaState;
 use crate::protocol::ApiError;
 use crate::protocol::messages::LogDescription;
-use crate::types::Offset;
+use crate::types::{NodeId, Offset};
 
 impl<R> LeaderEngine<R> {
+    /// Whether everything that was commanded to the log has come to an end, or never will.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.log_failure.is_some() || self.cursors.next_offset() == self.cursors.written_end()
+    }
+
+    /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
+    #[must_use]
+    pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
+        let state = ReplicaState {
+            log_start: self.cursors.log_start(),
+            durable_end: self.cursors.durable_end(),
+            written_end: self.cursors.written_end(),
+            high_watermark: self.cursors.high_watermark(),
+            epochs: self.epochs,
+            producers: self.producers,
+        };
+        (state, self.log_failure)
+    }
+
+    /// What the metadata says of this leadership.
+    #[must_use]
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// Whether `node` counts for the watermark: it is in the committed set, or was proposed since.
+    #[must_use]
+    pub fn counts(&self, node: NodeId) -> bool {
+        node == self.me || self.followers.counts(node)
+    }
+
     /// Why this replica takes no more appends, if it does not.
     #[must_use]
     pub fn failure(&self) -> Option<&ApiError> {
