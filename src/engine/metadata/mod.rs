@@ -6,6 +6,7 @@
 //!
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
+mod partition;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,8 @@ use crate::types::{
     TopicPartition,
 };
 
-pub use records::{BrokerRegistration, FEATURE_LEVEL, MetadataRecord};
+pub use partition::{PartitionChange, PartitionImage, Reassignment};
+pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord};
 
 /// A broker in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,21 +31,13 @@ pub struct BrokerImage {
     pub registration: BrokerRegistration,
     /// Whether it is not to be counted on.
     pub fenced: bool,
-}
-
-/// A partition in the image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionImage {
-    /// Who holds a replica, the preferred leader first.
-    pub replicas: Vec<NodeId>,
-    /// Who leads; `None` while nobody does.
-    pub leader: Option<NodeId>,
-    /// The epoch of the newest election.
-    pub leader_epoch: LeaderEpoch,
-    /// The committed in-sync set.
-    pub in_sync: Vec<NodeId>,
-    /// Raised by every change of the partition.
-    pub partition_epoch: u32,
+    /// Whether it is about to stop: it is not elected any more, and hands over what it leads.
+    #[serde(default)]
+    pub stopping: bool,
+    /// The newest registration under which it was counted on. Its data directory holds that number, or one above it, unless it
+    /// is not the directory that it was.
+    #[serde(default)]
+    pub unfenced_epoch: BrokerEpoch,
 }
 
 /// A topic in the image.
@@ -78,6 +72,9 @@ pub struct ClusterImage {
     pub topic_ids: BTreeMap<TopicName, TopicId>,
     /// Deleted topics whose files may still lie on a broker.
     pub tombstones: BTreeSet<TopicId>,
+    /// On which brokers they may.
+    #[serde(default)]
+    pub tombstone_holders: BTreeMap<TopicId, BTreeSet<NodeId>>,
     /// The first producer id that has not been handed out.
     pub next_producer_id: ProducerId,
 }
@@ -123,12 +120,43 @@ pub enum ApplyError {
         /// The leader epoch in the record.
         leader_epoch: LeaderEpoch,
     },
+    /// The record counts on a replica that there is not, or twice, or lets one lead that is not in sync.
+    #[error("broker {node} cannot be in a set of partition {partition}: it holds no replica, is named twice, or leads without being in sync")]
+    NotAReplica {
+        /// The partition.
+        partition: TopicPartition,
+        /// The broker.
+        node: NodeId,
+    },
+    /// The record elects a broker that may lack what is committed.
+    #[error("broker {node} is no member of partition {partition} and may lack committed records: not elected")]
+    NotAMember {
+        /// The partition.
+        partition: TopicPartition,
+        /// The broker.
+        node: NodeId,
+    },
+    /// The record elects a broker that is not to be counted on.
+    #[error("broker {node} is fenced or stopping: not elected")]
+    NotLive {
+        /// The broker.
+        node: NodeId,
+    },
     /// The record would hand out ids again.
     #[error("producer ids below {next} were handed out already")]
     ProducerIdsGoBack {
         /// The id in the record.
         next: ProducerId,
     },
+}
+
+impl TopicImage {
+    /// How many replicas must be in sync for records to be committed. What a node's configuration says counts when the topic
+    /// is created; from then on it is the topic's own, so that all nodes mean the same.
+    #[must_use]
+    pub fn min_in_sync(&self) -> u32 {
+        self.config.0.get("min_insync_replicas").and_then(|value| value.parse().ok()).unwrap_or(1)
+    }
 }
 
 impl ClusterImage {
@@ -143,6 +171,7 @@ impl ClusterImage {
             topics: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             tombstones: BTreeSet::new(),
+            tombstone_holders: BTreeMap::new(),
             next_producer_id: ProducerId(0),
         }
     }
@@ -178,6 +207,24 @@ impl ClusterImage {
         self.brokers.get(&node).is_some_and(|broker| !broker.fenced)
     }
 
+    /// Whether the broker is registered under `epoch`.
+    #[must_use]
+    pub fn is_registered(&self, node: NodeId, epoch: BrokerEpoch) -> bool {
+        self.brokers.get(&node).is_some_and(|broker| broker.registration.epoch == epoch)
+    }
+
+    /// Whether the broker may be elected.
+    #[must_use]
+    pub fn may_lead(&self, node: NodeId) -> bool {
+        self.brokers.get(&node).is_some_and(|broker| !broker.fenced && !broker.stopping)
+    }
+
+    /// The broker's current registration.
+    #[must_use]
+    pub fn epoch_of(&self, node: NodeId) -> Option<BrokerEpoch> {
+        self.brokers.get(&node).map(|broker| broker.registration.epoch)
+    }
+
     /// Applies the next record of the metadata log. The index moves in any case: every node counts the same records.
     ///
     /// # Errors
@@ -188,6 +235,11 @@ impl ClusterImage {
             MetadataRecord::FeatureLevel { level } => self.set_feature_level(*level),
             MetadataRecord::BrokerRegistered(registration) => self.register(registration),
             MetadataRecord::BrokerUnfenced { node, epoch } => self.unfence(*node, *epoch),
+            MetadataRecord::BrokerFenced { node, epoch } => self.fence(*node, *epoch),
+            MetadataRecord::BrokerStopping { node, epoch } => {
+                self.broker_mut(*node, *epoch)?.stopping = true;
+                Ok(())
+            }
             MetadataRecord::TopicCreated { topic, name, replicas, config } => {
                 self.create_topic(*topic, name, replicas, config)
             }
@@ -195,26 +247,10 @@ impl ClusterImage {
                 self.topic_mut(*topic)?.opened.insert(*node);
                 Ok(())
             }
-            MetadataRecord::TopicConfigChanged { topic, config } => {
-                self.topic_mut(*topic)?.config = config.clone();
-                Ok(())
-            }
-            MetadataRecord::TopicDeleted { topic } => {
-                let removed = self.topics.remove(topic).ok_or(ApplyError::UnknownTopic { topic: *topic })?;
-                self.topic_ids.remove(&removed.name);
-                self.tombstones.insert(*topic);
-                Ok(())
-            }
-            MetadataRecord::TombstoneCleared { topic } => {
-                if self.tombstones.remove(topic) {
-                    Ok(())
-                } else {
-                    Err(ApplyError::UnknownTopic { topic: *topic })
-                }
-            }
-            MetadataRecord::PartitionChanged { partition, leader, leader_epoch, in_sync, expected_partition_epoch } => {
-                self.change_partition(*partition, *leader, *leader_epoch, in_sync, *expected_partition_epoch)
-            }
+            MetadataRecord::TopicConfigChanged { topic, config } => self.configure_topic(*topic, config),
+            MetadataRecord::TopicDeleted { topic } => self.delete_topic(*topic),
+            MetadataRecord::TombstoneCleared { topic, node } => self.clear_tombstone(*topic, *node),
+            MetadataRecord::PartitionChanged(change) => self.change_partition(change),
             MetadataRecord::ProducerIdsReserved { next } => {
                 if *next <= self.next_producer_id {
                     return Err(ApplyError::ProducerIdsGoBack { next: *next });
@@ -238,28 +274,41 @@ impl ClusterImage {
         if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {
             return Err(ApplyError::StaleBroker { node, epoch });
         }
-        self.brokers.insert(node, BrokerImage { registration: registration.clone(), fenced: true });
+        let unfenced_epoch = self.brokers.get(&node).map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
+        let (registration, fenced, stopping) = (registration.clone(), true, false);
+        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch });
         // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
-        for topic in self.topics.values_mut() {
-            if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
-                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
-                for partition in led {
-                    partition.leader = None;
-                    partition.partition_epoch += 1;
-                }
-            }
-        }
+        self.end_leaderships(node);
         Ok(())
     }
 
-    fn unfence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
-        match self.brokers.get_mut(&node) {
-            Some(broker) if broker.registration.epoch == epoch => {
-                broker.fenced = false;
-                Ok(())
+    fn end_leaderships(&mut self, node: NodeId) {
+        for topic in self.topics.values_mut() {
+            if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
+                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
+                led.for_each(PartitionImage::end_leadership);
             }
+        }
+    }
+
+    fn broker_mut(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<&mut BrokerImage, ApplyError> {
+        match self.brokers.get_mut(&node) {
+            Some(broker) if broker.registration.epoch == epoch => Ok(broker),
             _ => Err(ApplyError::StaleBroker { node, epoch }),
         }
+    }
+
+    fn unfence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
+        let broker = self.broker_mut(node, epoch)?;
+        broker.fenced = false;
+        broker.unfenced_epoch = epoch;
+        Ok(())
+    }
+
+    fn fence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
+        self.broker_mut(node, epoch)?.fenced = true;
+        self.end_leaderships(node);
+        Ok(())
     }
 
     fn create_topic(
@@ -274,12 +323,9 @@ impl ClusterImage {
         if taken {
             return Err(ApplyError::TopicExists { name: name.clone(), topic });
         }
-        let partitions = replicas.iter().map(|replicas| PartitionImage {
-            replicas: replicas.clone(),
-            leader: replicas.first().copied(),
-            leader_epoch: LeaderEpoch(0),
-            in_sync: replicas.clone(),
-            partition_epoch: 0,
+        let partitions = replicas.iter().map(|replicas| {
+            let leader = replicas.iter().copied().find(|node| self.may_lead(*node));
+            PartitionImage::new(replicas.clone(), leader)
         });
         let image = TopicImage {
             id: topic,
@@ -293,29 +339,51 @@ impl ClusterImage {
         Ok(())
     }
 
-    fn change_partition(
-        &mut self,
-        partition: TopicPartition,
-        leader: Option<NodeId>,
-        leader_epoch: LeaderEpoch,
-        in_sync: &[NodeId],
-        expected: u32,
-    ) -> Result<(), ApplyError> {
-        let topic = partition.topic;
-        let image = self
-            .topic_mut(topic)?
-            .partitions
-            .get_mut(partition.partition.0 as usize)
-            .ok_or(ApplyError::UnknownTopic { topic })?;
-        let election = leader.is_some() && leader != image.leader;
-        let epoch_fits = if election { leader_epoch > image.leader_epoch } else { leader_epoch >= image.leader_epoch };
-        if image.partition_epoch != expected || !epoch_fits {
-            return Err(ApplyError::StalePartition { partition, expected, leader_epoch });
+    fn configure_topic(&mut self, topic: TopicId, config: &TopicConfigOverrides) -> Result<(), ApplyError> {
+        let image = self.topic_mut(topic)?;
+        let minimum = image.min_in_sync();
+        image.config = config.clone();
+        if image.min_in_sync() != minimum {
+            // Whoever is eligible is so because fewer than the minimum were in sync; under another minimum more may be
+            // committed than it has.
+            for partition in &mut image.partitions {
+                partition.eligible.clear();
+                partition.partition_epoch += 1;
+            }
         }
-        image.leader = leader;
-        image.leader_epoch = leader_epoch;
-        image.in_sync = in_sync.to_vec();
-        image.partition_epoch += 1;
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, topic: TopicId) -> Result<(), ApplyError> {
+        let removed = self.topics.remove(&topic).ok_or(ApplyError::UnknownTopic { topic })?;
+        self.topic_ids.remove(&removed.name);
+        self.tombstones.insert(topic);
+        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas);
+        self.tombstone_holders.insert(topic, holders.copied().collect());
+        Ok(())
+    }
+
+    fn clear_tombstone(&mut self, topic: TopicId, node: Option<NodeId>) -> Result<(), ApplyError> {
+        if !self.tombstones.contains(&topic) {
+            return Err(ApplyError::UnknownTopic { topic });
+        }
+        if let (Some(node), Some(holders)) = (node, self.tombstone_holders.get_mut(&topic)) {
+            holders.remove(&node);
+            if !holders.is_empty() {
+                return Ok(());
+            }
+        }
+        self.tombstone_holders.remove(&topic);
+        self.tombstones.remove(&topic);
+        Ok(())
+    }
+
+    fn change_partition(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
+        let topic = change.partition.topic;
+        let current = self.partition(change.partition).ok_or(ApplyError::UnknownTopic { topic })?;
+        current.check(change, self)?;
+        let number = change.partition.partition.0 as usize;
+        self.topic_mut(topic)?.partitions[number].take(change);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::PartitionChange;
 use crate::types::{
     BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, NodeId, ProducerId, TopicConfigOverrides, TopicId, TopicName,
     TopicPartition,
@@ -22,6 +23,20 @@ pub enum MetadataRecord {
     BrokerRegistered(BrokerRegistration),
     /// A broker may lead and join in-sync sets.
     BrokerUnfenced {
+        /// The broker.
+        node: NodeId,
+        /// The registration that is meant.
+        epoch: BrokerEpoch,
+    },
+    /// A broker is not to be counted on: its lease is over, or it has stopped. It leads nothing from here on.
+    BrokerFenced {
+        /// The broker.
+        node: NodeId,
+        /// The registration that is meant.
+        epoch: BrokerEpoch,
+    },
+    /// A broker is about to stop: it is not elected any more.
+    BrokerStopping {
         /// The broker.
         node: NodeId,
         /// The registration that is meant.
@@ -57,24 +72,16 @@ pub enum MetadataRecord {
         /// The topic.
         topic: TopicId,
     },
-    /// No broker holds files of a deleted topic any more.
+    /// A broker holds no files of a deleted topic any more. The tombstone goes with the last of them.
     TombstoneCleared {
         /// The topic.
         topic: TopicId,
+        /// The broker; `None`, in logs of a single node: all there are.
+        #[serde(default)]
+        node: Option<NodeId>,
     },
-    /// A partition has another leader or in-sync set.
-    PartitionChanged {
-        /// The partition.
-        partition: TopicPartition,
-        /// The leader from here on.
-        leader: Option<NodeId>,
-        /// Its epoch: one more than before for every election.
-        leader_epoch: LeaderEpoch,
-        /// The in-sync set from here on.
-        in_sync: Vec<NodeId>,
-        /// The partition epoch that this change expects to find.
-        expected_partition_epoch: u32,
-    },
+    /// A partition has another leader, other sets or other replicas.
+    PartitionChanged(PartitionChange),
     /// Producer ids below this have been handed out.
     ProducerIdsReserved {
         /// The first that has not.
@@ -101,4 +108,28 @@ pub struct BrokerRegistration {
     pub rack: Option<String>,
     /// Its software version.
     pub software: String,
+    /// What its data directory says of the time before.
+    #[serde(default)]
+    pub before: DirectoryHistory,
+}
+
+/// What a data directory says of the time before a registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryHistory {
+    /// The newest registration that it holds; 0 in a new directory. A broker writes it down before it is counted on.
+    pub epoch: BrokerEpoch,
+    /// How its last process ended.
+    pub stop: LastStop,
+}
+
+/// How the last process on a data directory ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastStop {
+    /// It closed all its files: the marker for that registration is there.
+    #[default]
+    Clean,
+    /// It ended while the machine went on: what was written is in the page cache or on disk.
+    Process,
+    /// The machine went down: what was not synced may be lost.
+    Machine,
 }
