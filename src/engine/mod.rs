@@ -5,7 +5,7 @@
 //!                                       │
 //!                 leader      one partition's leader: what is appended, what is committed, who waits
 //!                 metadata    the cluster's image, its records, and `apply`
-//!                 controller  which records a request becomes
+//!                 controller  which records a request, a lease or a loss becomes
 //! ```
 //!
 //! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`leader`]; then [`metadata`], [`placement`], [`controller`].

@@ -4,6 +4,7 @@
 //! ```text
 //!   topics         create, alter, delete, producer ids
 //!   brokers        registration, unfencing, fencing, stopping ─┐
+//!   damage         replicas that were lost or are damaged      │
 //!   in_sync        what a leader proposes: who joins, who      ├─► elections: settles each partition that it touches
 //!                  leaves, who takes over                      │
 //!   reassignment   other replicas, in one swap ────────────────┘
@@ -16,6 +17,7 @@
 
 mod balance;
 mod brokers;
+mod damage;
 mod elections;
 mod in_sync;
 mod leases;
@@ -28,11 +30,12 @@ pub(crate) mod test_support;
 use super::metadata::{ApplyError, ClusterImage, MetadataRecord};
 use crate::protocol::{ApiError, ErrorCode};
 
-pub use balance::{Balance, out_of_place};
+pub use balance::{Balance, Gentleness, HandOver, out_of_place};
 pub use brokers::{fence, register, stopping, unfence};
-pub use elections::{ReplicaEnd, elect_from_last_members};
-pub use in_sync::{InSyncProposal, Member, alter_in_sync};
-pub use leases::{LeaseTable, Leases};
+pub use damage::{DamageOutcome, report_damaged, report_lost};
+pub use elections::{Recovery, ReplicaEnd, elect_from_last_members, settle_all, without_members};
+pub use in_sync::{InSyncAccepted, InSyncProposal, InSyncRefusal, Member, alter_in_sync};
+pub use leases::{LeaseTable, Leases, Renewal};
 pub use reassignment::{cancel_reassignment, reassign};
 pub use topics::{ControllerPolicy, INTERNAL_PREFIX, PRODUCER_ID_BLOCK};
 

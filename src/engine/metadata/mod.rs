@@ -6,10 +6,12 @@
 //!
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
+mod brokers;
 mod partition;
 mod records;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,8 +53,11 @@ pub struct TopicImage {
     pub config: TopicConfigOverrides,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionImage>,
-    /// The brokers that have had all their replicas of it on disk.
+    /// The brokers that have had their replicas of it on disk, but for those of `unopened`.
     pub opened: BTreeSet<NodeId>,
+    /// Replicas that came to such a broker later, and have not been on its disk yet.
+    #[serde(default)]
+    pub unopened: BTreeSet<(PartitionIndex, NodeId)>,
 }
 
 /// The whole metadata at one index of the metadata log. Cheap to clone: topics are shared.
@@ -96,6 +101,14 @@ pub enum ApplyError {
         /// The epoch in the record.
         epoch: BrokerEpoch,
     },
+    /// The record holds only for the metadata that it was decided on.
+    #[error("decided at index {expected}, but {found} records came before it: decide again")]
+    DecidedElsewhere {
+        /// The index that it was decided at.
+        expected: u64,
+        /// The index it met.
+        found: u64,
+    },
     /// The name or id is taken.
     #[error("topic {name} ({topic}) exists, or its id was used before")]
     TopicExists {
@@ -109,6 +122,14 @@ pub enum ApplyError {
     UnknownTopic {
         /// The id.
         topic: TopicId,
+    },
+    /// The topic has got or lost partitions since the record was decided.
+    #[error("topic {topic} does not have {expected} partitions: decide again")]
+    OtherPartitions {
+        /// The topic.
+        topic: TopicId,
+        /// The partition that was to be the first new one.
+        expected: PartitionIndex,
     },
     /// The partition changed since the record was decided, or the record would take an epoch back.
     #[error("partition {partition} is not at partition epoch {expected}, or leader epoch {leader_epoch} is too low")]
@@ -136,8 +157,8 @@ pub enum ApplyError {
         /// The broker.
         node: NodeId,
     },
-    /// The record elects a broker that is not to be counted on.
-    #[error("broker {node} is fenced or stopping: not elected")]
+    /// The record elects a broker that is not to be counted on, or counts on one that is stopping.
+    #[error("broker {node} is fenced or stopping: not elected, nor counted on")]
     NotLive {
         /// The broker.
         node: NodeId,
@@ -156,6 +177,12 @@ impl TopicImage {
     #[must_use]
     pub fn min_in_sync(&self) -> u32 {
         self.config.0.get("min_insync_replicas").and_then(|value| value.parse().ok()).unwrap_or(1)
+    }
+
+    /// Whether that replica has been on the broker's disk: if its directory is missing there, it was lost.
+    #[must_use]
+    pub fn has_opened(&self, partition: PartitionIndex, node: NodeId) -> bool {
+        self.opened.contains(&node) && !self.unopened.contains(&(partition, node))
     }
 }
 
@@ -243,9 +270,11 @@ impl ClusterImage {
             MetadataRecord::TopicCreated { topic, name, replicas, config } => {
                 self.create_topic(*topic, name, replicas, config)
             }
-            MetadataRecord::TopicOpened { topic, node } => {
-                self.topic_mut(*topic)?.opened.insert(*node);
-                Ok(())
+            MetadataRecord::TopicPartitionsAdded { topic, first, replicas } => {
+                self.add_partitions(*topic, *first, replicas)
+            }
+            MetadataRecord::TopicOpened { topic, node, partitions } => {
+                self.open_topic(*topic, *node, partitions.as_deref())
             }
             MetadataRecord::TopicConfigChanged { topic, config } => self.configure_topic(*topic, config),
             MetadataRecord::TopicDeleted { topic } => self.delete_topic(*topic),
@@ -261,6 +290,22 @@ impl ClusterImage {
         }
     }
 
+    /// Applies the records of one decision: all of them, or, when one does not fit, none. The index moves by their number.
+    ///
+    /// # Errors
+    /// The [`ApplyError`] of the first that does not fit; nothing but the index has changed then.
+    pub fn apply_entry(&mut self, records: &[MetadataRecord]) -> Result<(), ApplyError> {
+        let mut after = self.clone();
+        match records.iter().try_for_each(|record| after.apply(record)) {
+            Ok(()) => *self = after,
+            Err(error) => {
+                self.index += records.len() as u64;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn set_feature_level(&mut self, level: u16) -> Result<(), ApplyError> {
         if level > FEATURE_LEVEL {
             return Err(ApplyError::FeatureLevel { found: level });
@@ -269,121 +314,19 @@ impl ClusterImage {
         Ok(())
     }
 
-    fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
-        let (node, epoch) = (registration.node, registration.epoch);
-        if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {
-            return Err(ApplyError::StaleBroker { node, epoch });
-        }
-        let unfenced_epoch = self.brokers.get(&node).map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
-        let (registration, fenced, stopping) = (registration.clone(), true, false);
-        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch });
-        // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
-        self.end_leaderships(node);
-        Ok(())
-    }
-
-    fn end_leaderships(&mut self, node: NodeId) {
-        for topic in self.topics.values_mut() {
-            if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
-                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
-                led.for_each(PartitionImage::end_leadership);
-            }
-        }
-    }
-
-    fn broker_mut(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<&mut BrokerImage, ApplyError> {
-        match self.brokers.get_mut(&node) {
-            Some(broker) if broker.registration.epoch == epoch => Ok(broker),
-            _ => Err(ApplyError::StaleBroker { node, epoch }),
-        }
-    }
-
-    fn unfence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
-        let broker = self.broker_mut(node, epoch)?;
-        broker.fenced = false;
-        broker.unfenced_epoch = epoch;
-        Ok(())
-    }
-
-    fn fence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
-        self.broker_mut(node, epoch)?.fenced = true;
-        self.end_leaderships(node);
-        Ok(())
-    }
-
-    fn create_topic(
-        &mut self,
-        topic: TopicId,
-        name: &TopicName,
-        replicas: &[Vec<NodeId>],
-        config: &TopicConfigOverrides,
-    ) -> Result<(), ApplyError> {
-        let taken =
-            self.topic_ids.contains_key(name) || self.topics.contains_key(&topic) || self.tombstones.contains(&topic);
-        if taken {
-            return Err(ApplyError::TopicExists { name: name.clone(), topic });
-        }
-        let partitions = replicas.iter().map(|replicas| {
-            let leader = replicas.iter().copied().find(|node| self.may_lead(*node));
-            PartitionImage::new(replicas.clone(), leader)
-        });
-        let image = TopicImage {
-            id: topic,
-            name: name.clone(),
-            config: config.clone(),
-            partitions: partitions.collect(),
-            opened: BTreeSet::new(),
-        };
-        self.topic_ids.insert(name.clone(), topic);
-        self.topics.insert(topic, Arc::new(image));
-        Ok(())
-    }
-
-    fn configure_topic(&mut self, topic: TopicId, config: &TopicConfigOverrides) -> Result<(), ApplyError> {
-        let image = self.topic_mut(topic)?;
-        let minimum = image.min_in_sync();
-        image.config = config.clone();
-        if image.min_in_sync() != minimum {
-            // Whoever is eligible is so because fewer than the minimum were in sync; under another minimum more may be
-            // committed than it has.
-            for partition in &mut image.partitions {
-                partition.eligible.clear();
-                partition.partition_epoch += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn delete_topic(&mut self, topic: TopicId) -> Result<(), ApplyError> {
-        let removed = self.topics.remove(&topic).ok_or(ApplyError::UnknownTopic { topic })?;
-        self.topic_ids.remove(&removed.name);
-        self.tombstones.insert(topic);
-        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas);
-        self.tombstone_holders.insert(topic, holders.copied().collect());
-        Ok(())
-    }
-
-    fn clear_tombstone(&mut self, topic: TopicId, node: Option<NodeId>) -> Result<(), ApplyError> {
-        if !self.tombstones.contains(&topic) {
-            return Err(ApplyError::UnknownTopic { topic });
-        }
-        if let (Some(node), Some(holders)) = (node, self.tombstone_holders.get_mut(&topic)) {
-            holders.remove(&node);
-            if !holders.is_empty() {
-                return Ok(());
-            }
-        }
-        self.tombstone_holders.remove(&topic);
-        self.tombstones.remove(&topic);
-        Ok(())
-    }
-
     fn change_partition(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
         let topic = change.partition.topic;
         let current = self.partition(change.partition).ok_or(ApplyError::UnknownTopic { topic })?;
         current.check(change, self)?;
-        let number = change.partition.partition.0 as usize;
-        self.topic_mut(topic)?.partitions[number].take(change);
+        let number = change.partition.partition;
+        let image = self.topic_mut(topic)?;
+        let Some(partition) = image.partitions.get_mut(number.0 as usize) else {
+            return Err(ApplyError::UnknownTopic { topic });
+        };
+        let added = change.replicas.iter().flatten().filter(|node| !partition.replicas.contains(node));
+        image.unopened.extend(added.filter(|node| image.opened.contains(node)).map(|node| (number, *node)));
+        partition.take(change);
+        image.unopened.retain(|(at, node)| *at != number || partition.replicas.contains(node));
         Ok(())
     }
 

@@ -156,7 +156,7 @@ impl PartitionImage {
         }
         for node in change.in_sync.iter().filter(|node| !self.in_sync.contains(node)) {
             let epoch = change.joining.iter().find(|(joining, _)| joining == node).map_or(BrokerEpoch(0), |(_, e)| *e);
-            if !image.is_registered(*node, epoch) || !image.is_live(*node) {
+            if !image.is_registered(*node, epoch) || !image.may_lead(*node) {
                 return Err(ApplyError::StaleBroker { node: *node, epoch });
             }
         }
@@ -164,7 +164,7 @@ impl PartitionImage {
         if !change.in_sync.contains(&leader) {
             return Err(ApplyError::NotAReplica { partition, node: leader });
         }
-        if is_election && !image.is_live(leader) {
+        if is_election && !image.may_lead(leader) {
             return Err(ApplyError::NotLive { node: leader });
         }
         if is_election && !change.is_unclean && !self.is_member(leader) {
@@ -228,11 +228,21 @@ impl PartitionChange {
         }
     }
 
+    /// Lets everybody leave who is not among `replicas`; if that is the leader, nobody leads.
+    pub fn restrict_to(&mut self, replicas: &[NodeId], min_in_sync: u32) {
+        for set in [&mut self.in_sync, &mut self.eligible, &mut self.last_members] {
+            set.retain(|node| replicas.contains(node));
+        }
+        self.joining.retain(|(node, _)| replicas.contains(node));
+        self.leader = self.leader.filter(|leader| replicas.contains(leader));
+        self.settle_eligible(min_in_sync);
+    }
+
     /// Elects `node`, in a new epoch.
     pub fn elect(&mut self, node: NodeId, epoch: BrokerEpoch, min_in_sync: u32) {
         self.join(node, epoch, min_in_sync);
         self.leader = Some(node);
-        self.leader_epoch = LeaderEpoch(self.leader_epoch.0 + 1);
+        self.leader_epoch = self.leader_epoch.next();
     }
 
     /// Once enough are in sync, records are committed that those beside them do not have.

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::PartitionChange;
 use crate::types::{
-    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, NodeId, ProducerId, TopicConfigOverrides, TopicId, TopicName,
-    TopicPartition,
+    BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId, TopicName,
 };
 
 /// The version of the record format, raised when older software could not apply what newer software writes.
-pub const FEATURE_LEVEL: u16 = 1;
+///
+/// * 1: one node.
+/// * 2: the sets of each partition beside the in-sync set, histories of data directories, reassignments, added partitions.
+pub const FEATURE_LEVEL: u16 = 2;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +55,24 @@ pub enum MetadataRecord {
         /// Its settings.
         config: TopicConfigOverrides,
     },
-    /// A broker holds all its replicas of a topic on disk. From here on a directory that is missing there was lost.
+    /// A topic got more partitions, after those it had.
+    TopicPartitionsAdded {
+        /// The topic.
+        topic: TopicId,
+        /// The first that is new: the topic must have that many.
+        first: PartitionIndex,
+        /// The replicas of each new one, the preferred leader first.
+        replicas: Vec<Vec<NodeId>>,
+    },
+    /// A broker holds its replicas of a topic on disk. From here on a directory that is missing there was lost.
     TopicOpened {
         /// The topic.
         topic: TopicId,
         /// The broker.
         node: NodeId,
+        /// The replicas meant: those that it knew of. `None`, in logs of a single node: all there are.
+        #[serde(default)]
+        partitions: Option<Vec<PartitionIndex>>,
     },
     /// A topic's settings changed.
     TopicConfigChanged {
@@ -111,6 +125,10 @@ pub struct BrokerRegistration {
     /// What its data directory says of the time before.
     #[serde(default)]
     pub before: DirectoryHistory,
+    /// The index of the metadata at which it was decided what becomes of the broker's replicas: it holds only there, or a
+    /// partition that came between would keep a replica that is gone. Set by the decision.
+    #[serde(default)]
+    pub decided_at: Option<u64>,
 }
 
 /// What a data directory says of the time before a registration.
