@@ -6,7 +6,7 @@
 //!                 leader      one partition's leader: what is appended, what is committed, who waits
 //!                 follower    one partition's follower: what it asks for, what it cuts, what may be read from it
 //!                 metadata    the cluster's image, its records, and `apply`
-//!                 controller  which records a request becomes
+//!                 controller  which records a request, a lease or a loss becomes
 //! ```
 //!
 //! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].

@@ -89,6 +89,8 @@ error_codes! {
     NoLiveBroker = 34, "no-live-broker", true;
     /// This node is not the active controller.
     NotController = 35, "not-controller", true;
+    /// The metadata has changed since the request was made up.
+    StaleMetadata = 36, "stale-metadata", true;
     /// Below the log start offset or above the log end.
     OffsetOutOfRange = 40, "offset-out-of-range", false;
     /// The records there are damaged on this disk and are not served. The message names the next offset that is whole.

@@ -1,7 +1,7 @@
 //! A node's data directory: whose it is, whether the last stop was clean, and the partitions in it.
 //!
 //! ```text
-//!   <root>/callboard.meta            cluster, node, directory id, last broker epoch
+//!   <root>/callboard.meta            cluster, node, directory id, last broker epoch, boot
 //!   <root>/clean-stop                there from a clean stop to the next start
 //!   <root>/lock                      held by the process that uses the directory
 //!   <root>/__cluster_metadata/       the controller's log
@@ -31,7 +31,10 @@ use super::disk::{self, Disk, SyncPoint};
 use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, TopicPartition};
 
 /// The version of the layout. It is raised when an older release could no longer read the directory.
-pub const FORMAT_VERSION: u16 = 1;
+///
+/// * 1: as in the picture, but for the boot.
+/// * 2: `callboard.meta` holds the machine's boot id beside the broker epoch.
+pub const FORMAT_VERSION: u16 = 2;
 /// The directory of the controller's log.
 pub const METADATA_DIR: &str = "__cluster_metadata";
 /// The directory of what nobody recognised.
@@ -101,7 +104,7 @@ pub enum DataDirError {
 }
 
 /// What the directory knows about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryMeta {
     /// The cluster it belongs to, for life.
     pub cluster: ClusterId,
@@ -111,6 +114,9 @@ pub struct DirectoryMeta {
     pub directory: DirectoryId,
     /// The epoch of the last registration, once there was one.
     pub broker_epoch: Option<BrokerEpoch>,
+    /// The machine's boot id at that registration; `None` where it was written by a release that did not keep it.
+    #[serde(default)]
+    pub boot_id: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -168,7 +174,7 @@ impl DataDir {
     /// What the directory knows about itself.
     #[must_use]
     pub fn meta(&self) -> DirectoryMeta {
-        *self.lock()
+        self.lock().clone()
     }
 
     /// The directory itself.
@@ -208,13 +214,23 @@ impl DataDir {
         Ok(entries.into_iter().filter_map(partition).collect())
     }
 
-    /// Keeps the epoch of this node's registration, durably.
+    /// Whether the machine has been booted since the last registration, as far as the directory can tell: what was not synced
+    /// then may be lost.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn has_seen_another_boot(&self) -> io::Result<bool> {
+        Ok(self.lock().boot_id != Some(self.disk.boot_id()?))
+    }
+
+    /// Keeps the epoch of this node's registration, durably, with the boot of the machine.
     ///
     /// # Errors
     /// The disk's.
     pub fn store_broker_epoch(&self, epoch: BrokerEpoch) -> Result<(), DataDirError> {
         let mut meta = self.lock();
-        let stored = DirectoryMeta { broker_epoch: Some(epoch), ..*meta };
+        let boot_id = Some(self.disk.boot_id()?);
+        let stored = DirectoryMeta { broker_epoch: Some(epoch), boot_id, ..meta.clone() };
         write_meta(&*self.disk, &self.root, &stored)?;
         *meta = stored;
         Ok(())
@@ -335,7 +351,7 @@ fn create(
         return Err(DataDirError::NotEmpty { root: root.to_owned(), entry: entry.name });
     }
     let cluster = cluster.unwrap_or_else(ClusterId::random);
-    let meta = DirectoryMeta { cluster, node, directory: DirectoryId::random(), broker_epoch: None };
+    let meta = DirectoryMeta { cluster, node, directory: DirectoryId::random(), broker_epoch: None, boot_id: None };
     write_meta(disk, root, &meta)?;
     Ok(meta)
 }

@@ -29,5 +29,5 @@ pub use ids::{
     ProducerEpoch, ProducerId, TopicId, TopicPartition,
 };
 pub use offset::Offset;
-pub use topic_config::{FlushPolicy, TimestampType, TopicConfig, TopicConfigOverrides};
+pub use topic_config::{FlushPolicy, TimestampType, TopicConfig, TopicConfigOverrides, UncleanRecovery};
 pub use topic_name::TopicName;

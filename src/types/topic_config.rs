@@ -28,6 +28,17 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// What happens to a partition when all who held its newest records lost some of them at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UncleanRecovery {
+    /// It stays offline until somebody decides.
+    #[default]
+    Never,
+    /// Once all of them are back, the one that kept most leads. What none of them kept is gone.
+    LastMembers,
+}
+
 /// The settings of a topic in force: defaults with the topic's overrides laid over them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,6 +63,8 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     /// With `acks = all` a record is refused while fewer replicas than this are in sync.
     pub min_insync_replicas: u32,
+    /// See [`UncleanRecovery`].
+    pub unclean_recovery: UncleanRecovery,
 }
 
 impl Default for TopicConfig {
@@ -67,6 +80,7 @@ impl Default for TopicConfig {
             index_interval_bytes: 4_096,
             timestamp_type: TimestampType::CreateTime,
             min_insync_replicas: 1,
+            unclean_recovery: UncleanRecovery::Never,
         }
     }
 }
@@ -117,6 +131,11 @@ pub const TOPIC_CONFIG_KEYS: &[TopicConfigKey] = &[
         "min_insync_replicas",
         "1 to 32",
         "with acks = all a record is refused while fewer replicas than this are in sync",
+    ),
+    key(
+        "unclean_recovery",
+        "never | last_members",
+        "when all replicas that could lead lost unsynced records at once: stay offline, or let the one that kept most lead",
     ),
 ];
 
@@ -216,6 +235,7 @@ impl TopicConfig {
             "index_interval_bytes" => self.index_interval_bytes.to_string(),
             "timestamp_type" => word(&self.timestamp_type)?,
             "min_insync_replicas" => self.min_insync_replicas.to_string(),
+            "unclean_recovery" => word(&self.unclean_recovery)?,
             _ => return None,
         })
     }
@@ -232,6 +252,7 @@ impl TopicConfig {
             "index_interval_bytes" => self.index_interval_bytes = value.parse().ok()?,
             "timestamp_type" => self.timestamp_type = from_word(value)?,
             "min_insync_replicas" => self.min_insync_replicas = value.parse().ok()?,
+            "unclean_recovery" => self.unclean_recovery = from_word(value)?,
             _ => return None,
         }
         Some(())

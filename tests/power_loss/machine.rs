@@ -179,13 +179,13 @@ impl Machine {
         let opened = DataDir::open(Arc::new(self.disk.clone()), Path::new("/srv/data"), NodeId(1), None);
         let data_dir = opened.map_err(|error| self.stop_of("opening the data directory", &error))?;
         let meta = data_dir.meta();
-        if let Some(known) = self.identity
+        if let Some(known) = self.identity.as_ref()
             && (known.cluster, known.directory) != (meta.cluster, meta.directory)
         {
             return Err(Stop::Wrong("the data directory became another one".to_owned()));
         }
         let stored = meta.broker_epoch.map_or(0, |epoch| epoch.0);
-        if let Some(known) = self.identity
+        if let Some(known) = self.identity.as_ref()
             && stored < known.broker_epoch.map_or(0, |epoch| epoch.0)
         {
             return Err(Stop::Wrong(format!("the broker epoch went back to {stored}")));
@@ -217,7 +217,7 @@ impl Machine {
     fn open_log(&mut self, index: usize, files: &Arc<FileCache>, dir: &Path, clean: bool) -> Result<Log, Stop> {
         let reads_before = self.disk.read_count(".log");
         let doing = format!("opening partition {index}");
-        let cluster_id = self.identity.map(|meta| meta.cluster).expect("the data directory is open");
+        let cluster_id = self.identity.as_ref().map(|meta| meta.cluster).expect("the data directory is open");
         let identity = identity(cluster_id, index, self.partitions[&index].incarnation);
         let mut producers = Producers::default();
         let opened = Log::open(Arc::new(self.disk.clone()), Arc::clone(files), dir, &identity, CONFIG, &mut producers);

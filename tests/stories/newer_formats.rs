@@ -8,7 +8,7 @@ use callboard::actors::controller::MetadataLog;
 use callboard::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use callboard::protocol::ErrorCode;
 use callboard::storage::atomic_file::{read_checked, write_atomically};
-use callboard::storage::data_dir::DataDir;
+use callboard::storage::data_dir::{DataDir, FORMAT_VERSION};
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::storage::file_cache::FileCache;
 use callboard::testing::Node;
@@ -19,12 +19,17 @@ use crate::support::*;
 
 const GENERATION: &str = "data-dir-v1";
 
+/// The newest format of a file that this release reads.
+fn newest(path: &Path) -> u16 {
+    if path.ends_with("callboard.meta") { FORMAT_VERSION } else { 1 }
+}
+
 /// Rewrites one of the small files as a release with the next version of its format would.
 fn of_the_next_version(path: &Path) {
     let bytes = fs::read(path).unwrap();
     let magic = *bytes.first_chunk::<4>().unwrap();
-    let (version, payload) = read_checked(&RealDisk, path, magic, u16::MAX).unwrap().unwrap();
-    write_atomically(&RealDisk, path, magic, version + 1, &payload).unwrap();
+    let (_, payload) = read_checked(&RealDisk, path, magic, u16::MAX).unwrap().unwrap();
+    write_atomically(&RealDisk, path, magic, newest(path) + 1, &payload).unwrap();
 }
 
 /// The one line with which a node refuses the directory.
@@ -37,8 +42,10 @@ fn refusal(dir: &Path) -> String {
 
 fn newer(path: &Path) -> String {
     format!(
-        "{} has format version 2, this release reads up to 1: install the release that wrote it, or a newer one",
-        path.display()
+        "{} has format version {}, this release reads up to {}: install the release that wrote it, or a newer one",
+        path.display(),
+        newest(path) + 1,
+        newest(path)
     )
 }
 

@@ -130,9 +130,12 @@ impl Broker {
             MetadataRecord::FeatureLevel { .. }
             | MetadataRecord::BrokerRegistered(_)
             | MetadataRecord::BrokerUnfenced { .. }
+            | MetadataRecord::BrokerFenced { .. }
+            | MetadataRecord::BrokerStopping { .. }
+            | MetadataRecord::TopicPartitionsAdded { .. }
             | MetadataRecord::TopicOpened { .. }
             | MetadataRecord::TombstoneCleared { .. }
-            | MetadataRecord::PartitionChanged { .. }
+            | MetadataRecord::PartitionChanged(_)
             | MetadataRecord::ProducerIdsReserved { .. } => {}
         }
     }
@@ -205,7 +208,7 @@ impl Broker {
     pub(super) fn topic_is_gone_if_done(&mut self, topic: TopicId) {
         if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
             self.deleting.remove(&topic);
-            post_to(&self.settings.topic_files_gone, TopicFilesGone(topic));
+            post_to(&self.settings.topic_files_gone, TopicFilesGone { topic, node: self.settings.node });
         }
     }
 

@@ -14,7 +14,7 @@ use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSetti
 use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear};
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::metadata::{BrokerRegistration, ClusterImage, FEATURE_LEVEL, MetadataRecord};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord};
 use crate::protocol::ErrorCode;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::disk::{Disk, OpenMode, VirtualDisk};
@@ -56,6 +56,8 @@ fn beginning() -> Vec<MetadataRecord> {
         port: 1,
         rack: None,
         software: "test".to_owned(),
+        before: DirectoryHistory::default(),
+        decided_at: None,
     };
     vec![
         MetadataRecord::FeatureLevel { level: FEATURE_LEVEL },
@@ -165,7 +167,7 @@ async fn await_metadata_is_answered_when_the_replicas_that_it_calls_for_are_open
     tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("in time").expect("alive");
     let states = [(1, 0), (1, 1), (1, 2), (2, 0), (3, 0)].map(|(topic, partition)| stage.state_of(topic, partition));
     assert_eq!(states, ["leads", "leads", "unknown", "unknown", "leads"]);
-    assert_eq!(stage.controller.next().await.0, id(2), "created and deleted at once: there are no files");
+    assert_eq!(stage.controller.next().await.topic, id(2), "created and deleted at once: there are no files");
 }
 
 #[actix::test]
@@ -197,7 +199,7 @@ async fn a_deleted_topics_files_go_and_the_controller_is_told_once_all_are_gone(
     stage.commit(&[MetadataRecord::TopicDeleted { topic: id(1) }]);
     stage.caught_up().await;
     assert_eq!(stage.state_of(1, 0), "unknown");
-    assert_eq!(stage.controller.next().await.0, id(1));
+    assert_eq!(stage.controller.next().await.topic, id(1));
     for partition in 0..3 {
         assert!(!stage.disk.exists(&stage.dir_of(1, partition)).unwrap());
     }
@@ -243,7 +245,7 @@ async fn a_directory_that_was_here_and_is_gone_is_never_replaced_by_an_empty_one
     }
 
     let mut records = stage.records.clone();
-    records.push(MetadataRecord::TopicOpened { topic: id(1), node: ME });
+    records.push(MetadataRecord::TopicOpened { topic: id(1), node: ME, partitions: None });
     let restarted = Stage::on(&disk, records);
     restarted.caught_up().await;
     assert_eq!(
@@ -268,7 +270,7 @@ async fn at_the_start_tombstones_are_worked_off_and_strangers_put_aside() {
     records.extend([created(1, 1), created(2, 2), MetadataRecord::TopicDeleted { topic: id(2) }]);
     let mut restarted = Stage::on(&disk, records);
     restarted.caught_up().await;
-    assert_eq!(restarted.controller.next().await.0, id(2));
+    assert_eq!(restarted.controller.next().await.topic, id(2));
     restarted.thread.settle().await;
     assert!(disk.exists(&known).unwrap() && !disk.exists(&deleted).unwrap());
     let aside = Path::new("/data/quarantine").join(stranger.file_name().unwrap());

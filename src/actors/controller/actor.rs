@@ -8,7 +8,7 @@ use actix::{Actor, Context, Handler, MessageResult, Recipient};
 use super::messages::*;
 use super::metadata_log::MetadataLog;
 use crate::actors::send::post_to;
-use crate::engine::controller::{ControllerPolicy, Decision, register_broker};
+use crate::engine::controller::{ControllerPolicy, Decision, register, unfence};
 use crate::engine::metadata::{ClusterImage, MetadataRecord};
 use crate::protocol::messages::InitProducerReply;
 use crate::protocol::{ApiError, ErrorCode};
@@ -59,12 +59,11 @@ impl Controller {
             self.failed = Some(cause.clone());
             return Err(cause);
         }
-        let image = Arc::make_mut(&mut self.image);
-        for record in &records {
-            if let Err(error) = image.apply(record) {
-                tracing::error!(%error, ?record, "a decided record did not fit the image");
-            }
+        if let Err(error) = Arc::make_mut(&mut self.image).apply_entry(&records) {
+            tracing::error!(%error, ?records, "a decision did not fit the image");
+            return Err(ApiError::new(ErrorCode::StaleMetadata, format!("{error}: try again")));
         }
+        report_unclean_elections(&records);
         if let Err(error) = log.snapshot_if_due(&self.image) {
             tracing::warn!(%error, "no metadata snapshot was taken: the next start replays more");
         }
@@ -102,6 +101,18 @@ impl Controller {
                 let answer = answers.into_iter().map(|answer| answer.and(Err(cause.clone()))).collect();
                 Committed { index: self.image.index, answer }
             }
+        }
+    }
+}
+
+/// What an unclean election may have cost is said once, where it is decided.
+fn report_unclean_elections(records: &[MetadataRecord]) {
+    for record in records {
+        if let MetadataRecord::PartitionChanged(change) = record
+            && change.is_unclean
+        {
+            let (partition, leader) = (change.partition, change.leader.unwrap_or_default());
+            tracing::warn!(%partition, %leader, epoch = %change.leader_epoch, "a replica leads that may have lost acknowledged records: nobody has more");
         }
     }
 }
@@ -148,7 +159,16 @@ impl Handler<InitProducer> for Controller {
 impl Handler<RegisterBroker> for Controller {
     type Result = Result<Committed<BrokerEpoch>, ApiError>;
     fn handle(&mut self, RegisterBroker(registration): RegisterBroker, _: &mut Self::Context) -> Self::Result {
-        let Decision { records, answer } = register_broker(&self.image, registration);
+        let Decision { records, answer } = register(&self.image, registration, &self.policy.topic_defaults)?;
+        let index = self.commit(records)?;
+        Ok(Committed { index, answer })
+    }
+}
+
+impl Handler<UnfenceBroker> for Controller {
+    type Result = Result<Committed<()>, ApiError>;
+    fn handle(&mut self, UnfenceBroker { node, epoch }: UnfenceBroker, _: &mut Self::Context) -> Self::Result {
+        let Decision { records, answer } = unfence(&self.image, node, epoch, &[])?;
         let index = self.commit(records)?;
         Ok(Committed { index, answer })
     }
@@ -159,17 +179,17 @@ impl Handler<TopicOpened> for Controller {
     fn handle(&mut self, TopicOpened { topic, node }: TopicOpened, _: &mut Self::Context) {
         if self.image.topics.get(&topic).is_some_and(|image| !image.opened.contains(&node)) {
             // A failure was logged by `commit`; the broker says it again after its next start.
-            let _ = self.commit(vec![MetadataRecord::TopicOpened { topic, node }]);
+            let _ = self.commit(vec![MetadataRecord::TopicOpened { topic, node, partitions: None }]);
         }
     }
 }
 
 impl Handler<TopicFilesGone> for Controller {
     type Result = ();
-    fn handle(&mut self, TopicFilesGone(topic): TopicFilesGone, _: &mut Self::Context) {
-        if self.image.tombstones.contains(&topic) {
+    fn handle(&mut self, TopicFilesGone { topic, node }: TopicFilesGone, _: &mut Self::Context) {
+        if self.image.holds_tombstone(topic, node) {
             // A failure was logged by `commit`; the tombstone stays and the next start tries again.
-            let _ = self.commit(vec![MetadataRecord::TombstoneCleared { topic }]);
+            let _ = self.commit(vec![MetadataRecord::TombstoneCleared { topic, node: Some(node) }]);
         }
     }
 }

@@ -48,6 +48,16 @@ pub struct InitProducer(pub Option<(ProducerId, ProducerEpoch)>);
 #[rtype(result = "Result<Committed<BrokerEpoch>, ApiError>")]
 pub struct RegisterBroker(pub BrokerRegistration);
 
+/// A broker has written down its epoch, and may be counted on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Committed<()>, ApiError>")]
+pub struct UnfenceBroker {
+    /// The broker.
+    pub node: NodeId,
+    /// The epoch that it was given.
+    pub epoch: BrokerEpoch,
+}
+
 /// A broker holds all its replicas of a topic on disk.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -58,10 +68,15 @@ pub struct TopicOpened {
     pub node: NodeId,
 }
 
-/// No broker holds files of this deleted topic any more.
+/// A broker holds no files of this deleted topic any more.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct TopicFilesGone(pub TopicId);
+pub struct TopicFilesGone {
+    /// The topic.
+    pub topic: TopicId,
+    /// The broker.
+    pub node: NodeId,
+}
 
 /// Tell this broker of all metadata, from the image as it is now on.
 #[derive(Clone, Message)]

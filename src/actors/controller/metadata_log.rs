@@ -115,7 +115,8 @@ impl MetadataLog {
         let snapshot_index = image.index;
         let mut metadata = Self { disk, snapshot, log, snapshot_index };
         metadata.replay(&mut image)?;
-        if image.feature_level == 0 {
+        if image.feature_level < FEATURE_LEVEL {
+            // From here on older software would misread what follows. It also gives a new log its first record.
             metadata.append(&[MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }], TimestampMs::NONE)?;
             image.apply(&MetadataRecord::FeatureLevel { level: FEATURE_LEVEL })?;
         }
@@ -136,11 +137,14 @@ impl MetadataLog {
             while !bytes.is_empty() {
                 let batch = RecordBatch::split_from(&mut bytes)
                     .map_err(|e| MetadataLogError::Undecodable { index: next.0, reason: e.to_string() })?;
+                let mut entry = Vec::new();
                 for record in decode_records(&batch, INFLATE_LIMIT_BYTES)? {
                     if record.offset.0 >= image.index {
-                        apply_bytes(image, record.offset, record.value.as_deref().unwrap_or_default())?;
+                        let at = Offset(image.index + entry.len() as u64);
+                        entry.push(decode(at, record.offset, record.value.as_deref().unwrap_or_default())?);
                     }
                 }
+                apply_again(image, &entry)?;
             }
             next = slice.next;
         }
@@ -211,15 +215,20 @@ fn decode_snapshot(payload: &[u8]) -> Result<ClusterImage, MetadataLogError> {
     if found > FEATURE_LEVEL { Err(ApplyError::FeatureLevel { found }.into()) } else { Ok(image) }
 }
 
-fn apply_bytes(image: &mut ClusterImage, at: Offset, value: &[u8]) -> Result<(), MetadataLogError> {
-    if at.0 != image.index {
-        return Err(MetadataLogError::Gap { expected: image.index, found: at.0 });
+/// The record at `found`, which must be the one at `expected`.
+fn decode(expected: Offset, found: Offset, value: &[u8]) -> Result<MetadataRecord, MetadataLogError> {
+    if found != expected {
+        return Err(MetadataLogError::Gap { expected: expected.0, found: found.0 });
     }
-    let record: MetadataRecord = rmp_serde::from_slice(value)
-        .map_err(|e| MetadataLogError::Undecodable { index: at.0, reason: e.to_string() })?;
-    match image.apply(&record) {
+    rmp_serde::from_slice(value)
+        .map_err(|e| MetadataLogError::Undecodable { index: found.0, reason: e.to_string() })
+}
+
+/// Applies a batch of the log: the records of one decision.
+fn apply_again(image: &mut ClusterImage, entry: &[MetadataRecord]) -> Result<(), MetadataLogError> {
+    match image.apply_entry(entry) {
         Err(error @ ApplyError::FeatureLevel { .. }) => Err(error.into()),
-        // A precondition that failed when the record was committed fails again: that is what `apply` is for.
+        // A precondition that failed when the decision was committed fails again: that is what `apply` is for.
         Ok(()) | Err(_) => Ok(()),
     }
 }

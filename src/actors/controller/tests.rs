@@ -10,7 +10,7 @@ use super::*;
 use crate::actors::send::post;
 use crate::actors::test_support::Ear;
 use crate::engine::controller::ControllerPolicy;
-use crate::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, MetadataRecord};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{AlterTopic, NewTopic};
 use crate::storage::disk::virtual_disk::FaultyOperation;
@@ -64,8 +64,14 @@ impl Stage {
             port: 1,
             rack: None,
             software: "test".to_owned(),
+            before: DirectoryHistory::default(),
+            decided_at: None,
         };
-        stage.controller.send(RegisterBroker(registration)).await.expect("alive").expect("registered");
+        let (node, registered) = (NodeId(1), stage.controller.send(RegisterBroker(registration)).await);
+        let epoch = registered.expect("alive").expect("registered").answer;
+        stage.news().await;
+        assert!(!stage.image.is_live(node), "it has not written its epoch down");
+        stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("unfenced");
         stage.news().await;
         stage
     }
@@ -142,9 +148,11 @@ async fn what_was_decided_is_there_after_a_crash_by_replay_and_after_a_stop_by_s
     let mut snapshotted = Stage::on(&disk).await;
     assert_eq!(*snapshotted.image, *before, "read from the snapshot");
 
-    post(&snapshotted.controller, TopicFilesGone(deleted));
-    assert_eq!(*snapshotted.news().await, [MetadataRecord::TombstoneCleared { topic: deleted }]);
-    post(&snapshotted.controller, TopicFilesGone(deleted));
+    let gone = TopicFilesGone { topic: deleted, node: NodeId(1) };
+    post(&snapshotted.controller, gone);
+    let cleared = MetadataRecord::TombstoneCleared { topic: deleted, node: Some(NodeId(1)) };
+    assert_eq!(*snapshotted.news().await, [cleared]);
+    post(&snapshotted.controller, gone);
     snapshotted.create(&["d"]).await.answer.remove(0).expect("created");
     assert_eq!(snapshotted.news().await.len(), 1, "a tombstone is cleared once");
     let before = Arc::clone(&snapshotted.image);

@@ -10,26 +10,27 @@ use tokio::sync::{mpsc, watch};
 
 use super::declared::declare_topics;
 use super::limits::{descriptors, net_limits};
+use super::registration::register;
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, RegisterBroker, Subscribe};
+use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, Subscribe};
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::{NodeConfig, Role};
 use crate::engine::controller::ControllerPolicy;
-use crate::engine::metadata::{BrokerRegistration, ClusterImage};
+use crate::engine::metadata::{ClusterImage, LastStop};
 use crate::engine::waiters::OwnerId;
 use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
 use crate::net::{ConnectionGate, Listener, NodeBudget};
-use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
+use crate::storage::data_dir::{DataDir, DataDirError, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, BufferPool, Clock, IncarnationId, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, SystemClock};
 
 /// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
 const BUFFERS_SHARE: usize = 4;
@@ -82,7 +83,7 @@ impl Node {
         let files = Arc::new(files);
         let opened = open_directory(&disk, &files, &config);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
-        let (directory, log, image) = match opened {
+        let (directory, last_stop, log, image) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 threads.stop();
@@ -139,7 +140,7 @@ impl Node {
             view: view_sender,
         })
         .start();
-        let registered = register(&config, &directory, &listener, &controller).await?;
+        let registered = register(&config, (&directory, last_stop), local_address(&listener)?, &controller).await?;
         follow_metadata(&controller, &broker, view.clone(), registered.index).await?;
         let sessions = SessionSettings {
             node: config.node.id,
@@ -297,40 +298,26 @@ fn open_directory(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
     config: &NodeConfig,
-) -> Result<(Arc<DataDir>, MetadataLog, ClusterImage), NodeError> {
+) -> Result<(Arc<DataDir>, LastStop, MetadataLog, ClusterImage), NodeError> {
     let node = &config.node;
     let directory = DataDir::open(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id)?;
-    let was_clean = directory.take_clean_stop()?.is_some();
-    tracing::debug!(was_clean, "the data directory is open");
+    let last_stop = last_stop(&directory)?;
+    tracing::debug!(?last_stop, "the data directory is open");
     let (metadata_dir, cluster) = (directory.metadata_dir(), directory.meta().cluster);
     let (log, image) = MetadataLog::open(Arc::clone(disk), Arc::clone(files), &metadata_dir, cluster)?;
-    Ok((Arc::new(directory), log, image))
+    Ok((Arc::new(directory), last_stop, log, image))
 }
 
-/// Registers the broker.
-async fn register(
-    config: &NodeConfig,
-    directory: &DataDir,
-    listener: &Listener,
-    controller: &Addr<Controller>,
-) -> Result<Committed<BrokerEpoch>, NodeError> {
-    let stopped = |_| NodeError::Ended;
-    let (host, port) = advertised(config, local_address(listener)?);
-    let meta = directory.meta();
-    let registration = BrokerRegistration {
-        node: config.node.id,
-        epoch: meta.broker_epoch.unwrap_or_default(),
-        incarnation: IncarnationId::random(),
-        directory: meta.directory,
-        host,
-        port,
-        rack: config.node.rack.clone(),
-        software: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let committed =
-        controller.send(RegisterBroker(registration)).await.map_err(stopped)?.map_err(NodeError::Register)?;
-    directory.store_broker_epoch(committed.answer)?;
-    Ok(committed)
+/// How the last process on the directory ended, as far as it tells. Takes the marker of a clean stop away.
+fn last_stop(directory: &DataDir) -> Result<LastStop, DataDirError> {
+    let is_new = directory.meta().broker_epoch.is_none();
+    Ok(if directory.take_clean_stop()?.is_some() || is_new {
+        LastStop::Clean
+    } else if directory.has_seen_another_boot()? {
+        LastStop::Machine
+    } else {
+        LastStop::Process
+    })
 }
 
 /// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must
@@ -344,22 +331,4 @@ async fn follow_metadata(
     post(controller, Subscribe(broker.clone().recipient()));
     view.wait_for(|view| view.image.index >= index).await.map_err(|_| NodeError::Ended)?;
     Ok(())
-}
-
-/// Where clients are told to connect: `advertise` as it is, else the address that is listened on.
-fn advertised(config: &NodeConfig, local: SocketAddr) -> (String, u16) {
-    let native = &config.listener.native;
-    let given = native.advertise.as_deref().and_then(|given| given.rsplit_once(':'));
-    if let Some((host, port)) = given
-        && let Ok(port) = port.parse()
-    {
-        return (host.trim_matches(['[', ']']).to_owned(), port);
-    }
-    if local.ip().is_unspecified() {
-        // Listening everywhere says nothing about how this machine is reached: the host name is the best guess.
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        tracing::warn!(advertised = %name, "clients are sent to this host name: set listener.native.advertise if they cannot resolve it");
-        return (name, local.port());
-    }
-    (local.ip().to_string(), local.port())
 }

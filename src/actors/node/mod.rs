@@ -10,6 +10,7 @@
 mod boot;
 mod declared;
 mod limits;
+mod registration;
 mod status;
 
 pub use limits::DESCRIPTORS_OF_ACTIVE_SEGMENTS;

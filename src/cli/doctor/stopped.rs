@@ -115,7 +115,7 @@ fn directory_findings(root: &Path, config: Option<&NodeConfig>, read_records: bo
     report.findings.extend(directory::entries(root, &seen));
     report.findings.extend(rights(root, &seen));
     report.checked.push(format!("{}: disk, files, rights", root.display()));
-    let Some(meta) = seen.meta else { return };
+    let Some(meta) = seen.meta.clone() else { return };
     let quarantined = names_in(&RealDisk, root, QUARANTINE_DIR);
     report.findings.extend(directory::quarantine(&root.join(QUARANTINE_DIR), &quarantined));
     let known = metadata_findings(root, &seen, &meta, config, report);

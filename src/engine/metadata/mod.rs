@@ -6,9 +6,12 @@
 //!
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
+mod brokers;
+mod partition;
 mod records;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +23,8 @@ use crate::types::{
     TopicPartition,
 };
 
-pub use records::{BrokerRegistration, FEATURE_LEVEL, MetadataRecord};
+pub use partition::{PartitionChange, PartitionImage, Reassignment};
+pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord};
 
 /// A broker in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,21 +33,13 @@ pub struct BrokerImage {
     pub registration: BrokerRegistration,
     /// Whether it is not to be counted on.
     pub fenced: bool,
-}
-
-/// A partition in the image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionImage {
-    /// Who holds a replica, the preferred leader first.
-    pub replicas: Vec<NodeId>,
-    /// Who leads; `None` while nobody does.
-    pub leader: Option<NodeId>,
-    /// The epoch of the newest election.
-    pub leader_epoch: LeaderEpoch,
-    /// The committed in-sync set.
-    pub in_sync: Vec<NodeId>,
-    /// Raised by every change of the partition.
-    pub partition_epoch: u32,
+    /// Whether it is about to stop: it is not elected any more, and hands over what it leads.
+    #[serde(default)]
+    pub stopping: bool,
+    /// The newest registration under which it was counted on. Its data directory holds that number, or one above it, unless it
+    /// is not the directory that it was.
+    #[serde(default)]
+    pub unfenced_epoch: BrokerEpoch,
 }
 
 /// A topic in the image.
@@ -57,8 +53,11 @@ pub struct TopicImage {
     pub config: TopicConfigOverrides,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionImage>,
-    /// The brokers that have had all their replicas of it on disk.
+    /// The brokers that have had their replicas of it on disk, but for those of `unopened`.
     pub opened: BTreeSet<NodeId>,
+    /// Replicas that came to such a broker later, and have not been on its disk yet.
+    #[serde(default)]
+    pub unopened: BTreeSet<(PartitionIndex, NodeId)>,
 }
 
 /// The whole metadata at one index of the metadata log. Cheap to clone: topics are shared.
@@ -78,6 +77,9 @@ pub struct ClusterImage {
     pub topic_ids: BTreeMap<TopicName, TopicId>,
     /// Deleted topics whose files may still lie on a broker.
     pub tombstones: BTreeSet<TopicId>,
+    /// On which brokers they may.
+    #[serde(default)]
+    pub tombstone_holders: BTreeMap<TopicId, BTreeSet<NodeId>>,
     /// The first producer id that has not been handed out.
     pub next_producer_id: ProducerId,
 }
@@ -99,6 +101,14 @@ pub enum ApplyError {
         /// The epoch in the record.
         epoch: BrokerEpoch,
     },
+    /// The record holds only for the metadata that it was decided on.
+    #[error("decided at index {expected}, but {found} records came before it: decide again")]
+    DecidedElsewhere {
+        /// The index that it was decided at.
+        expected: u64,
+        /// The index it met.
+        found: u64,
+    },
     /// The name or id is taken.
     #[error("topic {name} ({topic}) exists, or its id was used before")]
     TopicExists {
@@ -113,6 +123,14 @@ pub enum ApplyError {
         /// The id.
         topic: TopicId,
     },
+    /// The topic has got or lost partitions since the record was decided.
+    #[error("topic {topic} does not have {expected} partitions: decide again")]
+    OtherPartitions {
+        /// The topic.
+        topic: TopicId,
+        /// The partition that was to be the first new one.
+        expected: PartitionIndex,
+    },
     /// The partition changed since the record was decided, or the record would take an epoch back.
     #[error("partition {partition} is not at partition epoch {expected}, or leader epoch {leader_epoch} is too low")]
     StalePartition {
@@ -123,12 +141,49 @@ pub enum ApplyError {
         /// The leader epoch in the record.
         leader_epoch: LeaderEpoch,
     },
+    /// The record counts on a replica that there is not, or twice, or lets one lead that is not in sync.
+    #[error("broker {node} cannot be in a set of partition {partition}: it holds no replica, is named twice, or leads without being in sync")]
+    NotAReplica {
+        /// The partition.
+        partition: TopicPartition,
+        /// The broker.
+        node: NodeId,
+    },
+    /// The record elects a broker that may lack what is committed.
+    #[error("broker {node} is no member of partition {partition} and may lack committed records: not elected")]
+    NotAMember {
+        /// The partition.
+        partition: TopicPartition,
+        /// The broker.
+        node: NodeId,
+    },
+    /// The record elects a broker that is not to be counted on, or counts on one that is stopping.
+    #[error("broker {node} is fenced or stopping: not elected, nor counted on")]
+    NotLive {
+        /// The broker.
+        node: NodeId,
+    },
     /// The record would hand out ids again.
     #[error("producer ids below {next} were handed out already")]
     ProducerIdsGoBack {
         /// The id in the record.
         next: ProducerId,
     },
+}
+
+impl TopicImage {
+    /// How many replicas must be in sync for records to be committed. What a node's configuration says counts when the topic
+    /// is created; from then on it is the topic's own, so that all nodes mean the same.
+    #[must_use]
+    pub fn min_in_sync(&self) -> u32 {
+        self.config.0.get("min_insync_replicas").and_then(|value| value.parse().ok()).unwrap_or(1)
+    }
+
+    /// Whether that replica has been on the broker's disk: if its directory is missing there, it was lost.
+    #[must_use]
+    pub fn has_opened(&self, partition: PartitionIndex, node: NodeId) -> bool {
+        self.opened.contains(&node) && !self.unopened.contains(&(partition, node))
+    }
 }
 
 impl ClusterImage {
@@ -143,6 +198,7 @@ impl ClusterImage {
             topics: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             tombstones: BTreeSet::new(),
+            tombstone_holders: BTreeMap::new(),
             next_producer_id: ProducerId(0),
         }
     }
@@ -178,6 +234,24 @@ impl ClusterImage {
         self.brokers.get(&node).is_some_and(|broker| !broker.fenced)
     }
 
+    /// Whether the broker is registered under `epoch`.
+    #[must_use]
+    pub fn is_registered(&self, node: NodeId, epoch: BrokerEpoch) -> bool {
+        self.brokers.get(&node).is_some_and(|broker| broker.registration.epoch == epoch)
+    }
+
+    /// Whether the broker may be elected.
+    #[must_use]
+    pub fn may_lead(&self, node: NodeId) -> bool {
+        self.brokers.get(&node).is_some_and(|broker| !broker.fenced && !broker.stopping)
+    }
+
+    /// The broker's current registration.
+    #[must_use]
+    pub fn epoch_of(&self, node: NodeId) -> Option<BrokerEpoch> {
+        self.brokers.get(&node).map(|broker| broker.registration.epoch)
+    }
+
     /// Applies the next record of the metadata log. The index moves in any case: every node counts the same records.
     ///
     /// # Errors
@@ -188,33 +262,24 @@ impl ClusterImage {
             MetadataRecord::FeatureLevel { level } => self.set_feature_level(*level),
             MetadataRecord::BrokerRegistered(registration) => self.register(registration),
             MetadataRecord::BrokerUnfenced { node, epoch } => self.unfence(*node, *epoch),
+            MetadataRecord::BrokerFenced { node, epoch } => self.fence(*node, *epoch),
+            MetadataRecord::BrokerStopping { node, epoch } => {
+                self.broker_mut(*node, *epoch)?.stopping = true;
+                Ok(())
+            }
             MetadataRecord::TopicCreated { topic, name, replicas, config } => {
                 self.create_topic(*topic, name, replicas, config)
             }
-            MetadataRecord::TopicOpened { topic, node } => {
-                self.topic_mut(*topic)?.opened.insert(*node);
-                Ok(())
+            MetadataRecord::TopicPartitionsAdded { topic, first, replicas } => {
+                self.add_partitions(*topic, *first, replicas)
             }
-            MetadataRecord::TopicConfigChanged { topic, config } => {
-                self.topic_mut(*topic)?.config = config.clone();
-                Ok(())
+            MetadataRecord::TopicOpened { topic, node, partitions } => {
+                self.open_topic(*topic, *node, partitions.as_deref())
             }
-            MetadataRecord::TopicDeleted { topic } => {
-                let removed = self.topics.remove(topic).ok_or(ApplyError::UnknownTopic { topic: *topic })?;
-                self.topic_ids.remove(&removed.name);
-                self.tombstones.insert(*topic);
-                Ok(())
-            }
-            MetadataRecord::TombstoneCleared { topic } => {
-                if self.tombstones.remove(topic) {
-                    Ok(())
-                } else {
-                    Err(ApplyError::UnknownTopic { topic: *topic })
-                }
-            }
-            MetadataRecord::PartitionChanged { partition, leader, leader_epoch, in_sync, expected_partition_epoch } => {
-                self.change_partition(*partition, *leader, *leader_epoch, in_sync, *expected_partition_epoch)
-            }
+            MetadataRecord::TopicConfigChanged { topic, config } => self.configure_topic(*topic, config),
+            MetadataRecord::TopicDeleted { topic } => self.delete_topic(*topic),
+            MetadataRecord::TombstoneCleared { topic, node } => self.clear_tombstone(*topic, *node),
+            MetadataRecord::PartitionChanged(change) => self.change_partition(change),
             MetadataRecord::ProducerIdsReserved { next } => {
                 if *next <= self.next_producer_id {
                     return Err(ApplyError::ProducerIdsGoBack { next: *next });
@@ -225,6 +290,22 @@ impl ClusterImage {
         }
     }
 
+    /// Applies the records of one decision: all of them, or, when one does not fit, none. The index moves by their number.
+    ///
+    /// # Errors
+    /// The [`ApplyError`] of the first that does not fit; nothing but the index has changed then.
+    pub fn apply_entry(&mut self, records: &[MetadataRecord]) -> Result<(), ApplyError> {
+        let mut after = self.clone();
+        match records.iter().try_for_each(|record| after.apply(record)) {
+            Ok(()) => *self = after,
+            Err(error) => {
+                self.index += records.len() as u64;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn set_feature_level(&mut self, level: u16) -> Result<(), ApplyError> {
         if level > FEATURE_LEVEL {
             return Err(ApplyError::FeatureLevel { found: level });
@@ -233,89 +314,19 @@ impl ClusterImage {
         Ok(())
     }
 
-    fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
-        let (node, epoch) = (registration.node, registration.epoch);
-        if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {
-            return Err(ApplyError::StaleBroker { node, epoch });
-        }
-        self.brokers.insert(node, BrokerImage { registration: registration.clone(), fenced: true });
-        // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
-        for topic in self.topics.values_mut() {
-            if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
-                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
-                for partition in led {
-                    partition.leader = None;
-                    partition.partition_epoch += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn unfence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
-        match self.brokers.get_mut(&node) {
-            Some(broker) if broker.registration.epoch == epoch => {
-                broker.fenced = false;
-                Ok(())
-            }
-            _ => Err(ApplyError::StaleBroker { node, epoch }),
-        }
-    }
-
-    fn create_topic(
-        &mut self,
-        topic: TopicId,
-        name: &TopicName,
-        replicas: &[Vec<NodeId>],
-        config: &TopicConfigOverrides,
-    ) -> Result<(), ApplyError> {
-        let taken =
-            self.topic_ids.contains_key(name) || self.topics.contains_key(&topic) || self.tombstones.contains(&topic);
-        if taken {
-            return Err(ApplyError::TopicExists { name: name.clone(), topic });
-        }
-        let partitions = replicas.iter().map(|replicas| PartitionImage {
-            replicas: replicas.clone(),
-            leader: replicas.first().copied(),
-            leader_epoch: LeaderEpoch(0),
-            in_sync: replicas.clone(),
-            partition_epoch: 0,
-        });
-        let image = TopicImage {
-            id: topic,
-            name: name.clone(),
-            config: config.clone(),
-            partitions: partitions.collect(),
-            opened: BTreeSet::new(),
+    fn change_partition(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
+        let topic = change.partition.topic;
+        let current = self.partition(change.partition).ok_or(ApplyError::UnknownTopic { topic })?;
+        current.check(change, self)?;
+        let number = change.partition.partition;
+        let image = self.topic_mut(topic)?;
+        let Some(partition) = image.partitions.get_mut(number.0 as usize) else {
+            return Err(ApplyError::UnknownTopic { topic });
         };
-        self.topic_ids.insert(name.clone(), topic);
-        self.topics.insert(topic, Arc::new(image));
-        Ok(())
-    }
-
-    fn change_partition(
-        &mut self,
-        partition: TopicPartition,
-        leader: Option<NodeId>,
-        leader_epoch: LeaderEpoch,
-        in_sync: &[NodeId],
-        expected: u32,
-    ) -> Result<(), ApplyError> {
-        let topic = partition.topic;
-        let image = self
-            .topic_mut(topic)?
-            .partitions
-            .get_mut(partition.partition.0 as usize)
-            .ok_or(ApplyError::UnknownTopic { topic })?;
-        let election = leader.is_some() && leader != image.leader;
-        let epoch_fits = if election { leader_epoch > image.leader_epoch } else { leader_epoch >= image.leader_epoch };
-        if image.partition_epoch != expected || !epoch_fits {
-            return Err(ApplyError::StalePartition { partition, expected, leader_epoch });
-        }
-        image.leader = leader;
-        image.leader_epoch = leader_epoch;
-        image.in_sync = in_sync.to_vec();
-        image.partition_epoch += 1;
+        let added = change.replicas.iter().flatten().filter(|node| !partition.replicas.contains(node));
+        image.unopened.extend(added.filter(|node| image.opened.contains(node)).map(|node| (number, *node)));
+        partition.take(change);
+        image.unopened.retain(|(at, node)| *at != number || partition.replicas.contains(node));
         Ok(())
     }
 

@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::PartitionChange;
 use crate::types::{
-    BrokerEpoch, DirectoryId, IncarnationId, LeaderEpoch, NodeId, ProducerId, TopicConfigOverrides, TopicId, TopicName,
-    TopicPartition,
+    BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId, TopicName,
 };
 
 /// The version of the record format, raised when older software could not apply what newer software writes.
-pub const FEATURE_LEVEL: u16 = 1;
+///
+/// * 1: one node.
+/// * 2: the sets of each partition beside the in-sync set, histories of data directories, reassignments, added partitions.
+pub const FEATURE_LEVEL: u16 = 2;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,20 @@ pub enum MetadataRecord {
         /// The registration that is meant.
         epoch: BrokerEpoch,
     },
+    /// A broker is not to be counted on: its lease is over, or it has stopped. It leads nothing from here on.
+    BrokerFenced {
+        /// The broker.
+        node: NodeId,
+        /// The registration that is meant.
+        epoch: BrokerEpoch,
+    },
+    /// A broker is about to stop: it is not elected any more.
+    BrokerStopping {
+        /// The broker.
+        node: NodeId,
+        /// The registration that is meant.
+        epoch: BrokerEpoch,
+    },
     /// A topic came to be.
     TopicCreated {
         /// Its identity.
@@ -38,12 +55,24 @@ pub enum MetadataRecord {
         /// Its settings.
         config: TopicConfigOverrides,
     },
-    /// A broker holds all its replicas of a topic on disk. From here on a directory that is missing there was lost.
+    /// A topic got more partitions, after those it had.
+    TopicPartitionsAdded {
+        /// The topic.
+        topic: TopicId,
+        /// The first that is new: the topic must have that many.
+        first: PartitionIndex,
+        /// The replicas of each new one, the preferred leader first.
+        replicas: Vec<Vec<NodeId>>,
+    },
+    /// A broker holds its replicas of a topic on disk. From here on a directory that is missing there was lost.
     TopicOpened {
         /// The topic.
         topic: TopicId,
         /// The broker.
         node: NodeId,
+        /// The replicas meant: those that it knew of. `None`, in logs of a single node: all there are.
+        #[serde(default)]
+        partitions: Option<Vec<PartitionIndex>>,
     },
     /// A topic's settings changed.
     TopicConfigChanged {
@@ -57,24 +86,16 @@ pub enum MetadataRecord {
         /// The topic.
         topic: TopicId,
     },
-    /// No broker holds files of a deleted topic any more.
+    /// A broker holds no files of a deleted topic any more. The tombstone goes with the last of them.
     TombstoneCleared {
         /// The topic.
         topic: TopicId,
+        /// The broker; `None`, in logs of a single node: all there are.
+        #[serde(default)]
+        node: Option<NodeId>,
     },
-    /// A partition has another leader or in-sync set.
-    PartitionChanged {
-        /// The partition.
-        partition: TopicPartition,
-        /// The leader from here on.
-        leader: Option<NodeId>,
-        /// Its epoch: one more than before for every election.
-        leader_epoch: LeaderEpoch,
-        /// The in-sync set from here on.
-        in_sync: Vec<NodeId>,
-        /// The partition epoch that this change expects to find.
-        expected_partition_epoch: u32,
-    },
+    /// A partition has another leader, other sets or other replicas.
+    PartitionChanged(PartitionChange),
     /// Producer ids below this have been handed out.
     ProducerIdsReserved {
         /// The first that has not.
@@ -101,4 +122,32 @@ pub struct BrokerRegistration {
     pub rack: Option<String>,
     /// Its software version.
     pub software: String,
+    /// What its data directory says of the time before.
+    #[serde(default)]
+    pub before: DirectoryHistory,
+    /// The index of the metadata at which it was decided what becomes of the broker's replicas: it holds only there, or a
+    /// partition that came between would keep a replica that is gone. Set by the decision.
+    #[serde(default)]
+    pub decided_at: Option<u64>,
+}
+
+/// What a data directory says of the time before a registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryHistory {
+    /// The newest registration that it holds; 0 in a new directory. A broker writes it down before it is counted on.
+    pub epoch: BrokerEpoch,
+    /// How its last process ended.
+    pub stop: LastStop,
+}
+
+/// How the last process on a data directory ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastStop {
+    /// It closed all its files: the marker for that registration is there.
+    #[default]
+    Clean,
+    /// It ended while the machine went on: what was written is in the page cache or on disk.
+    Process,
+    /// The machine went down: what was not synced may be lost.
+    Machine,
 }

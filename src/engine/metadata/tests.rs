@@ -14,6 +14,8 @@ pub fn registration(node: u32, epoch: u64) -> BrokerRegistration {
         port: 9_644,
         rack: None,
         software: "0.1.0".into(),
+        before: DirectoryHistory::default(),
+        decided_at: None,
     }
 }
 
@@ -60,7 +62,7 @@ fn a_topic_lives_from_its_creation_to_its_tombstone() {
     assert!(image.tombstones.contains(&topic(1)));
     assert!(matches!(refused(&image, &created(1, "rides")), ApplyError::TopicExists { .. }), "an id is never reused");
     assert_eq!(image.apply(&created(2, "rides")), Ok(()));
-    assert_eq!(image.apply(&MetadataRecord::TombstoneCleared { topic: topic(1) }), Ok(()));
+    assert_eq!(image.apply(&MetadataRecord::TombstoneCleared { topic: topic(1), node: None }), Ok(()));
     assert_eq!(image.topics.len(), 1);
 }
 
@@ -76,12 +78,14 @@ fn a_new_incarnation_ends_the_leaderships_of_the_old_one() {
 fn an_election_needs_a_higher_leader_epoch_and_the_partition_as_it_was() {
     let mut image = image();
     let partition = TopicPartition::new(topic(1), PartitionIndex(0));
-    let change = |leader: Option<u32>, epoch, expected| MetadataRecord::PartitionChanged {
-        partition,
-        leader: leader.map(NodeId),
-        leader_epoch: LeaderEpoch(epoch),
-        in_sync: vec![NodeId(1)],
-        expected_partition_epoch: expected,
+    let before = image.partition(partition).expect("created").to_change(partition);
+    let change = |leader: Option<u32>, epoch, expected| {
+        MetadataRecord::PartitionChanged(PartitionChange {
+            leader: leader.map(NodeId),
+            leader_epoch: LeaderEpoch(epoch),
+            expected_partition_epoch: expected,
+            ..before.clone()
+        })
     };
     assert_eq!(image.apply(&change(None, 0, 0)), Ok(()));
     assert!(matches!(refused(&image, &change(Some(1), 0, 1)), ApplyError::StalePartition { .. }), "same epoch");

@@ -94,7 +94,7 @@ fn a_directory_of_a_newer_release_and_a_damaged_one_are_refused() {
     atomic_file::write_atomically(&disk, path, META_MAGIC, FORMAT_VERSION + 1, &encode(&meta)).unwrap();
     let error = open(&disk).unwrap_err();
     assert!(
-        matches!(error, DataDirError::File(AtomicFileError::NewerVersion { found: 2, supported: 1, .. })),
+        matches!(error, DataDirError::File(AtomicFileError::NewerVersion { found: 3, supported: 2, .. })),
         "{error}"
     );
     disk.flip_bit(path, 12, 3).unwrap();
@@ -136,6 +136,21 @@ fn a_clean_stop_counts_once_for_its_own_epoch_and_directory() {
     atomic_file::write_atomically(&disk, path, CLEAN_STOP_MAGIC, FORMAT_VERSION, &encode(&foreign)).unwrap();
     assert_eq!(data_dir.take_clean_stop().unwrap(), None, "of another directory");
     assert!(!disk.exists(path).unwrap());
+}
+
+#[test]
+fn a_kill_and_a_power_loss_are_told_apart_by_the_boot_of_the_last_registration() {
+    let disk = VirtualDisk::new(1);
+    let data_dir = open(&disk).unwrap();
+    assert!(data_dir.has_seen_another_boot().unwrap(), "a directory that does not tell promises nothing");
+    data_dir.store_broker_epoch(BrokerEpoch(4)).unwrap();
+    disk.kill();
+    assert!(!open(&disk).unwrap().has_seen_another_boot().unwrap());
+    disk.power_loss_keeping_nothing();
+    let data_dir = open(&disk).unwrap();
+    assert!(data_dir.has_seen_another_boot().unwrap());
+    data_dir.store_broker_epoch(BrokerEpoch(5)).unwrap();
+    assert!(!data_dir.has_seen_another_boot().unwrap());
 }
 
 #[test]

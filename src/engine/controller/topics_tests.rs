@@ -1,34 +1,9 @@
-//! The controller's decisions, and the image after them.
+//! Decisions about topics, and the image after them.
 
 use uuid::Uuid;
 
 use super::*;
-use crate::engine::metadata::FEATURE_LEVEL;
-use crate::types::{ClusterId, DirectoryId, IncarnationId};
-
-fn policy() -> ControllerPolicy {
-    ControllerPolicy {
-        max_topics: 3,
-        max_partitions: 10,
-        max_partitions_per_topic: 8,
-        default_partitions: 2,
-        default_replication_factor: None,
-        topic_defaults: TopicConfig::default(),
-    }
-}
-
-fn registration(node: u32) -> BrokerRegistration {
-    BrokerRegistration {
-        node: NodeId(node),
-        epoch: BrokerEpoch(0),
-        incarnation: IncarnationId(Uuid::nil()),
-        directory: DirectoryId(Uuid::nil()),
-        host: "localhost".into(),
-        port: 1,
-        rack: None,
-        software: String::new(),
-    }
-}
+use crate::engine::controller::test_support::{Cluster, policy};
 
 fn apply(image: &mut ClusterImage, records: &[MetadataRecord]) {
     for record in records {
@@ -37,13 +12,7 @@ fn apply(image: &mut ClusterImage, records: &[MetadataRecord]) {
 }
 
 fn cluster(brokers: u32) -> ClusterImage {
-    let mut image = ClusterImage::empty(ClusterId(Uuid::nil()));
-    apply(&mut image, &[MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }]);
-    for node in 1..=brokers {
-        let decision = register_broker(&image, registration(node));
-        apply(&mut image, &decision.records);
-    }
-    image
+    Cluster::of(brokers).image
 }
 
 fn wanted(name: &str, partitions: Option<u32>) -> NewTopic {
@@ -132,22 +101,6 @@ fn altering_lays_changes_over_what_is_set_and_checks_the_whole() {
     ] {
         assert_eq!(policy().alter_topic(&image, &change).expect_err("refused").code, ErrorCode::InvalidConfig);
     }
-}
-
-#[test]
-fn every_registration_raises_the_broker_epoch_and_the_leader_epochs() {
-    let mut image = cluster(1);
-    create(&mut image, "rides", 1);
-    let before = image.brokers[&NodeId(1)].registration.epoch;
-    let again = register_broker(&image, registration(1));
-    assert!(again.answer > before);
-    apply(&mut image, &again.records);
-    assert!(image.is_live(NodeId(1)));
-    for (_, partition) in image.partitions() {
-        assert_eq!((partition.leader, partition.leader_epoch), (Some(NodeId(1)), LeaderEpoch(1)));
-    }
-    let ahead = register_broker(&image, BrokerRegistration { epoch: BrokerEpoch(900), ..registration(1) });
-    assert_eq!(ahead.answer, BrokerEpoch(901), "above the epoch that the data directory remembers");
 }
 
 #[test]

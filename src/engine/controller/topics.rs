@@ -1,16 +1,16 @@
-//! What the controller decides: the records that a request becomes, or why it is refused. Nothing is changed here; the
-//! records change the image once the metadata log has them.
+//! Topics: created, given more partitions, altered, deleted; and producer ids.
 
 use std::collections::BTreeMap;
 
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{
-    BrokerEpoch, LeaderEpoch, NodeId, ProducerEpoch, ProducerId, TopicConfig, TopicConfigOverrides, TopicId, TopicName,
+    NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicConfig, TopicConfigOverrides, TopicId, TopicName,
 };
 
-use super::metadata::{BrokerRegistration, ClusterImage, MetadataRecord};
-use super::placement;
+use super::{Decision, refuse};
+use crate::engine::metadata::{ClusterImage, MetadataRecord, PartitionImage, TopicImage};
+use crate::engine::placement::{self, Candidate};
 
 /// The names of topics that Callboard keeps for itself begin with this.
 pub const INTERNAL_PREFIX: &str = "__";
@@ -35,19 +35,6 @@ pub struct ControllerPolicy {
     pub topic_defaults: TopicConfig,
 }
 
-/// What a request becomes: records for the metadata log, and the answer once they are in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision<T> {
-    /// To be appended together, in this order.
-    pub records: Vec<MetadataRecord>,
-    /// The answer.
-    pub answer: T,
-}
-
-fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, ApiError> {
-    Err(ApiError::new(code, message))
-}
-
 fn legal_name(name: &str) -> Result<TopicName, ApiError> {
     TopicName::new(name).map_err(|e| ApiError::new(ErrorCode::InvalidTopicName, e.to_string()))
 }
@@ -58,6 +45,43 @@ fn known_topic(image: &ClusterImage, name: &str) -> Result<TopicId, ApiError> {
         Some(id) => Ok(*id),
         None => refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}': create it first")),
     }
+}
+
+/// The key that says how many replicas must be in sync.
+const MINIMUM: &str = "min_insync_replicas";
+
+/// The brokers that can take replicas, with what each has.
+fn candidates(image: &ClusterImage) -> Vec<Candidate> {
+    let mut load: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
+    for (_, state) in image.partitions() {
+        let replicas = meant(state);
+        replicas.first().into_iter().for_each(|leader| load.entry(*leader).or_default().0 += 1);
+        replicas.iter().for_each(|node| load.entry(*node).or_default().1 += 1);
+    }
+    let live = image.brokers.iter().filter(|(node, _)| image.may_lead(**node));
+    let candidate = |(node, broker): (&NodeId, &crate::engine::metadata::BrokerImage)| {
+        let (leads, replicas) = load.get(node).copied().unwrap_or_default();
+        Candidate { node: *node, rack: broker.registration.rack.clone(), leads, replicas }
+    };
+    live.map(candidate).collect()
+}
+
+/// The replicas that a partition has, or will have after a reassignment.
+fn meant(state: &PartitionImage) -> &Vec<NodeId> {
+    state.reassignment.as_ref().map_or(&state.replicas, |under_way| &under_way.to)
+}
+
+/// The fewest replicas that a partition of the topic has, now or after a reassignment.
+fn fewest_replicas(topic: &TopicImage) -> usize {
+    topic.partitions.iter().map(|state| state.replicas.len().min(meant(state).len())).min().unwrap_or(0)
+}
+
+fn check_minimum(effective: &TopicConfig, replicas: usize) -> Result<(), ApiError> {
+    let minimum = effective.min_insync_replicas;
+    if minimum as usize <= replicas {
+        return Ok(());
+    }
+    refuse(ErrorCode::InvalidConfig, format!("{MINIMUM} {minimum} is more than the {replicas} replicas there are"))
 }
 
 fn resolve(overrides: &TopicConfigOverrides, defaults: &TopicConfig) -> Result<TopicConfig, ApiError> {
@@ -86,25 +110,48 @@ impl ControllerPolicy {
             return refuse(ErrorCode::TopicExists, format!("topic '{name}' exists"));
         }
         let partitions = wanted.partitions.unwrap_or(self.default_partitions);
-        self.check_limits(image, partitions)?;
-        let live: Vec<NodeId> = image.brokers.keys().copied().filter(|node| image.is_live(*node)).collect();
+        self.check_topics(image)?;
+        self.check_partitions(image, (0, partitions))?;
+        let live = candidates(image);
         let factor = wanted
             .replication_factor
             .or(self.default_replication_factor)
             .unwrap_or_else(|| u32::try_from(live.len().clamp(1, 3)).unwrap_or(3));
-        let replicas = placement::place(&live, partitions, factor, image.topics.len())?;
+        let replicas = placement::place(&live, &[], partitions, factor)?;
         let config = self.settings_of_new_topic(&wanted.config, factor)?;
         let answer = CreatedTopic { id, name: name.clone(), partitions, replication_factor: factor };
         Ok(Decision { records: vec![MetadataRecord::TopicCreated { topic: id, name, replicas, config }], answer })
     }
 
-    fn check_limits(&self, image: &ClusterImage, partitions: u32) -> Result<(), ApiError> {
-        let most = self.max_partitions_per_topic;
-        if partitions == 0 || partitions > most {
-            let text =
-                format!("a topic has 1 to {most} partitions (limits.max_partitions_per_topic), not {partitions}");
+    /// Gives a topic more partitions: `total` in all. They are placed as if they had come with the others.
+    ///
+    /// # Errors
+    /// [`ApiError`] names the limit or number that stands against it.
+    pub fn add_partitions(
+        &self,
+        image: &ClusterImage,
+        name: &str,
+        total: u32,
+    ) -> Result<Decision<TopicId>, ApiError> {
+        let topic = known_topic(image, name)?;
+        let Some(current) = image.topics.get(&topic) else {
+            return refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}'"));
+        };
+        let have = u32::try_from(current.partitions.len()).unwrap_or(u32::MAX);
+        if total <= have {
+            let text = format!("topic '{name}' has {have} partitions: it can have more, not fewer and not {total}");
             return refuse(ErrorCode::InvalidPartitions, text);
         }
+        self.check_partitions(image, (have, total - have))?;
+        let existing: Vec<_> = current.partitions.iter().map(|state| meant(state).clone()).collect();
+        let factor = existing.first().map_or(1, Vec::len);
+        let factor = u32::try_from(factor).unwrap_or(u32::MAX);
+        let replicas = placement::place(&candidates(image), &existing, total - have, factor)?;
+        let added = MetadataRecord::TopicPartitionsAdded { topic, first: PartitionIndex(have), replicas };
+        Ok(Decision { records: vec![added], answer: topic })
+    }
+
+    fn check_topics(&self, image: &ClusterImage) -> Result<(), ApiError> {
         if image.topics.len() >= self.max_topics {
             let text = format!(
                 "there are {} topics, limits.max_topics is {}: delete some or raise it",
@@ -113,10 +160,20 @@ impl ControllerPolicy {
             );
             return refuse(ErrorCode::LimitExceeded, text);
         }
+        Ok(())
+    }
+
+    /// A topic that has so many partitions is to get so many more.
+    fn check_partitions(&self, image: &ClusterImage, (have, more): (u32, u32)) -> Result<(), ApiError> {
+        let (most, total) = (self.max_partitions_per_topic, u64::from(have) + u64::from(more));
+        if more == 0 || total > u64::from(most) {
+            let text = format!("a topic has 1 to {most} partitions (limits.max_partitions_per_topic), not {total}");
+            return refuse(ErrorCode::InvalidPartitions, text);
+        }
         let have = image.partition_count();
-        if have + partitions as usize > self.max_partitions {
+        if have + more as usize > self.max_partitions {
             let text = format!(
-                "there are {have} partitions, {partitions} more would exceed limits.max_partitions, which is {}",
+                "there are {have} partitions, {more} more would exceed limits.max_partitions, which is {}",
                 self.max_partitions
             );
             return refuse(ErrorCode::LimitExceeded, text);
@@ -130,23 +187,21 @@ impl ControllerPolicy {
         factor: u32,
     ) -> Result<TopicConfigOverrides, ApiError> {
         let mut config = TopicConfigOverrides(wanted.clone());
-        // Two copies of an acknowledged record are what a factor of three is chosen for.
-        let minimum = "min_insync_replicas";
-        if factor >= 3 && self.topic_defaults.min_insync_replicas < 2 && !config.0.contains_key(minimum) {
-            config.0.insert(minimum.to_owned(), "2".to_owned());
+        let default = self.default_minimum(factor as usize);
+        if default > 1 && !config.0.contains_key(MINIMUM) {
+            // From here on it is the topic's own, so that all nodes mean the same, whatever their files say.
+            config.0.insert(MINIMUM.to_owned(), default.to_string());
         }
-        let effective = resolve(&config, &self.topic_defaults)?;
-        if effective.min_insync_replicas > factor {
-            let text = format!(
-                "min_insync_replicas {} is more than the {factor} replicas there are",
-                effective.min_insync_replicas
-            );
-            return refuse(ErrorCode::InvalidConfig, text);
-        }
+        check_minimum(&resolve(&config, &self.topic_defaults)?, factor as usize)?;
         Ok(config)
     }
 
-    /// Deletes a topic.
+    /// The minimum of a topic that asks for none. Two copies of an acknowledged record are what a factor of three is chosen for.
+    fn default_minimum(&self, factor: usize) -> u32 {
+        self.topic_defaults.min_insync_replicas.max(if factor >= 3 { 2 } else { 1 })
+    }
+
+    /// Deletes a topic. What stays is a tombstone, with the brokers that hold files of it: each clears its own part (rule 17).
     ///
     /// # Errors
     /// [`ApiError`] when there is none of that name.
@@ -165,21 +220,20 @@ impl ControllerPolicy {
             return refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{}'", change.name));
         };
         let mut config = current.config.clone();
+        let replicas = fewest_replicas(current);
         for key in &change.reset {
             // Resolving an override of the key tells whether the key exists; its own default is always legal.
             let probe = self.topic_defaults.get(key).unwrap_or_default();
             resolve(&TopicConfigOverrides(BTreeMap::from([(key.clone(), probe)])), &self.topic_defaults)?;
             config.0.remove(key);
+            if key == MINIMUM {
+                config.0.insert(key.clone(), self.default_minimum(replicas).to_string());
+            }
         }
         config.0.extend(change.set.clone());
         let effective = resolve(&config, &self.topic_defaults)?;
-        let replicas = current.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(0);
-        if change.set.contains_key("min_insync_replicas") && effective.min_insync_replicas as usize > replicas {
-            let text = format!(
-                "min_insync_replicas {} is more than the {replicas} replicas there are",
-                effective.min_insync_replicas
-            );
-            return refuse(ErrorCode::InvalidConfig, text);
+        if change.set.contains_key(MINIMUM) || change.reset.iter().any(|key| key == MINIMUM) {
+            check_minimum(&effective, replicas)?;
         }
         let records = if config == current.config {
             Vec::new()
@@ -222,34 +276,6 @@ impl ControllerPolicy {
     }
 }
 
-/// Registers a broker, unfences it, and elects it wherever nobody leads and it is in sync. Every election raises the
-/// leader epoch, of the same broker too: no (epoch, offset) ever names two contents.
-#[must_use]
-pub fn register_broker(image: &ClusterImage, mut registration: BrokerRegistration) -> Decision<BrokerEpoch> {
-    // Above every epoch that was ever given: the index of the log never goes back.
-    let known = image.brokers.get(&registration.node).map_or(0, |broker| broker.registration.epoch.0);
-    let epoch = BrokerEpoch(known.max(image.index).max(registration.epoch.0) + 1);
-    registration.epoch = epoch;
-    let node = registration.node;
-    let mut records =
-        vec![MetadataRecord::BrokerRegistered(registration), MetadataRecord::BrokerUnfenced { node, epoch }];
-    for (partition, state) in image.partitions() {
-        let led_so_far = state.leader == Some(node);
-        if !led_so_far && (state.leader.is_some() || !state.in_sync.contains(&node)) {
-            continue;
-        }
-        records.push(MetadataRecord::PartitionChanged {
-            partition,
-            leader: Some(node),
-            leader_epoch: LeaderEpoch(state.leader_epoch.0 + 1),
-            in_sync: state.in_sync.clone(),
-            // Registering takes the leadership away first, which is a change of its own.
-            expected_partition_epoch: state.partition_epoch + u32::from(led_so_far),
-        });
-    }
-    Decision { records, answer: epoch }
-}
-
 #[cfg(test)]
-#[path = "controller_tests.rs"]
+#[path = "topics_tests.rs"]
 mod tests;

@@ -1,0 +1,142 @@
+//! Who is silent for too long. Each broker renews a lease; one that does not is fenced.
+//!
+//! ```text
+//!   broker    sends renewal ──────────── lease ────────────► stops acknowledging, reading and listing
+//!   controller        gets it ──────────── lease ── drift ──► fences it
+//! ```
+//!
+//! A broker counts from when it sent, the controller from when it got, and waits for as much longer as their clocks may drift
+//! apart: when a broker is fenced for silence, it has stopped by itself. Nothing that `acks = all` promises depends on that
+//! (rule 3); what a stale leader would answer to readers does.
+//!
+//! The table is all that a controller remembers beside the image, and it ends with its office. A new one knows of no renewals and
+//! waits a full lease and drift before it fences anyone. Whoever answers a renewal must have had its leadership confirmed by a
+//! quorum *after* the renewal came: a controller that was replaced must not prolong a lease that its successor lets lapse.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::engine::metadata::ClusterImage;
+use crate::types::{BrokerEpoch, MonoTime, NodeId};
+
+/// How long leases last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// A lease, from when the broker sent its renewal.
+    pub duration: Duration,
+    /// How far two clocks may drift apart within a lease.
+    pub drift: Duration,
+}
+
+impl Leases {
+    /// How long the controller hears nothing before it fences.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.duration.saturating_add(self.drift)
+    }
+}
+
+/// The answer to a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease runs on, from when the broker sent the renewal.
+    Granted {
+        /// For how long.
+        duration: Duration,
+        /// The broker is fenced and has caught up on metadata: unfence it, then answer.
+        unfence: bool,
+    },
+    /// The broker has registered since, or is not known: it registers anew. Nothing was renewed.
+    StaleEpoch {
+        /// Its current registration.
+        current: Option<BrokerEpoch>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    epoch: BrokerEpoch,
+    /// When the last renewal came, or the table began.
+    renewed: MonoTime,
+    /// A fenced broker is counted on once it has applied this much: all there was when its registration was first seen here,
+    /// that registration included. A goal that moved with the log could be missed for ever.
+    goal: u64,
+}
+
+/// The leases of all brokers, while a controller is in office.
+#[derive(Clone, Debug)]
+pub struct LeaseTable {
+    settings: Leases,
+    began: MonoTime,
+    leases: BTreeMap<NodeId, Lease>,
+}
+
+impl LeaseTable {
+    /// The table of a controller that takes office `now`, at the metadata in `image`.
+    #[must_use]
+    pub fn new(settings: Leases, now: MonoTime, image: &ClusterImage) -> Self {
+        let mut table = Self { settings, began: now, leases: BTreeMap::new() };
+        table.follow(now, image);
+        table
+    }
+
+    /// Takes note of registrations: call it whenever the image has changed. A registration is a sign of life.
+    pub fn follow(&mut self, now: MonoTime, image: &ClusterImage) {
+        for (node, broker) in &image.brokers {
+            let epoch = broker.registration.epoch;
+            if self.leases.get(node).is_none_or(|lease| lease.epoch != epoch) {
+                self.leases.insert(*node, Lease { epoch, renewed: now, goal: image.index });
+            }
+        }
+    }
+
+    /// A renewal came from a broker that has applied the metadata up to `applied`.
+    pub fn on_renewal(
+        &mut self,
+        now: MonoTime,
+        image: &ClusterImage,
+        (node, epoch): (NodeId, BrokerEpoch),
+        applied: u64,
+    ) -> Renewal {
+        self.follow(now, image);
+        let Some((lease, broker)) = self.leases.get_mut(&node).zip(image.brokers.get(&node)) else {
+            return Renewal::StaleEpoch { current: None };
+        };
+        if lease.epoch != epoch {
+            return Renewal::StaleEpoch { current: Some(lease.epoch) };
+        }
+        lease.renewed = now;
+        let unfence = broker.fenced && !broker.stopping && applied >= lease.goal;
+        Renewal::Granted { duration: self.settings.duration, unfence }
+    }
+
+    /// The brokers to fence for silence.
+    #[must_use]
+    pub fn expired(&self, now: MonoTime, image: &ClusterImage) -> Vec<(NodeId, BrokerEpoch)> {
+        let is_silent = |node: &NodeId, epoch: BrokerEpoch| {
+            let lease = self.leases.get(node).filter(|lease| lease.epoch == epoch);
+            now.since(lease.map_or(self.began, |lease| lease.renewed)) >= self.settings.patience()
+        };
+        let live = image.brokers.iter().filter(|(_, broker)| !broker.fenced);
+        let live = live.map(|(node, broker)| (*node, broker.registration.epoch));
+        live.filter(|(node, epoch)| is_silent(node, *epoch)).collect()
+    }
+
+    /// When to look for silent brokers next, if nothing comes before.
+    #[must_use]
+    pub fn next_deadline(&self, image: &ClusterImage) -> Option<MonoTime> {
+        let live = self.leases.iter().filter(|(node, _)| image.is_live(**node));
+        live.map(|(_, lease)| lease.renewed.plus(self.settings.patience())).min()
+    }
+
+    /// A connection to the broker was closed, and dialling it back was refused: its process is gone, which is no silence and is
+    /// not waited for. The broker to fence, if it is still the one that is counted on.
+    #[must_use]
+    pub fn on_refused(&self, image: &ClusterImage, node: NodeId, epoch: BrokerEpoch) -> Option<(NodeId, BrokerEpoch)> {
+        (image.is_live(node) && image.is_registered(node, epoch)).then_some((node, epoch))
+    }
+}
+
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;

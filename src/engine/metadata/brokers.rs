@@ -1,0 +1,82 @@
+//! What records do to the brokers of the image.
+
+use std::sync::Arc;
+
+use super::{ApplyError, BrokerImage, BrokerRegistration, ClusterImage, PartitionImage};
+use crate::types::{BrokerEpoch, NodeId};
+
+impl ClusterImage {
+    pub(super) fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
+        let (node, epoch) = (registration.node, registration.epoch);
+        let found = self.index - 1;
+        if let Some(expected) = registration.decided_at.filter(|expected| *expected != found) {
+            return Err(ApplyError::DecidedElsewhere { expected, found });
+        }
+        if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {
+            return Err(ApplyError::StaleBroker { node, epoch });
+        }
+        if self.has_lost_its_past(registration) {
+            self.forget_what_it_opened(node);
+        }
+        let unfenced_epoch = self.brokers.get(&node).map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
+        let (registration, fenced, stopping) = (registration.clone(), true, false);
+        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch });
+        // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
+        self.end_leaderships(node);
+        Ok(())
+    }
+
+    /// Whether the broker comes back on a data directory that is not the one it was counted on with, or not as new: a wiped,
+    /// exchanged or rolled back one. Its replicas hold nothing that counts.
+    #[must_use]
+    pub fn has_lost_its_past(&self, registration: &BrokerRegistration) -> bool {
+        self.brokers.get(&registration.node).is_some_and(|known| {
+            known.registration.directory != registration.directory || registration.before.epoch < known.unfenced_epoch
+        })
+    }
+
+    /// Directories that are missing there were not lost: they begin anew, as those of a new replica do.
+    fn forget_what_it_opened(&mut self, node: NodeId) {
+        for topic in self.topics.values_mut().filter(|topic| topic.opened.contains(&node)) {
+            let topic = Arc::make_mut(topic);
+            topic.opened.remove(&node);
+            topic.unopened.retain(|(_, other)| *other != node);
+        }
+    }
+
+    fn end_leaderships(&mut self, node: NodeId) {
+        for topic in self.topics.values_mut() {
+            if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
+                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
+                led.for_each(PartitionImage::end_leadership);
+            }
+        }
+    }
+
+    pub(super) fn broker_mut(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<&mut BrokerImage, ApplyError> {
+        match self.brokers.get_mut(&node) {
+            Some(broker) if broker.registration.epoch == epoch => Ok(broker),
+            _ => Err(ApplyError::StaleBroker { node, epoch }),
+        }
+    }
+
+    pub(super) fn unfence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
+        // In logs of level 1 a broker was counted on before its directory held the epoch: older ones prove nothing there.
+        let holds_epoch = self.feature_level >= 2;
+        let broker = self.broker_mut(node, epoch)?;
+        if broker.stopping {
+            return Err(ApplyError::NotLive { node });
+        }
+        broker.fenced = false;
+        if holds_epoch {
+            broker.unfenced_epoch = epoch;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
+        self.broker_mut(node, epoch)?.fenced = true;
+        self.end_leaderships(node);
+        Ok(())
+    }
+}
