@@ -31,7 +31,7 @@ impl Assignment {
                 leader: state.leader.filter(|leader| *leader != node),
                 leader_epoch: state.leader_epoch,
                 broker_epoch,
-                unclean_epoch: None,
+                unclean_epoch: state.unclean_epoch,
             }),
         }
     }

@@ -53,7 +53,7 @@ impl Leadership {
         let state = image.partition(partition)?;
         let view = |node: &NodeId| {
             let broker = image.brokers.get(node)?;
-            Some(ReplicaView { node: *node, broker_epoch: broker.registration.epoch, may_join: image.is_live(*node) })
+            Some(ReplicaView { node: *node, broker_epoch: broker.registration.epoch, may_join: image.may_lead(*node) })
         };
         Some(Self {
             epoch: state.leader_epoch,

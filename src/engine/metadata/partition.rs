@@ -140,8 +140,7 @@ impl PartitionImage {
     pub(super) fn check(&self, change: &PartitionChange, image: &ClusterImage) -> Result<(), ApplyError> {
         let PartitionChange { partition, leader_epoch, expected_partition_epoch: expected, .. } = *change;
         let is_election = self.is_election(change);
-        let epoch_fits =
-            if is_election { leader_epoch > self.leader_epoch } else { leader_epoch == self.leader_epoch };
+        let epoch_fits = if is_election { leader_epoch > self.leader_epoch } else { leader_epoch == self.leader_epoch };
         if self.partition_epoch != expected || !epoch_fits {
             return Err(ApplyError::StalePartition { partition, expected, leader_epoch });
         }
