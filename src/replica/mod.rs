@@ -13,9 +13,11 @@ pub use opening::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all};
 pub use producers::ProducerReplay;
 pub use shell::{Answer, Effect, ReadState, Replica, ReplicaSettings};
 
+use crate::engine::metadata::LastStop;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::ReplicaState;
 use crate::storage::Log;
+use crate::storage::data_dir::{DataDir, DataDirError};
 use crate::types::EpochHistory;
 
 /// What a replica whose log was just opened starts with.
@@ -30,4 +32,19 @@ pub fn state_of(log: &Log, producers: ProducerTable) -> ReplicaState {
         epochs,
         producers,
     }
+}
+
+/// How the last process on the directory ended, as far as it tells. Takes the marker of a clean stop away.
+///
+/// # Errors
+/// The disk's.
+pub fn last_stop(directory: &DataDir) -> Result<LastStop, DataDirError> {
+    let is_new = directory.meta().broker_epoch.is_none();
+    Ok(if directory.take_clean_stop()?.is_some() || is_new {
+        LastStop::Clean
+    } else if directory.has_seen_another_boot()? {
+        LastStop::Machine
+    } else {
+        LastStop::Process
+    })
 }

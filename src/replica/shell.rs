@@ -10,8 +10,8 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::follower::{self, FollowerEngine, FollowerSettings, ReplicaFetched};
 use crate::engine::leader::{
-    self, FetchEvent, LeaderEngine, LeaderSettings, ListOffsetsEvent, ProduceEvent, Proposal, ReadRange,
-    ReplicaFetchEvent,
+    self, DeleteRecordsEvent, FetchEvent, LeaderEngine, LeaderSettings, ListOffsetsEvent, ProduceEvent, Proposal,
+    ReadRange, ReplicaFetchEvent,
 };
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
@@ -156,6 +156,16 @@ impl<R, X> Replica<R, X> {
         match self.role.as_ref()? {
             Role::Leader(engine) => Some(engine.cursors()),
             Role::Follower(engine) => Some(engine.cursors()),
+        }
+    }
+
+    /// The producers at the log's end, for a snapshot.
+    #[must_use]
+    pub fn producers_snapshot(&self) -> Vec<u8> {
+        match &self.role {
+            Some(Role::Leader(engine)) => engine.producers().to_snapshot(),
+            Some(Role::Follower(engine)) => engine.producers().to_snapshot(),
+            None => Vec::new(),
         }
     }
 
@@ -374,6 +384,15 @@ impl<R, X> Replica<R, X> {
     pub fn on_list_offsets(&mut self, now: MonoTime, event: ListOffsetsEvent<R>) {
         if self.leads() {
             self.with_leader(None, |engine, out| engine.on_list_offsets(now, event, out));
+        } else {
+            self.effects.push(Effect::Answer(event.reply, Err(not_here())));
+        }
+    }
+
+    /// Somebody wants the first records gone.
+    pub fn on_delete_records(&mut self, event: DeleteRecordsEvent<R>) {
+        if self.leads() {
+            self.with_leader(None, |engine, out| engine.on_delete_records(event, out));
         } else {
             self.effects.push(Effect::Answer(event.reply, Err(not_here())));
         }

@@ -27,7 +27,8 @@ use crate::engine::waiters::OwnerId;
 use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
 use crate::net::{ConnectionGate, Listener, NodeBudget};
-use crate::storage::data_dir::{DataDir, DataDirError, DirectoryLock, lock_directory};
+use crate::replica;
+use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
 use crate::types::{BrokerEpoch, BufferPool, Clock, SystemClock};
@@ -301,23 +302,11 @@ fn open_directory(
 ) -> Result<(Arc<DataDir>, LastStop, MetadataLog, ClusterImage), NodeError> {
     let node = &config.node;
     let directory = DataDir::open(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id)?;
-    let last_stop = last_stop(&directory)?;
+    let last_stop = replica::last_stop(&directory)?;
     tracing::debug!(?last_stop, "the data directory is open");
     let (metadata_dir, cluster) = (directory.metadata_dir(), directory.meta().cluster);
     let (log, image) = MetadataLog::open(Arc::clone(disk), Arc::clone(files), &metadata_dir, cluster)?;
     Ok((Arc::new(directory), last_stop, log, image))
-}
-
-/// How the last process on the directory ended, as far as it tells. Takes the marker of a clean stop away.
-fn last_stop(directory: &DataDir) -> Result<LastStop, DataDirError> {
-    let is_new = directory.meta().broker_epoch.is_none();
-    Ok(if directory.take_clean_stop()?.is_some() || is_new {
-        LastStop::Clean
-    } else if directory.has_seen_another_boot()? {
-        LastStop::Machine
-    } else {
-        LastStop::Process
-    })
 }
 
 /// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must

@@ -123,6 +123,12 @@ impl VirtualDisk {
         self.lock().faults.cancel_crash();
     }
 
+    /// Whether the machine has stopped: see [`Self::crash_after_operations`].
+    #[must_use]
+    pub fn has_crashed(&self) -> bool {
+        self.lock().faults.check_running().is_err()
+    }
+
     /// How many mutating operations there were: writes, size changes, syncs, and changes of names.
     #[must_use]
     pub fn operations(&self) -> u64 {

@@ -1,0 +1,187 @@
+//! A broker as the simulation runs it: the real data directory, logs, queues and replicas; processes that die; a clock that
+//! drifts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard::engine::follower::FollowerSettings;
+use callboard::engine::leader::LeaderSettings;
+use callboard::engine::metadata::{ClusterImage, LastStop};
+use callboard::replica::{self, OpenJob, ProducerReplay, Replica, ReplicaSettings};
+use callboard::storage::data_dir::{DataDir, partition_dir_name};
+use callboard::storage::disk::{Disk, VirtualDisk};
+use callboard::storage::file_cache::FileCache;
+use callboard::storage::queue::LogQueue;
+use callboard::storage::{LogConfig, LogReader, PartitionIdentity};
+use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition};
+
+use crate::net::ReplyTo;
+
+pub const ROOT: &str = "/data";
+
+pub const SETTINGS: ReplicaSettings = ReplicaSettings {
+    leader: LeaderSettings {
+        producer_expiry_ms: 86_400_000,
+        max_lag: Duration::from_millis(800),
+        proposal_timeout: Duration::from_millis(300),
+        proposal_backoff: Duration::from_millis(50),
+    },
+    follower: FollowerSettings {
+        producer_expiry_ms: 86_400_000,
+        fetch_bytes: 600,
+        fetch_timeout: Duration::from_millis(400),
+        fetch_backoff: Duration::from_millis(30),
+    },
+};
+
+/// How long a leader lets a fetch of a follower wait.
+pub const FETCH_WAIT: Duration = Duration::from_millis(200);
+
+/// A clock that runs at its own speed.
+#[derive(Clone, Copy)]
+pub struct DriftingClock {
+    /// Thousandths of the true speed.
+    pub rate: u64,
+}
+
+impl DriftingClock {
+    pub fn read(self, true_us: u64) -> MonoTime {
+        MonoTime(Duration::from_micros(true_us * self.rate / 1_000))
+    }
+
+    /// The true time at which this clock shows at least `local`.
+    pub fn true_us(self, local: MonoTime) -> u64 {
+        let us = u64::try_from(local.0.as_micros()).unwrap_or(u64::MAX / 4_000).min(u64::MAX / 4_000);
+        (us * 1_000).div_ceil(self.rate)
+    }
+}
+
+/// A machine with a disk, and perhaps a process on it.
+pub struct Broker {
+    pub node: NodeId,
+    pub disk: VirtualDisk,
+    pub clock: DriftingClock,
+    pub process: Option<Process>,
+    /// Events of an earlier process are not for this one.
+    pub life: u64,
+    /// Until when the process stands still.
+    pub paused_until: u64,
+    /// What its replicas had when they were last seen: durable end and written end.
+    pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
+    /// Replicas that lost what they had, by a fault that the controller has not been told of.
+    pub robbed: BTreeSet<TopicPartition>,
+    pub boots: u64,
+}
+
+/// A running broker.
+pub struct Process {
+    pub directory: DataDir,
+    pub files: Arc<FileCache>,
+    pub stop: LastStop,
+    pub incarnation: u128,
+    pub epoch: Option<BrokerEpoch>,
+    /// Whether its epoch is in its directory.
+    pub is_registered: bool,
+    pub image: ClusterImage,
+    /// Entries of the metadata log that were applied.
+    pub applied: usize,
+    pub replicas: BTreeMap<TopicPartition, Hosted>,
+    pub opening: BTreeSet<TopicPartition>,
+    pub lost: BTreeSet<TopicPartition>,
+    pub has_opened: bool,
+    pub doubtful: Vec<TopicPartition>,
+    pub lease_until: MonoTime,
+    pub stopping_since: Option<u64>,
+}
+
+/// A replica with its log.
+pub struct Hosted {
+    pub replica: Replica<ReplyTo, ()>,
+    pub queue: LogQueue<(), ProducerReplay>,
+    pub reader: LogReader,
+    pub watermark_seen: Offset,
+    pub wake_at: Option<u64>,
+    pub is_offline: bool,
+}
+
+pub fn wall(now_us: u64) -> TimestampMs {
+    TimestampMs(i64::try_from(now_us / 1_000).unwrap_or(i64::MAX) + 1_700_000_000_000)
+}
+
+impl Broker {
+    pub fn new(node: NodeId, seed: u64, rate: u64) -> Self {
+        Self {
+            node,
+            disk: VirtualDisk::new(seed),
+            clock: DriftingClock { rate },
+            process: None,
+            life: 0,
+            paused_until: 0,
+            last_seen: BTreeMap::new(),
+            robbed: BTreeSet::new(),
+            boots: 1,
+        }
+    }
+
+    pub fn now(&self, now_us: u64) -> MonoTime {
+        self.clock.read(now_us)
+    }
+
+    /// Starts a process. The error is in words; after a crash of the disk the machine has stopped.
+    pub fn start(&mut self, cluster: ClusterId, incarnation: u128) -> Result<(), String> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let directory = DataDir::open(Arc::clone(&disk), Path::new(ROOT), self.node, Some(cluster));
+        let directory = directory.map_err(|error| error.to_string())?;
+        let stop = replica::last_stop(&directory).map_err(|error| error.to_string())?;
+        self.process = Some(Process {
+            directory,
+            files: Arc::new(FileCache::new(disk, 6)),
+            stop,
+            incarnation,
+            epoch: None,
+            is_registered: false,
+            image: ClusterImage::empty(cluster),
+            applied: 0,
+            replicas: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            has_opened: false,
+            doubtful: Vec::new(),
+            lease_until: MonoTime::default(),
+            stopping_since: None,
+        });
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Whether the metadata knows this registration: before that nothing of it may lead or follow.
+    pub fn is_known(&self, node: NodeId) -> bool {
+        self.is_registered && self.epoch.is_some_and(|epoch| self.image.is_registered(node, epoch))
+    }
+
+    pub fn config_of(&self, partition: TopicPartition, defaults: &TopicConfig) -> TopicConfig {
+        let topic = self.image.topics.get(&partition.topic);
+        topic.and_then(|topic| topic.config.resolve(defaults).ok()).unwrap_or_else(|| defaults.clone())
+    }
+
+    /// What it takes to open a replica; `None` for a topic that is gone.
+    pub fn open_job(&self, node: NodeId, partition: TopicPartition, defaults: &TopicConfig) -> Option<OpenJob> {
+        let topic = self.image.topics.get(&partition.topic)?;
+        Some(OpenJob {
+            disk: Arc::clone(self.directory.disk()),
+            files: Arc::clone(&self.files),
+            dir: self.directory.topics_dir().join(partition_dir_name(&topic.name, partition)),
+            identity: PartitionIdentity {
+                cluster_id: self.image.cluster_id,
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                partition: partition.partition,
+            },
+            config: LogConfig::from(&self.config_of(partition, defaults)),
+            may_be_new: !topic.has_opened(partition.partition, node),
+        })
+    }
+}

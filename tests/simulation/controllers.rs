@@ -1,0 +1,413 @@
+//! What controllers do with what they are told: they ask the engine, and have its records decided.
+
+use std::sync::Arc;
+
+use callboard::engine::controller::{
+    self, ControllerPolicy, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged,
+    report_lost, without_members,
+};
+use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
+use callboard::protocol::messages::NewTopic;
+use callboard::types::{MonoTime, NodeId, TopicId};
+
+use crate::metadata::apply_entry;
+use crate::net::{Message, Place};
+use crate::world::{Decision, Event, Then, World};
+
+/// How often a controller looks for silent brokers.
+const TICK_US: u64 = 50_000;
+
+impl World {
+    fn controller_time(&self) -> MonoTime {
+        MonoTime(std::time::Duration::from_micros(self.now))
+    }
+
+    /// Whether a controller can reach a majority, itself included.
+    fn has_quorum(&self, controller: usize) -> bool {
+        let here = Place::Controller(controller);
+        let reached = |other: usize| {
+            other == controller || (self.controllers[other].up && !self.network.is_cut(here, Place::Controller(other)))
+        };
+        let count = (0..self.controllers.len()).filter(|other| reached(*other)).count();
+        self.controllers[controller].up && count > self.controllers.len() / 2
+    }
+
+    /// A controller that can is elected: in the model that happens at once, and to anybody.
+    pub fn elect_controller(&mut self) {
+        let able: Vec<_> = (0..self.controllers.len()).filter(|number| self.has_quorum(*number)).collect();
+        if able.is_empty() {
+            return;
+        }
+        let elected = able[self.rng.usize(0..able.len())];
+        self.raft.term += 1;
+        self.raft.leader = Some(elected);
+        let (term, end) = (self.raft.term, self.raft.entries.len());
+        let now = self.controller_time();
+        let controller = &mut self.controllers[elected];
+        controller.term = Some(term);
+        controller.apply_up_to(&self.raft, end);
+        controller.take_office(now);
+        self.tell(format_args!("controller {elected} is elected in term {term}, with {end} entries"));
+        self.coverage.count("a controller is elected");
+    }
+
+    pub fn start_controller(&mut self, number: usize) {
+        let controller = &mut self.controllers[number];
+        if controller.up {
+            return;
+        }
+        controller.up = true;
+        controller.life += 1;
+        let life = controller.life;
+        self.tell(format_args!("controller {number} starts"));
+        self.after(TICK_US, Event::WakeController { controller: number, life });
+    }
+
+    pub fn stop_controller(&mut self, number: usize) {
+        let controller = &mut self.controllers[number];
+        controller.up = false;
+        controller.life += 1;
+        controller.leave_office();
+        self.tell(format_args!("controller {number} is killed"));
+    }
+
+    pub fn wake_controller(&mut self, number: usize, life: u64) {
+        if !self.controllers[number].up || self.controllers[number].life != life {
+            return;
+        }
+        self.after(TICK_US, Event::WakeController { controller: number, life });
+        // Whoever follows the log is some way behind it.
+        let end = self.raft.entries.len();
+        if self.has_quorum(number) && self.controllers[number].term.is_none() {
+            let applied = self.controllers[number].applied;
+            let upto = if self.rng.u64(0..4) == 0 { end } else { applied + self.rng.usize(0..=end - applied) };
+            let raft = std::mem::replace(&mut self.raft, crate::metadata::RaftLog::new());
+            self.controllers[number].apply_up_to(&raft, upto);
+            self.raft = raft;
+        }
+        let has_leader = self
+            .raft
+            .leader
+            .is_some_and(|leader| self.controllers[leader].term == Some(self.raft.term) && self.has_quorum(leader));
+        if !has_leader && self.rng.u64(0..4) == 0 {
+            self.elect_controller();
+        }
+        if self.controllers[number].office.is_some() {
+            self.tend(number);
+        }
+    }
+
+    /// What a controller in office does from time to time.
+    fn tend(&mut self, number: usize) {
+        let now = self.controller_time();
+        let controller = &mut self.controllers[number];
+        let Some(office) = controller.office.as_mut() else { return };
+        office.leases.follow(now, &controller.image);
+        let silent = office.leases.expired(now, &controller.image);
+        let hand_overs = office.balance.next(now, &controller.image);
+        for (node, epoch) in silent {
+            if let Ok(decision) = controller::fence(&self.controllers[number].image, node, epoch) {
+                self.coverage.count("a broker is fenced for its silence");
+                self.propose(number, decision.records, Then::Nothing);
+            }
+        }
+        for hand_over in hand_overs {
+            let to = Place::Broker(self.broker_of(hand_over.leader));
+            let message = Message::HandOver { partition: hand_over.partition, to: hand_over.to };
+            self.send(Place::Controller(number), to, message);
+        }
+        // What a decision that was overtaken left undone.
+        if let Ok(decision) = controller::settle_all(&self.controllers[number].image) {
+            self.propose(number, decision.records, Then::Nothing);
+        }
+    }
+
+    /// Has records decided, if this controller leads in the term that it believes in.
+    pub fn propose(&mut self, number: usize, records: Vec<MetadataRecord>, then: Then) {
+        let Some(term) = self.controllers[number].term else { return };
+        let life = self.controllers[number].life;
+        let delay = self.rng.u64(200..4_000);
+        self.after(delay, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
+    }
+
+    pub fn decide(&mut self, number: usize, life: u64, term: u64, decision: Decision) {
+        let is_alive = self.controllers[number].up && self.controllers[number].life == life;
+        // An entry may be decided though its proposer died meanwhile, as long as nobody was elected since.
+        let may_survive = !is_alive && self.rng.bool();
+        if term != self.raft.term || !(is_alive && self.has_quorum(number) || may_survive) {
+            if is_alive {
+                self.coverage.count("a deposed controller is refused");
+                self.tell(format_args!("controller {number} finds that its term {term} is over"));
+                self.controllers[number].leave_office();
+            }
+            return;
+        }
+        let Decision { records, then } = decision;
+        let before = self.raft.entries.len();
+        let fits = if records.is_empty() {
+            true
+        } else {
+            self.raft.entries.push(Arc::new(records));
+            let fits = self.check_newest_entry(before);
+            self.follow_metadata_news(before, fits);
+            fits
+        };
+        if !is_alive {
+            return;
+        }
+        let end = self.raft.entries.len();
+        let now = self.controller_time();
+        let raft = std::mem::replace(&mut self.raft, crate::metadata::RaftLog::new());
+        let controller = &mut self.controllers[number];
+        controller.apply_up_to(&raft, end);
+        if let Some(office) = controller.office.as_mut() {
+            office.leases.follow(now, &controller.image);
+        }
+        self.raft = raft;
+        if !fits {
+            self.coverage.count("a decision did not fit what came before it");
+            return;
+        }
+        if let Then::Tell(place, message) = then {
+            self.send(Place::Controller(number), place, message);
+        }
+        if before < end {
+            self.push_metadata(number);
+        }
+    }
+
+    /// Brokers hear of news soon, most of the time.
+    fn push_metadata(&mut self, number: usize) {
+        let end = self.controllers[number].applied;
+        for broker in 0..self.brokers.len() {
+            let from = self.brokers[broker].process.as_ref().map_or(end, |process| process.applied.min(end));
+            if from < end {
+                let entries = self.raft.entries[from..end].to_vec();
+                self.send(Place::Controller(number), Place::Broker(broker), Message::Metadata { from, entries });
+            }
+        }
+    }
+
+    /// An entry was decided: what it changed is told, and what must hold of it is checked.
+    fn follow_metadata_news(&mut self, at: usize, fits: bool) {
+        let entry = Arc::clone(&self.raft.entries[at]);
+        for record in entry.iter().filter(|_| fits) {
+            match record {
+                MetadataRecord::PartitionChanged(change) => {
+                    let leader = change.leader.map_or("nobody".to_owned(), |leader| format!("broker {leader}"));
+                    let (in_sync, eligible) = (&change.in_sync, &change.eligible);
+                    self.tell(format_args!(
+                        "{} is led by {leader} in epoch {}, in sync {in_sync:?}, eligible {eligible:?}{}",
+                        change.partition,
+                        change.leader_epoch,
+                        if change.is_unclean { ", uncleanly" } else { "" }
+                    ));
+                    if !change.eligible.is_empty() {
+                        self.coverage.count("a replica is eligible beside the in-sync set");
+                    }
+                    if change.is_unclean {
+                        self.coverage.count("an unclean election");
+                    }
+                }
+                MetadataRecord::BrokerFenced { node, .. } => self.tell(format_args!("broker {node} is fenced")),
+                MetadataRecord::BrokerUnfenced { node, .. } => self.tell(format_args!("broker {node} is counted on")),
+                MetadataRecord::TopicConfigChanged { config, .. } => {
+                    self.tell(format_args!("settings are {:?}", config.0))
+                }
+                _ => {}
+            }
+        }
+        for partition in self.partitions.clone() {
+            self.check_members(partition);
+        }
+    }
+
+    fn check_newest_entry(&mut self, at: usize) -> bool {
+        let entry = Arc::clone(&self.raft.entries[at]);
+        let newest = self.plan.newest.get_or_insert_with(|| ClusterImage::empty(self.cluster));
+        apply_entry(newest, &entry)
+    }
+
+    pub fn deliver_to_controller(&mut self, number: usize, from: Place, message: Message) {
+        if !self.controllers[number].up {
+            return;
+        }
+        if let Message::FetchMetadata { entries } = message {
+            let end = self.controllers[number].applied;
+            if entries < end {
+                let news = self.raft.entries[entries..end].to_vec();
+                self.send(Place::Controller(number), from, Message::Metadata { from: entries, entries: news });
+            }
+            return;
+        }
+        let Some(term) = self.controllers[number].term.filter(|_| self.controllers[number].office.is_some()) else {
+            return;
+        };
+        if matches!(message, Message::Renew { .. }) {
+            let (life, delay) = (self.controllers[number].life, self.rng.u64(100..1_500));
+            self.after(delay, Event::Confirm { controller: number, life, term, renewal: message });
+            return;
+        }
+        let image = self.controllers[number].image.clone();
+        self.ask(number, from, message, &image);
+    }
+
+    fn ask(&mut self, number: usize, from: Place, message: Message, image: &ClusterImage) {
+        match message {
+            Message::Register(registration) => {
+                let incarnation = registration.incarnation.0.as_u128();
+                let node = registration.node;
+                // The answer to an earlier copy of this request may have been lost.
+                let known = image.brokers.get(&node).map(|known| &known.registration);
+                if let Some(known) = known.filter(|known| known.incarnation == registration.incarnation) {
+                    let epoch = known.epoch;
+                    self.propose(number, Vec::new(), Then::Tell(from, Message::Registered { incarnation, epoch }));
+                    return;
+                }
+                match controller::register(image, registration, &self.defaults) {
+                    Ok(decision) => {
+                        let answer = Message::Registered { incarnation, epoch: decision.answer };
+                        self.propose(number, decision.records, Then::Tell(from, answer));
+                    }
+                    Err(_) => self.coverage.count("a registration is refused"),
+                }
+            }
+            Message::Propose(proposal) => self.ask_in_sync(number, from, proposal, image),
+            Message::Damaged { partition, node, epoch, leader_epoch } => {
+                if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
+                    self.propose(number, decision.records, Then::Nothing);
+                }
+            }
+            Message::Lost { partition, node, epoch } => {
+                if let Ok(decision) = report_lost(image, partition, node, epoch) {
+                    self.propose(number, decision.records, Then::Nothing);
+                }
+            }
+            Message::Ends(ends) => {
+                if let Ok(decision) = elect_from_last_members(image, &self.defaults, &ends) {
+                    self.propose(number, decision.records, Then::Nothing);
+                }
+            }
+            Message::Opened { topic, node, partitions } => {
+                let is_news = |known: &Arc<TopicImage>| partitions.iter().any(|index| !known.has_opened(*index, node));
+                if image.topics.get(&topic).is_some_and(is_news) {
+                    let record = MetadataRecord::TopicOpened { topic, node, partitions: Some(partitions) };
+                    self.propose(number, vec![record], Then::Nothing);
+                }
+            }
+            Message::Stopping { node, epoch } => {
+                if let Ok(decision) = controller::stopping(image, node, epoch) {
+                    self.propose(number, decision.records, Then::Nothing);
+                }
+            }
+            Message::Stopped { node, epoch } => {
+                if let Ok(decision) = controller::fence(image, node, epoch) {
+                    self.propose(number, decision.records, Then::Nothing);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_in_sync(&mut self, number: usize, from: Place, proposal: InSyncProposal, image: &ClusterImage) {
+        let (partition, partition_epoch) = (proposal.partition, proposal.partition_epoch);
+        let decision = alter_in_sync(image, &[proposal]);
+        match decision.answer.first() {
+            Some(Ok(_)) => self.propose(number, decision.records, Then::Nothing),
+            _ => {
+                self.coverage.count("a proposal is refused");
+                self.send(Place::Controller(number), from, Message::Refused { partition, partition_epoch });
+            }
+        }
+    }
+
+    pub fn confirm(&mut self, number: usize, life: u64, term: u64, renewal: Message) {
+        let is_same = self.controllers[number].life == life && self.controllers[number].term == Some(term);
+        if !is_same || !self.controllers[number].up {
+            return;
+        }
+        if self.raft.term != term || !self.has_quorum(number) {
+            self.coverage.count("a renewal is not answered for want of a quorum");
+            return;
+        }
+        let Message::Renew { node, epoch, applied, sent, doubtful } = renewal else { return };
+        let now = self.controller_time();
+        let to = Place::Broker(self.broker_of(node));
+        let controller = &mut self.controllers[number];
+        let Some(office) = controller.office.as_mut() else { return };
+        match office.leases.on_renewal(now, &controller.image, (node, epoch), applied) {
+            Renewal::Granted { unfence: false, .. } => {
+                let is_live = controller.image.is_live(node);
+                if is_live {
+                    self.send(Place::Controller(number), to, Message::Renewed { epoch, sent });
+                }
+            }
+            Renewal::Granted { unfence: true, .. } => {
+                if let Ok(decision) = controller::unfence(&controller.image, node, epoch, &doubtful) {
+                    self.tell(format_args!("controller {number} counts on broker {node} again"));
+                    self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));
+                }
+            }
+            Renewal::StaleEpoch { .. } => {
+                self.send(Place::Controller(number), to, Message::StaleEpoch { epoch });
+            }
+        }
+    }
+
+    /// A closed connection was dialled back and refused.
+    pub fn hint_of_death(&mut self, node: NodeId) {
+        let Some(number) = self.raft.leader.filter(|number| self.controllers[*number].office.is_some()) else { return };
+        let controller = &self.controllers[number];
+        let Some(epoch) = controller.image.epoch_of(node) else { return };
+        let office = controller.office.as_ref();
+        let Some((node, epoch)) = office.and_then(|office| office.leases.on_refused(&controller.image, node, epoch))
+        else {
+            return;
+        };
+        if let Ok(decision) = controller::fence(&controller.image, node, epoch) {
+            self.coverage.count("a broker is fenced because its process is gone");
+            self.propose(number, decision.records, Then::Nothing);
+        }
+    }
+
+    /// Partitions whose last members are asked how much they kept.
+    pub fn wanted_ends(&self) -> Vec<callboard::types::TopicPartition> {
+        let Some(newest) = self.plan.newest.as_ref() else { return Vec::new() };
+        without_members(newest).map(|(partition, _)| partition).collect()
+    }
+
+    pub fn policy(&self) -> ControllerPolicy {
+        ControllerPolicy {
+            max_topics: 100,
+            max_partitions: 1_000,
+            max_partitions_per_topic: 100,
+            default_partitions: 1,
+            default_replication_factor: None,
+            topic_defaults: self.defaults.clone(),
+        }
+    }
+
+    /// Creates a topic, at the start.
+    pub fn create_topic(
+        &mut self,
+        name: &str,
+        id: TopicId,
+        partitions: u32,
+        factor: u32,
+        settings: &[(&str, &str)],
+    ) -> bool {
+        let Some(number) = self.raft.leader else { return false };
+        let policy = self.policy();
+        let config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let wanted =
+            NewTopic { name: name.to_owned(), partitions: Some(partitions), replication_factor: Some(factor), config };
+        let image = self.controllers[number].image.clone();
+        match policy.create_topic(&image, &wanted, id) {
+            Ok(decision) => {
+                self.propose(number, decision.records, Then::Nothing);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Raft as a model, and the controllers on top of it, which decide with the real engine.
+//!
+//! The model is a log that whoever leads the newest term appends to, if it can reach a majority when the entry would be
+//! decided. A controller that was deposed does not know it until an entry of its own is refused; each applies the log at its own
+//! pace; whoever asked for a decision may never learn what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard::engine::controller::{Balance, Gentleness, LeaseTable, Leases};
+use callboard::engine::metadata::{ClusterImage, MetadataRecord};
+use callboard::types::{ClusterId, MonoTime};
+
+/// How long a broker may count on its lease, and how far clocks may run apart meanwhile.
+pub const LEASE: Leases = Leases { duration: Duration::from_millis(1_000), drift: Duration::from_millis(200) };
+
+pub const GENTLENESS: Gentleness =
+    Gentleness { at_most: 2, settling_time: Duration::from_millis(3_000), retry_after: Duration::from_millis(1_500) };
+
+/// The log that the controllers agree on.
+pub struct RaftLog {
+    pub entries: Vec<Arc<Vec<MetadataRecord>>>,
+    /// The newest term, and who leads it.
+    pub term: u64,
+    pub leader: Option<usize>,
+}
+
+/// A controller.
+pub struct Controller {
+    pub up: bool,
+    /// Events of an earlier life are not for this one.
+    pub life: u64,
+    /// The term in which it believes to lead.
+    pub term: Option<u64>,
+    /// How many entries it has applied.
+    pub applied: usize,
+    pub image: ClusterImage,
+    pub office: Option<Office>,
+}
+
+/// What only a controller in office has, and loses with it.
+pub struct Office {
+    pub leases: LeaseTable,
+    pub balance: Balance,
+}
+
+impl RaftLog {
+    pub fn new() -> Self {
+        Self { entries: Vec::new(), term: 0, leader: None }
+    }
+}
+
+impl Controller {
+    pub fn new(cluster: ClusterId) -> Self {
+        Self { up: true, life: 0, term: None, applied: 0, image: ClusterImage::empty(cluster), office: None }
+    }
+
+    pub fn apply_up_to(&mut self, log: &RaftLog, end: usize) {
+        while self.applied < end {
+            apply_entry(&mut self.image, &log.entries[self.applied]);
+            self.applied += 1;
+        }
+    }
+
+    /// Begins to decide, on everything that was decided before its term.
+    pub fn take_office(&mut self, now: MonoTime) {
+        let (leases, balance) = (LeaseTable::new(LEASE, now, &self.image), Balance::new(GENTLENESS));
+        self.office = Some(Office { leases, balance });
+    }
+
+    pub fn leave_office(&mut self) {
+        self.term = None;
+        self.office = None;
+    }
+}
+
+/// Applies the records of one decision: all of them, or none. Returns whether they fitted.
+pub fn apply_entry(image: &mut ClusterImage, records: &[MetadataRecord]) -> bool {
+    let mut after = image.clone();
+    let fits = records.iter().all(|record| after.apply(record).is_ok());
+    if fits {
+        *image = after;
+    } else {
+        image.index += records.len() as u64;
+    }
+    fits
+}

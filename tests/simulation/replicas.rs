@@ -1,0 +1,392 @@
+//! Replicas at work: their effects, the jobs of their logs, and what is checked after each step.
+
+use bytes::Bytes;
+use callboard::engine::follower::ReplicaFetched;
+use callboard::engine::leader::{
+    DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
+};
+use callboard::engine::replication::ReplicaVerdict;
+use callboard::engine::waiters::OwnerId;
+use callboard::protocol::messages::{DeleteBefore, OffsetAt};
+use callboard::protocol::{ApiError, ErrorCode};
+use callboard::replica::{Answer, Effect, ProducerReplay, ReadState};
+use callboard::storage::queue::{Job, LogNews, LogWork};
+use callboard::types::record_batch::RecordBatch;
+use callboard::types::{FlushPolicy, MonoTime, NodeId, Offset, TopicPartition};
+use std::time::Duration;
+
+use crate::broker::{FETCH_WAIT, wall};
+use crate::net::{Kind, Message, Place, ReplyTo};
+use crate::oracle::batches_of;
+use crate::world::{Event, World};
+
+const CLIENT_WAIT: Duration = Duration::from_millis(300);
+
+impl World {
+    /// Does whatever the replica and its log have come to.
+    pub fn pump(&mut self, number: usize, partition: TopicPartition) {
+        loop {
+            let now_us = self.now;
+            let now = self.local_time(number);
+            let Some(hosted) = self.hosted(number, partition) else { return };
+            let effects = hosted.replica.take_effects();
+            let mut news = Vec::new();
+            let is_idle = effects.is_empty();
+            for effect in effects {
+                self.carry_out(number, partition, effect);
+            }
+            let mut jobs = Vec::new();
+            let Some(hosted) = self.hosted(number, partition) else { return };
+            while let Some(job) = hosted.queue.next(wall(now_us), &mut news) {
+                jobs.push(job);
+            }
+            if is_idle && jobs.is_empty() && news.is_empty() {
+                break;
+            }
+            for job in jobs {
+                self.send_away(number, partition, job);
+            }
+            self.take_news(number, partition, now, news);
+        }
+        self.observe(number, partition);
+        self.arm(number, partition);
+    }
+
+    fn take_news(
+        &mut self,
+        number: usize,
+        partition: TopicPartition,
+        now: MonoTime,
+        news: Vec<LogNews<ProducerReplay>>,
+    ) {
+        for item in news {
+            match &item {
+                LogNews::Truncated { .. } => self.coverage.count("a log is cut"),
+                LogNews::Failed(_) => self.coverage.count("a log fails"),
+                LogNews::NotTruncated(_) => self.coverage.count("a cut below the watermark is refused"),
+                LogNews::NotReplicated(_) => self.coverage.count("batches are refused"),
+                _ => {}
+            }
+            if let LogNews::Failed(error) | LogNews::NotTruncated(error) | LogNews::NotReplicated(error) = &item {
+                let node = self.brokers[number].node;
+                self.tell(format_args!("broker {node}, {partition}: {error}"));
+            }
+            if let Some(hosted) = self.hosted(number, partition) {
+                hosted.replica.on_log_news(now, item);
+            }
+        }
+    }
+
+    fn send_away(&mut self, number: usize, partition: TopicPartition, job: Job<(), ProducerReplay>) {
+        let life = self.brokers[number].life;
+        let delay = match self.rng.u64(0..20) {
+            0 => self.rng.u64(10_000..60_000),
+            1..4 => self.rng.u64(1_000..8_000),
+            _ => self.rng.u64(20..900),
+        };
+        self.after(delay, Event::Job { broker: number, life, partition, job });
+    }
+
+    pub fn run_job(&mut self, number: usize, life: u64, partition: TopicPartition, job: Job<(), ProducerReplay>) {
+        if self.brokers[number].life != life {
+            return;
+        }
+        let event = Event::Job { broker: number, life, partition, job };
+        let Some(Event::Job { job, .. }) = self.unless_paused(number, event) else { return };
+        let done = job.run();
+        if self.has_crashed_now(number) {
+            return;
+        }
+        let now = self.local_time(number);
+        let Some(hosted) = self.hosted(number, partition) else { return };
+        let mut news = Vec::new();
+        hosted.queue.finish(done, &mut news);
+        self.take_news(number, partition, now, news);
+        self.pump(number, partition);
+    }
+
+    fn carry_out(&mut self, number: usize, partition: TopicPartition, effect: Effect<ReplyTo, ()>) {
+        let node = self.brokers[number].node;
+        match effect {
+            Effect::Write(work) => {
+                match &work {
+                    LogWork::Append(batch, ()) => self.oracle.on_append(partition, node, batch),
+                    LogWork::AppendReplicated(batches, ()) => {
+                        batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
+                    }
+                    LogWork::Truncate { to, .. } => {
+                        self.tell(format_args!("broker {node} cuts {partition} at {to}"));
+                        self.forget_after(number, partition, *to);
+                    }
+                    LogWork::StartAt { offset, .. } => {
+                        self.coverage.count("a log is started anew");
+                        self.tell(format_args!("broker {node} starts {partition} anew at {offset}"));
+                        self.forget_after(number, partition, *offset);
+                    }
+                    _ => {}
+                }
+                if let Some(hosted) = self.hosted(number, partition) {
+                    hosted.queue.push(work);
+                }
+            }
+            Effect::Answer(reply, result) => self.answer(number, reply, result, Bytes::new()),
+            Effect::Read(reply, range, state) => self.read(number, partition, reply, range, state),
+            Effect::LookUp(reply, ..) => {
+                let error = ApiError::new(ErrorCode::InvalidRequest, "times are not looked up here");
+                self.answer(number, reply, Err(error), Bytes::new());
+            }
+            Effect::Fetch { leader, fetch, may_wait } => {
+                let to = Place::Broker(self.broker_of(leader));
+                self.send(Place::Broker(number), to, Message::ReplicaFetch { partition, fetch, may_wait });
+            }
+            Effect::Propose(proposal) => self.send_proposal(number, partition, proposal),
+            Effect::Offline(cause) => {
+                self.coverage.count("a replica goes offline");
+                self.tell(format_args!("broker {node}, {partition} is offline: {cause}"));
+                if let Some(hosted) = self.hosted(number, partition) {
+                    hosted.is_offline = true;
+                }
+            }
+        }
+    }
+
+    /// What is cut off on purpose is not missed.
+    fn forget_after(&mut self, number: usize, partition: TopicPartition, end: Offset) {
+        if let Some((durable, written)) = self.brokers[number].last_seen.get_mut(&partition) {
+            *durable = (*durable).min(end);
+            *written = (*written).min(end);
+        }
+    }
+
+    fn read(&mut self, number: usize, partition: TopicPartition, reply: ReplyTo, range: ReadRange, state: ReadState) {
+        let Some(hosted) = self.hosted(number, partition) else { return };
+        let read = hosted.reader.read(range.from, range.upper_exclusive, range.max_bytes);
+        let (result, bytes) = match read {
+            Ok(slice) => (Ok(slice.next), slice.bytes),
+            Err(error) => (Err(ApiError::new(ErrorCode::DamagedLog, error.to_string())), Bytes::new()),
+        };
+        let result = result.map(|_| match state {
+            ReadState::Consumer(state) => Answer::Fetched(state),
+            ReadState::Follower(state) => Answer::ReplicaFetched(ReplicaVerdict::Continues, state),
+        });
+        if let Err(error) = &result {
+            let node = self.brokers[number].node;
+            self.coverage.count("damage is found by a read");
+            self.tell(format_args!("broker {node}, {partition}: {error}"));
+        }
+        self.answer(number, reply, result, bytes);
+    }
+
+    fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
+        let request = reply.request;
+        let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
+        let message = match reply.kind {
+            Kind::Produce => Message::Produced {
+                request,
+                result: result.and_then(|answer| match answer {
+                    Answer::Produced(batch) => Ok(batch),
+                    _ => Err(wrong()),
+                }),
+            },
+            Kind::Fetch => Message::Fetched {
+                request,
+                result: result.and_then(|answer| match answer {
+                    Answer::Fetched(state) => Ok((state, records)),
+                    _ => Err(wrong()),
+                }),
+            },
+            Kind::List => Message::Listed {
+                request,
+                result: result.and_then(|answer| match answer {
+                    Answer::Listed(listed) => listed.offset.ok_or_else(wrong),
+                    _ => Err(wrong()),
+                }),
+            },
+            Kind::Delete => Message::Deleted {
+                request,
+                result: result.and_then(|answer| match answer {
+                    Answer::RecordsDeleted(start) => Ok(start),
+                    _ => Err(wrong()),
+                }),
+            },
+            Kind::Replica => Message::ReplicaFetched {
+                partition: reply.partition,
+                number: request,
+                result: result.and_then(|answer| match answer {
+                    Answer::ReplicaFetched(verdict, state) => Ok((verdict, state)),
+                    _ => Err(wrong()),
+                }),
+                records,
+            },
+        };
+        self.send(Place::Broker(number), reply.place, message);
+    }
+
+    /// Requests of clients and followers, and the leader's answers.
+    pub fn serve(&mut self, number: usize, from: Place, message: Message) {
+        let now = self.local_time(number);
+        let owner = OwnerId(1);
+        let deadline = now.plus(CLIENT_WAIT);
+        let reply = |partition, request, kind| ReplyTo { place: from, request, partition, kind };
+        let partition = match &message {
+            Message::Produce { partition, .. }
+            | Message::Fetch { partition, .. }
+            | Message::List { partition, .. }
+            | Message::Delete { partition, .. }
+            | Message::ReplicaFetch { partition, .. }
+            | Message::ReplicaFetched { partition, .. } => *partition,
+            Message::WhoLeads { partition, request } => {
+                let image = self.brokers[number].process.as_ref().map(|process| &process.image);
+                let state = image.and_then(|image| image.partition(*partition));
+                let leader = state.and_then(|state| state.leader);
+                let replicas = state.map(|state| state.replicas.clone()).unwrap_or_default();
+                let answer = Message::Leads { request: *request, leader, replicas };
+                return self.send(Place::Broker(number), from, answer);
+            }
+            _ => return,
+        };
+        let wall = wall(self.now);
+        let Some(hosted) = self.hosted(number, partition) else {
+            return self.refuse_unhosted(number, from, &message);
+        };
+        match message {
+            Message::Produce { request, batch, acks, .. } => {
+                let Ok(batch) = RecordBatch::from_client(batch) else { return };
+                let event = ProduceEvent {
+                    header: batch.header,
+                    batch_bytes: batch.total_bytes(),
+                    leader_epoch: None,
+                    acks,
+                    deadline,
+                    wall,
+                    owner,
+                    reply: reply(partition, request, Kind::Produce),
+                };
+                hosted.replica.on_produce(now, batch, (), event);
+            }
+            Message::Fetch { request, offset, waits, .. } => {
+                let wait_until = waits.then_some(deadline);
+                let reply = reply(partition, request, Kind::Fetch);
+                let event = FetchEvent { offset, max_bytes: 500, leader_epoch: None, wait_until, owner, reply };
+                hosted.replica.on_fetch(now, event);
+            }
+            Message::List { request, .. } => {
+                let reply = reply(partition, request, Kind::List);
+                hosted.replica.on_list_offsets(now, ListOffsetsEvent { at: OffsetAt::Latest, deadline, owner, reply });
+            }
+            Message::Delete { request, before, .. } => {
+                let reply = reply(partition, request, Kind::Delete);
+                let before = DeleteBefore::Offset(before);
+                hosted.replica.on_delete_records(DeleteRecordsEvent { before, deadline, owner, reply });
+            }
+            Message::ReplicaFetch { fetch, may_wait, .. } => {
+                let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
+                let reply = reply(partition, fetch.number, Kind::Replica);
+                hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
+            }
+            Message::ReplicaFetched { number: fetch, result, records, .. } => {
+                let batches = batches_of(records);
+                if batches.iter().all(|batch| batch.verify_checksum().is_ok()) {
+                    let headers = batches.iter().map(|batch| batch.header).collect();
+                    let batches = batches.into_iter().map(|batch| (batch, ())).collect();
+                    hosted.replica.on_fetched(now, ReplicaFetched { number: fetch, result, headers }, batches);
+                }
+            }
+            _ => {}
+        }
+        self.pump(number, partition);
+    }
+
+    fn refuse_unhosted(&mut self, number: usize, from: Place, message: &Message) {
+        let error = ApiError::new(ErrorCode::NotLeader, "not here");
+        let answer = match message {
+            Message::Produce { request, .. } => Message::Produced { request: *request, result: Err(error) },
+            Message::Fetch { request, .. } => Message::Fetched { request: *request, result: Err(error) },
+            Message::List { request, .. } => Message::Listed { request: *request, result: Err(error) },
+            Message::Delete { request, .. } => Message::Deleted { request: *request, result: Err(error) },
+            _ => return,
+        };
+        self.send(Place::Broker(number), from, answer);
+    }
+
+    /// What is known about a replica after a step, and what must hold for it.
+    fn observe(&mut self, number: usize, partition: TopicPartition) {
+        let node = self.brokers[number].node;
+        let Some(hosted) = self.hosted(number, partition) else { return };
+        let Some(cursors) = hosted.replica.cursors().copied() else { return };
+        let seen = hosted.watermark_seen;
+        let (watermark, reader) = (cursors.high_watermark(), hosted.reader.clone());
+        let leadership = hosted.replica.leader().map(|leader| leader.leadership().clone());
+        hosted.watermark_seen = seen.max(watermark);
+        let ends = (cursors.durable_end(), cursors.written_end());
+        let known = self.brokers[number].last_seen.entry(partition).or_default();
+        known.0 = known.0.max(ends.0);
+        known.1 = ends.1;
+        if watermark > seen {
+            let from = seen.max(reader.log_start());
+            let mut next = from;
+            while next < watermark
+                && let Ok(slice) = reader.read(next, watermark, 1 << 20)
+                && slice.next > next
+            {
+                self.oracle.on_committed(partition, node, &batches_of(slice.bytes));
+                next = slice.next;
+            }
+            self.check_members(partition);
+        }
+        if let Some(leadership) = leadership {
+            self.check_leader(number, partition, leadership.epoch);
+        }
+    }
+
+    /// The leader's idea of the set contains the controller's.
+    fn check_leader(&mut self, number: usize, partition: TopicPartition, epoch: callboard::types::LeaderEpoch) {
+        let node = self.brokers[number].node;
+        let Some(state) = self.plan.newest_state(partition) else { return };
+        if state.leader != Some(node) || state.leader_epoch != epoch {
+            return;
+        }
+        let in_sync = state.in_sync.clone();
+        let Some(hosted) = self.hosted(number, partition) else { return };
+        let Some(leader) = hosted.replica.leader() else { return };
+        if let Some(missing) = in_sync.iter().find(|member| !leader.counts(**member)) {
+            let text =
+                format!("the leader of {partition}, broker {node}, does not count broker {missing}, which is in sync");
+            self.oracle.fail(text);
+        }
+    }
+
+    /// Intact members of both sets hold all that is committed.
+    pub fn check_members(&mut self, partition: TopicPartition) {
+        let committed = self.oracle.committed_end(partition);
+        let Some(state) = self.plan.newest_state(partition) else { return };
+        let flush = self.plan.flush_of(partition);
+        let members: Vec<NodeId> = state.in_sync.iter().chain(&state.eligible).copied().collect();
+        for node in members {
+            let broker = &self.brokers[self.broker_of(node)];
+            if broker.robbed.contains(&partition) {
+                continue;
+            }
+            let (durable, written) = broker.last_seen.get(&partition).copied().unwrap_or_default();
+            let holds = if flush == FlushPolicy::Always { durable } else { written };
+            if holds < committed {
+                let text = format!(
+                    "broker {node} is a member of {partition} and holds {holds} of {committed} committed records"
+                );
+                self.oracle.fail(text);
+            }
+        }
+    }
+
+    fn arm(&mut self, number: usize, partition: TopicPartition) {
+        let clock = self.brokers[number].clock;
+        let (life, now) = (self.brokers[number].life, self.now);
+        let Some(hosted) = self.hosted(number, partition) else { return };
+        let Some(deadline) = hosted.replica.next_deadline() else { return };
+        let when = clock.true_us(deadline).max(now + 1);
+        if hosted.wake_at.is_none_or(|armed| armed > when) {
+            hosted.wake_at = Some(when);
+            self.at(when, Event::WakeReplica { broker: number, life, partition });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! From a seed to an outcome.
+
+use callboard::engine::metadata::{FEATURE_LEVEL, MetadataRecord};
+use callboard::types::{FlushPolicy, NodeId, PartitionIndex, TopicId, TopicPartition};
+
+use crate::broker::Broker;
+use crate::clients::{Client, Work};
+use crate::coverage::Coverage;
+use crate::faults::Fault;
+use crate::metadata::Controller;
+use crate::world::{Event, Then, World};
+
+/// What came of a seed.
+pub struct Outcome {
+    pub violation: Option<String>,
+    pub story: Vec<String>,
+    pub hash: u64,
+    pub steps: u64,
+    pub coverage: Coverage,
+}
+
+/// How long everything may go wrong, and how long it may take until all is well again.
+const FAULTS_US: u64 = 12_000_000;
+const RECOVERY_US: u64 = 40_000_000;
+
+pub fn run(seed: u64, is_told: bool) -> Outcome {
+    let mut world = World::empty(seed, is_told);
+    set_up(&mut world);
+    if world.oracle.violation.is_none() {
+        world.run_until(world.plan.ends_at);
+    }
+    if world.oracle.violation.is_none() {
+        world.heal();
+        settle(&mut world);
+    }
+    let World { oracle, story, steps, coverage, .. } = world;
+    Outcome { violation: oracle.violation, hash: story.hash, story: story.lines, steps, coverage }
+}
+
+/// A cluster with its topics, before anything goes wrong.
+fn set_up(world: &mut World) {
+    let brokers = world.rng.usize(3..=4);
+    let seed = world.seed;
+    for number in 0..brokers {
+        let rate = world.rng.u64(990..=1_010);
+        let node = NodeId(u32::try_from(number + 1).expect("few"));
+        world.brokers.push(Broker::new(node, seed.wrapping_mul(31) + number as u64, rate));
+    }
+    for number in 0..3 {
+        world.controllers.push(Controller::new(world.cluster));
+        world.after(1_000, Event::WakeController { controller: number, life: 0 });
+    }
+    world.elect_controller();
+    let leader = world.raft.leader.expect("everybody can be elected");
+    world.propose(leader, vec![MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }], Then::Nothing);
+    for broker in 0..brokers {
+        world.after(5_000, Event::StartBroker { broker });
+    }
+    world.run_until(1_500_000);
+    let is_synced = world.rng.u64(0..10) < 7;
+    let flush = if is_synced { FlushPolicy::Always } else { FlushPolicy::Os };
+    let partitions = world.rng.u32(1..=2);
+    let factor = world.rng.u32(2..=3);
+    let minimum = world.rng.u32(1..=2).to_string();
+    let (id, word) = (TopicId(uuid::Uuid::from_u128(7)), if is_synced { "always" } else { "os" });
+    let settings = [("flush", word), ("min_insync_replicas", minimum.as_str()), ("segment_bytes", "16384")];
+    if !world.create_topic("rides", id, partitions, factor, &settings) {
+        world.oracle.fail("the topic cannot be created in a cluster where all is well".to_owned());
+    }
+    world.run_until(2_500_000);
+    for index in 0..partitions {
+        let partition = TopicPartition::new(id, PartitionIndex(index));
+        world.partitions.push(partition);
+        world.plan.flush.insert(partition, flush);
+        let producer = i64::from(index) * 10;
+        world.clients.push(Client::producer(partition, Some(producer + 1)));
+        world.clients.push(Client::producer(partition, Some(producer + 2)));
+        world.clients.push(Client::producer(partition, None));
+        world.clients.push(Client::consumer(partition, false));
+        world.clients.push(Client::consumer(partition, true));
+        world.clients.push(Client::lister(partition));
+        world.clients.push(Client::deleter(partition));
+    }
+    for client in 0..world.clients.len() {
+        world.after(1_000, Event::WakeClient { client });
+    }
+    world.plan.ends_at = world.now + FAULTS_US;
+    world.after(300_000, Event::Fault(Fault::Any));
+}
+
+/// Waits until all is well again, and says what is not if it takes too long.
+fn settle(world: &mut World) {
+    let deadline = world.now + RECOVERY_US;
+    while world.now < deadline && world.oracle.violation.is_none() {
+        world.run_until(world.now + 200_000);
+        if trouble(world).is_none() {
+            return;
+        }
+    }
+    if world.oracle.violation.is_none()
+        && let Some(trouble) = trouble(world)
+    {
+        world.oracle.fail(format!("{} s after everything works again: {trouble}", RECOVERY_US / 1_000_000));
+    }
+}
+
+/// What is not as it should be.
+fn trouble(world: &World) -> Option<String> {
+    for partition in &world.partitions {
+        let state = world.plan.newest_state(*partition)?;
+        if state.leader.is_none() {
+            return Some(format!("nobody leads {partition}: {state:?}"));
+        }
+        if state.in_sync.len() < state.replicas.len() {
+            return Some(format!("not all replicas of {partition} are in sync: {state:?}"));
+        }
+        let end = world.oracle.committed_end(*partition);
+        for client in world.clients.iter().filter(|client| client.partition == *partition) {
+            match &client.work {
+                Work::Produce(_) if client.is_waiting() => {
+                    return Some(format!("{} of {partition} still waits for an acknowledgement", client.name()));
+                }
+                Work::Consume(consuming) if consuming.position < end => {
+                    let position = consuming.position;
+                    return Some(format!("{} of {partition} is at {position}, {end} is committed", client.name()));
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
