@@ -295,6 +295,16 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
+    /// Notes that synced records may be missing, and writes that down before the first byte is cut off or moved: a crash
+    /// after it finds a log that looks whole. The boot id stays, because it says how this log was left.
+    fn doubt(&mut self) -> io::Result<()> {
+        if !self.report.doubtful {
+            self.report.doubtful = true;
+            PartitionState { doubtful: true, ..self.state.clone() }.write(self.disk, self.dir)?;
+        }
+        Ok(())
+    }
+
     /// Cuts a range off the end of a segment's file. When it may be of use it is kept aside, unless it is all zeros.
     fn cut(&mut self, handles: &Handles, base: Offset, range: Range<u64>, may_be_of_use: bool) -> Result<(), LogError> {
         let (position, size) = (range.start, range.end);
@@ -307,7 +317,7 @@ impl<'a> Recovery<'a> {
             copy.sync_data(SyncPoint::RecoveredTail)?;
             self.disk.sync_dir(self.dir, SyncPoint::RecoveredTail)?;
             saved_as.push(name);
-            self.report.doubtful = true;
+            self.doubt()?;
         }
         handles.log.set_len(position)?;
         self.report.cut = Some(Cut { offset: self.due, bytes: size - position, all_zeros, saved_as });
@@ -317,6 +327,11 @@ impl<'a> Recovery<'a> {
     /// Renames the segments after a cut, so that they are neither served nor lost.
     fn set_aside(&mut self, logs: &[(Offset, u64)]) -> Result<(), LogError> {
         for (base, size) in logs.iter().rev() {
+            let file = self.disk.open(&segment_path(self.dir, *base, LOG_SUFFIX), OpenMode::Read)?;
+            let all_zeros = copy_range(&*file, 0, *size, None)?;
+            if !all_zeros {
+                self.doubt()?;
+            }
             let name = self.free_name(&format!("{:020}.cut-0", base.0))?;
             for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
                 let path = segment_path(self.dir, *base, suffix);
@@ -328,9 +343,8 @@ impl<'a> Recovery<'a> {
             let offset = self.due;
             let cut = self.report.cut.get_or_insert(Cut { offset, bytes: 0, all_zeros: true, saved_as: Vec::new() });
             cut.bytes += size;
-            cut.all_zeros &= *size == 0;
+            cut.all_zeros &= all_zeros;
             cut.saved_as.push(name);
-            self.report.doubtful |= *size > 0;
         }
         Ok(())
     }

@@ -19,12 +19,17 @@ use crate::support::*;
 
 const GENERATION: &str = "data-dir-v1";
 
+/// The newest version of a small file's format that this release reads.
+fn supported(path: &Path) -> u16 {
+    if path.ends_with("partition.state") { 2 } else { 1 }
+}
+
 /// Rewrites one of the small files as a release with the next version of its format would.
 fn of_the_next_version(path: &Path) {
     let bytes = fs::read(path).unwrap();
     let magic = *bytes.first_chunk::<4>().unwrap();
-    let (version, payload) = read_checked(&RealDisk, path, magic, u16::MAX).unwrap().unwrap();
-    write_atomically(&RealDisk, path, magic, version + 1, &payload).unwrap();
+    let (_, payload) = read_checked(&RealDisk, path, magic, u16::MAX).unwrap().unwrap();
+    write_atomically(&RealDisk, path, magic, supported(path) + 1, &payload).unwrap();
 }
 
 /// The one line with which a node refuses the directory.
@@ -36,8 +41,10 @@ fn refusal(dir: &Path) -> String {
 }
 
 fn newer(path: &Path) -> String {
+    let (supported, found) = (supported(path), supported(path) + 1);
     format!(
-        "{} has format version 2, this release reads up to 1: install the release that wrote it, or a newer one",
+        "{} has format version {found}, this release reads up to {supported}: install the release that wrote it, or a \
+         newer one",
         path.display()
     )
 }
