@@ -51,9 +51,6 @@ impl Log {
     /// disk is final.
     pub fn truncate_fully_and_start_at(&mut self, start: Offset, leave: TruncateLeave) -> Result<(), LogError> {
         self.check_alive()?;
-        if self.segment_count() == 0 && (self.log_start(), self.written_end()) == (start, start) {
-            return Ok(());
-        }
         self.check_leave(start, leave)?;
         if self.side_in_flight {
             return Err(LogError::SyncOutstanding);
