@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, PartitionIdentity};
+use callboard::storage::{Log, LogConfig, PartitionIdentity, TruncateLeave};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{ClusterId, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -88,7 +88,7 @@ fn append(c: &mut Criterion) {
         benches.bench_function(name, |b| {
             b.iter(|| {
                 if log.size_bytes() > LARGEST_LOG_BYTES {
-                    log.truncate_to(Offset::ZERO).expect("truncated");
+                    log.truncate_to(Offset::ZERO, TruncateLeave::Uncommitted).expect("truncated");
                 }
                 let batches = group(&batch, count, log.written_end());
                 black_box(log.append(TimestampMs(1), &batches).expect("appended"));

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::append::Appended;
 use super::disk::{Disk, SyncPoint, child};
@@ -94,7 +95,7 @@ impl Log {
         view.log_start = place.offset;
         view.end_at(place.offset);
         view.damaged.clear();
-        view.epochs.clear();
+        view.epochs = Arc::default();
         self.truncated_at_generation = view.generation;
         let bases = view.segments.drain(..).map(|segment| segment.base).collect();
         drop(view);

@@ -182,7 +182,7 @@ impl Log {
             written_end: end,
             segments: recovered.segments,
             damaged: recovered.damaged,
-            epochs: LeaderEpochs::default(),
+            epochs: Arc::default(),
             generation: 0,
         };
         let tail_is_sealed = view.segments.back().is_none_or(|newest| newest.base < recovered.place.segment);
@@ -194,7 +194,7 @@ impl Log {
         };
         let mut epochs = epochs;
         epochs.advance_start(shared.read().log_start);
-        shared.write().epochs.clone_from(&epochs);
+        shared.write().set_epochs(&epochs);
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
