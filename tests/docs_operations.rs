@@ -241,6 +241,7 @@ fn log_errors() -> Vec<LogError> {
         LogError::Io(io_error()),
         LogError::NotContiguous { expected: offset, found: offset },
         LogError::EpochWentBack { last: epoch, found: epoch },
+        LogError::BelowHighWatermark { end: offset, high_watermark: offset },
         LogError::InvalidBatch { base_offset: offset, cause: BatchError::Truncated { have: 1, need: 2 } },
         LogError::WrongPartition { path: path(), found: "a".to_owned(), expected: "b".to_owned() },
         LogError::AlreadyExists { path: path() },
@@ -258,6 +259,7 @@ fn log_errors() -> Vec<LogError> {
             | LogError::Io(_)
             | LogError::NotContiguous { .. }
             | LogError::EpochWentBack { .. }
+            | LogError::BelowHighWatermark { .. }
             | LogError::InvalidBatch { .. }
             | LogError::WrongPartition { .. }
             | LogError::AlreadyExists { .. }

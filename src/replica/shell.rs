@@ -159,6 +159,16 @@ impl<R, X> Replica<R, X> {
         }
     }
 
+    /// Its role and where it stands, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.role {
+            Some(Role::Leader(engine)) => format!("leads in epoch {}, {:?}", engine.epoch(), engine.cursors()),
+            Some(Role::Follower(engine)) => format!("follows, {engine}"),
+            None => "has no role".to_owned(),
+        }
+    }
+
     /// The producers at the log's end, for a snapshot.
     #[must_use]
     pub fn producers_snapshot(&self) -> Vec<u8> {

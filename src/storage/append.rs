@@ -87,10 +87,7 @@ impl Log {
             if header.leader_epoch < last {
                 return Err(LogError::EpochWentBack { last, found: header.leader_epoch });
             }
-            if header.body_bytes() != body.len() || header.last_offset_delta < 0 {
-                let cause = BatchError::Truncated { have: HEADER_BYTES + body.len(), need: header.total_bytes() };
-                return Err(LogError::InvalidBatch { base_offset, cause });
-            }
+            check_form(header, body.len()).map_err(|cause| LogError::InvalidBatch { base_offset, cause })?;
             expected = header.end_offset_exclusive();
             last = header.leader_epoch;
         }
@@ -157,7 +154,7 @@ impl Log {
             view.written_end = view.segments.back().map_or(view.written_end, |active| active.end);
         }
         if new_epoch {
-            view.epochs.clone_from(&self.epochs);
+            view.set_epochs(&self.epochs);
         }
         drop(view);
         if must_flush { self.flush_indexes(handles) } else { Ok(()) }
@@ -246,6 +243,14 @@ impl Log {
     }
 }
 
+/// Whether a header describes a batch with so many bytes of records.
+pub(super) fn check_form(header: &BatchHeader, body_bytes: usize) -> Result<(), BatchError> {
+    if header.body_bytes() != body_bytes || header.last_offset_delta < 0 {
+        return Err(BatchError::Truncated { have: HEADER_BYTES + body_bytes, need: header.total_bytes() });
+    }
+    Ok(())
+}
+
 /// Whether the segment's first record is older than a segment may get.
 pub(super) fn is_aged(segment: &Segment, now: TimestampMs, segment_ms: u64) -> bool {
     let age = |opened_at: TimestampMs| u64::try_from(now.0.saturating_sub(opened_at.0)).unwrap_or(0);
@@ -258,7 +263,12 @@ fn encode_with(shared: &Shared, encode: impl FnOnce(&Segment) -> u64) -> u64 {
 
 impl Scratch {
     /// Writes whole batches at `position` in as few vectored writes as the operating system allows.
-    fn write_batches(&mut self, file: &dyn DiskFile, batches: &[RecordBatch], mut position: u64) -> io::Result<()> {
+    pub(super) fn write_batches(
+        &mut self,
+        file: &dyn DiskFile,
+        batches: &[RecordBatch],
+        mut position: u64,
+    ) -> io::Result<()> {
         for group in batches.chunks(MAX_SLICES / 2) {
             self.headers.clear();
             self.headers.extend(group.iter().map(|batch| batch.header.to_bytes()));

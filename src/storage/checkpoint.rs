@@ -18,6 +18,23 @@ impl Log {
         self.save_state(state)
     }
 
+    /// Whether records that had been synced may be missing: see [`OpenReport::doubtful`](super::OpenReport).
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.state.doubtful
+    }
+
+    /// The log was compared with an intact replica, or is the best there is: it is not doubtful any more. Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`LogError::SyncOutstanding`] while a side job is in flight; the disk's. The log is still doubtful then.
+    pub fn mark_verified(&mut self) -> Result<(), LogError> {
+        self.check_alive()?;
+        let state = PartitionState { doubtful: false, ..self.state_now(self.state.high_watermark) };
+        self.save_state(state)
+    }
+
     /// Syncs everything, writes the producer snapshot at the log's end and says in `partition.state` that the stop was
     /// clean: the next open reads no record data.
     ///

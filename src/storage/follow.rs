@@ -10,6 +10,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::append::Appended;
 use super::disk::{Disk, SyncPoint, child};
@@ -51,9 +52,6 @@ impl Log {
     /// disk is final.
     pub fn truncate_fully_and_start_at(&mut self, start: Offset, leave: TruncateLeave) -> Result<(), LogError> {
         self.check_alive()?;
-        if self.segment_count() == 0 && (self.log_start(), self.written_end()) == (start, start) {
-            return Ok(());
-        }
         self.check_leave(start, leave)?;
         if self.side_in_flight {
             return Err(LogError::SyncOutstanding);
@@ -97,7 +95,7 @@ impl Log {
         view.log_start = place.offset;
         view.end_at(place.offset);
         view.damaged.clear();
-        view.epochs.clear();
+        view.epochs = Arc::default();
         self.truncated_at_generation = view.generation;
         let bases = view.segments.drain(..).map(|segment| segment.base).collect();
         drop(view);

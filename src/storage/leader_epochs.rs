@@ -110,6 +110,23 @@ impl LeaderEpochs {
         self.entries.truncate(kept);
     }
 
+    /// The batches in `range` were replaced by others: these epochs with their offsets, in order.
+    pub(super) fn replace(
+        &mut self,
+        range: std::ops::Range<Offset>,
+        log_end: Offset,
+        found: impl Iterator<Item = (LeaderEpoch, Offset)>,
+    ) {
+        let in_force_after = self.epoch_of(range.end).filter(|_| range.end < log_end);
+        let later = self.entries.split_off(self.entries.partition_point(|(_, start)| *start <= range.end));
+        self.truncate_to(range.start);
+        let after = in_force_after.map(|epoch| (epoch, range.end));
+        for (epoch, start) in found.chain(after).chain(later) {
+            self.note(epoch, start);
+        }
+        self.unsaved = true;
+    }
+
     /// Forgets all of them.
     pub(super) fn clear(&mut self) {
         self.truncate_to(Offset::ZERO);

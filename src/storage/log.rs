@@ -200,7 +200,7 @@ impl View {
             written_end: at,
             segments: [].into(),
             damaged: Vec::new(),
-            epochs: LeaderEpochs::default(),
+            epochs: Arc::default(),
             generation: 0,
         }
     }

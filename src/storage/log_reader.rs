@@ -50,6 +50,7 @@ struct Place {
     segment: SegmentRef,
     lookup: Lookup<OffsetEntry>,
     upper: Offset,
+    epochs: Arc<LeaderEpochs>,
     generation: u64,
 }
 
@@ -114,7 +115,7 @@ impl LogReader {
     #[must_use]
     pub fn leader_epochs(&self) -> (LeaderEpochs, Offset) {
         let view = self.shared.read();
-        (view.epochs.clone(), view.written_end)
+        (LeaderEpochs::clone(&view.epochs), view.written_end)
     }
 
     /// Whole batches from the one that holds `from` on: at least one, however large, then as many as fit in
@@ -154,7 +155,7 @@ impl LogReader {
             return Err(view.out_of_range(from));
         };
         let (segment, lookup) = (view.segment_ref(at), view.offset_floor(at, from));
-        Ok(Some(Place { segment, lookup, upper, generation: view.generation }))
+        Ok(Some(Place { segment, lookup, upper, epochs: Arc::clone(&view.epochs), generation: view.generation }))
     }
 
     fn read_place(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<LogSlice, LogError> {
@@ -219,7 +220,9 @@ impl LogReader {
             if !fits || header.base_offset != next || header.end_offset_exclusive() > place.upper {
                 break;
             }
-            if header.verify_checksum(&buffer[end..after]).is_err() {
+            // The epoch is not under the checksum: the log's own list of them, which has one of its own, vouches for it.
+            let known = place.epochs.epoch_of(header.base_offset).is_none_or(|known| known == header.leader_epoch);
+            if !known || header.verify_checksum(&buffer[end..after]).is_err() {
                 break;
             }
             (end, next) = (after, header.end_offset_exclusive());

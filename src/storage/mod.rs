@@ -4,7 +4,7 @@
 //!   append(batches) ──► Log ──► one vectored write ──► segment ──► begin_sync ► run ► finish_sync ──► durable
 //!                        │            (append)        (segment, index, time_index)      (sync)
 //!                        ├──► open: clean stop, or recovery ◄── partition_state, scan
-//!                        ├──► retention: deletion at the front; truncate: at the end; follow: a follower's appends
+//!                        ├──► retention: deletion at the front; truncate: at the end; follow: a follower's appends; repair
 //!                        └──► LogReader: read, offset_for_timestamp        on any thread, sharing `view` with the writer
 //!
 //!   all of it ──► disk (a trait: the real one, or a virtual one that loses power), atomic_file, file_cache
@@ -17,12 +17,13 @@
 //! in Kafka's layout. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
 //!
 //! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`,
-//! `truncate`, `follow`.
+//! `truncate`, `follow`, `repair`.
 
 mod append;
 pub mod atomic_file;
 mod beside;
 mod checkpoint;
+mod copying;
 mod create;
 pub mod data_dir;
 mod delete_records;
@@ -42,6 +43,7 @@ mod producer_snapshots;
 pub mod queue;
 mod rebuild;
 mod recovery;
+mod repair;
 mod retention;
 mod scan;
 mod segment;

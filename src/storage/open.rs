@@ -49,7 +49,8 @@ pub struct OpenReport {
     /// What was cut off.
     pub cut: Option<Cut>,
     /// Records that had been synced may be missing: something other than zeros was cut off after a power loss, or files are
-    /// shorter than they were known to be. To be trusted only where no intact replica exists.
+    /// shorter than they were known to be, now or at an earlier open. To be trusted only where no intact replica exists, until
+    /// [`Log::mark_verified`].
     pub doubtful: bool,
     /// Damaged ranges (start, end exclusive).
     pub damaged: Vec<(Offset, Offset)>,
@@ -162,12 +163,13 @@ impl Log {
 
         let interval = config.index_interval_bytes;
         let clean = state.clean.filter(|clean| clean.newest == listing.logs.last().copied());
-        let mut report = OpenReport { high_watermark: state.high_watermark, ..OpenReport::default() };
+        let (high_watermark, doubtful) = (state.high_watermark, state.doubtful);
+        let mut report = OpenReport { high_watermark, doubtful, ..OpenReport::default() };
         let recovered = match clean {
             Some(clean) => open_clean(&*disk, dir, &listing, &state, clean, interval, &mut report)?,
             None => {
                 let same_boot = state.boot_id == boot_id && !state_is_lost;
-                report.doubtful = state_is_lost;
+                report.doubtful |= state_is_lost;
                 let epoch_there = epochs.as_ref().and_then(|epochs| epochs.epoch_before(state.recovery.offset));
                 let epoch = epoch_there.unwrap_or_default();
                 Recovery::new(&*disk, dir, &state, interval, same_boot, epoch, &mut report).run(&listing)?
@@ -180,7 +182,7 @@ impl Log {
             written_end: end,
             segments: recovered.segments,
             damaged: recovered.damaged,
-            epochs: LeaderEpochs::default(),
+            epochs: Arc::default(),
             generation: 0,
         };
         let tail_is_sealed = view.segments.back().is_none_or(|newest| newest.base < recovered.place.segment);
@@ -192,12 +194,12 @@ impl Log {
         };
         let mut epochs = epochs;
         epochs.advance_start(shared.read().log_start);
-        shared.write().epochs.clone_from(&epochs);
+        shared.write().set_epochs(&epochs);
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
         if clean.is_none() {
-            log.finish_recovery(boot_id)?;
+            log.finish_recovery(boot_id, report.doubtful)?;
         } else {
             report.clean = true;
         }
@@ -206,11 +208,11 @@ impl Log {
     }
 
     /// Writes down what recovery found, once it is synced: a crash from here on need not scan it again.
-    fn finish_recovery(&mut self, boot_id: String) -> Result<(), LogError> {
+    fn finish_recovery(&mut self, boot_id: String, doubtful: bool) -> Result<(), LogError> {
         let end = self.written_end();
         self.drop_snapshots_after(end)?;
         let high_watermark = self.state.high_watermark.min(end);
-        let state = PartitionState { clean: None, boot_id, ..self.state_now(high_watermark) };
+        let state = PartitionState { clean: None, boot_id, doubtful, ..self.state_now(high_watermark) };
         self.save_state(state)
     }
 

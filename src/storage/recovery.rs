@@ -17,20 +17,19 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use super::disk::{Disk, DiskFile, OpenMode, SyncPoint, child, read_full_at, write_all_at};
+use super::copying::{copy_range, rewrite};
+use super::disk::{Disk, OpenMode, SyncPoint, child};
 use super::error::LogError;
 use super::index::{OffsetEntry, usable_entries};
 use super::open::{Cut, Listing, OpenReport};
 use super::partition_state::{PartitionState, RecoveryPoint};
 use super::rebuild::rebuild_indexes;
-use super::scan::{Check, Scanner, Step};
+use super::scan::{Badness, Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, segment_path};
 use super::time_index::TimeEntry;
 use super::view::merge_range;
 use crate::types::record_batch::BatchHeader;
 use crate::types::{LeaderEpoch, Offset};
-
-const COPY_BYTES: usize = 1 << 20;
 
 /// A log as it was found.
 #[derive(Debug)]
@@ -216,7 +215,9 @@ impl<'a> Recovery<'a> {
                         segment.size = size;
                         break;
                     } else {
-                        cut_at = Some((position, scanner.gave_up));
+                        // An epoch that was damaged upwards makes all that follows look wrong.
+                        let something_may_follow = scanner.gave_up || matches!(why, Badness::Epoch { .. });
+                        cut_at = Some((position, something_may_follow));
                         break;
                     }
                 }
@@ -295,19 +296,29 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
+    /// Notes that synced records may be missing, and writes that down before the first byte is cut off or moved: a crash
+    /// after it finds a log that looks whole. The boot id stays, because it says how this log was left.
+    fn doubt(&mut self) -> io::Result<()> {
+        if !self.report.doubtful {
+            self.report.doubtful = true;
+            PartitionState { doubtful: true, ..self.state.clone() }.write(self.disk, self.dir)?;
+        }
+        Ok(())
+    }
+
     /// Cuts a range off the end of a segment's file. When it may be of use it is kept aside, unless it is all zeros.
     fn cut(&mut self, handles: &Handles, base: Offset, range: Range<u64>, may_be_of_use: bool) -> Result<(), LogError> {
         let (position, size) = (range.start, range.end);
-        let all_zeros = copy_range(&*handles.log, position, size, None)?;
+        let all_zeros = copy_range(&*handles.log, range.clone(), None)?;
         let mut saved_as = Vec::new();
         if may_be_of_use && !all_zeros {
             let name = self.free_name(&format!("{:020}.cut-{position}", base.0))?;
             let copy = self.disk.open(&child(self.dir, &name), OpenMode::Create)?;
-            copy_range(&*handles.log, position, size, Some(&*copy))?;
+            copy_range(&*handles.log, range, Some((&*copy, 0)))?;
             copy.sync_data(SyncPoint::RecoveredTail)?;
             self.disk.sync_dir(self.dir, SyncPoint::RecoveredTail)?;
             saved_as.push(name);
-            self.report.doubtful = true;
+            self.doubt()?;
         }
         handles.log.set_len(position)?;
         self.report.cut = Some(Cut { offset: self.due, bytes: size - position, all_zeros, saved_as });
@@ -317,6 +328,11 @@ impl<'a> Recovery<'a> {
     /// Renames the segments after a cut, so that they are neither served nor lost.
     fn set_aside(&mut self, logs: &[(Offset, u64)]) -> Result<(), LogError> {
         for (base, size) in logs.iter().rev() {
+            let file = self.disk.open(&segment_path(self.dir, *base, LOG_SUFFIX), OpenMode::Read)?;
+            let all_zeros = copy_range(&*file, 0..*size, None)?;
+            if !all_zeros {
+                self.doubt()?;
+            }
             let name = self.free_name(&format!("{:020}.cut-0", base.0))?;
             for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
                 let path = segment_path(self.dir, *base, suffix);
@@ -328,9 +344,8 @@ impl<'a> Recovery<'a> {
             let offset = self.due;
             let cut = self.report.cut.get_or_insert(Cut { offset, bytes: 0, all_zeros: true, saved_as: Vec::new() });
             cut.bytes += size;
-            cut.all_zeros &= *size == 0;
+            cut.all_zeros &= all_zeros;
             cut.saved_as.push(name);
-            self.report.doubtful |= *size > 0;
         }
         Ok(())
     }
@@ -358,39 +373,4 @@ impl<'a> Recovery<'a> {
         self.due = self.state.log_start;
         Ok(())
     }
-}
-
-/// Writes what `from..to` of a file reads as over itself.
-fn rewrite(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX))];
-    let mut at = from;
-    while at < to {
-        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-        let filled = read_full_at(file, &mut buffer[..length], at)?;
-        if filled == 0 {
-            break;
-        }
-        write_all_at(file, &buffer[..filled], at)?;
-        at += filled as u64;
-    }
-    Ok(())
-}
-
-/// Reads `from..to` of a file, writes it to `copy` if there is one, and returns whether all bytes are zero.
-fn copy_range(file: &dyn DiskFile, from: u64, to: u64, copy: Option<&dyn DiskFile>) -> io::Result<bool> {
-    let mut buffer = vec![0; COPY_BYTES];
-    let (mut at, mut all_zeros) = (from, true);
-    while at < to {
-        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(COPY_BYTES);
-        let filled = read_full_at(file, &mut buffer[..length], at)?;
-        if filled == 0 {
-            break;
-        }
-        all_zeros &= buffer[..filled].iter().all(|byte| *byte == 0);
-        if let Some(copy) = copy {
-            write_all_at(copy, &buffer[..filled], at - from)?;
-        }
-        at += filled as u64;
-    }
-    Ok(all_zeros)
 }

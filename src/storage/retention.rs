@@ -145,7 +145,7 @@ impl Log {
         }
         let mut deleted = Vec::new();
         let mut view = self.shared.write();
-        view.epochs.clone_from(&self.epochs);
+        view.set_epochs(&self.epochs);
         view.log_start = view.log_start.max(to);
         while let Some(oldest) = view.segments.front()
             && oldest.end <= view.log_start

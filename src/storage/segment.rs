@@ -25,7 +25,7 @@ pub const INDEX_SUFFIX: &str = ".index";
 pub const TIME_INDEX_SUFFIX: &str = ".timeindex";
 
 /// Kafka's indexes hold positions and relative offsets as signed 32-bit numbers.
-const MAX_RELATIVE: u64 = i32::MAX as u64;
+pub(super) const MAX_RELATIVE: u64 = i32::MAX as u64;
 
 /// The path of one of a segment's files.
 #[must_use]

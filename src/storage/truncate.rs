@@ -9,6 +9,7 @@
 //! on, never one that is believed. The leader epochs come last: entries that lie past the end are dropped at every open.
 
 use std::io;
+use std::sync::Arc;
 
 use super::disk::SyncPoint;
 use super::error::LogError;
@@ -204,7 +205,7 @@ impl View {
     pub(super) fn end_at(&mut self, end: Offset) {
         self.generation += 1;
         self.written_end = end;
-        self.epochs.truncate_to(end);
+        Arc::make_mut(&mut self.epochs).truncate_to(end);
         clip_ranges(&mut self.damaged, end);
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct View {
     /// Known damaged ranges, start inclusive and end exclusive, in order and apart from each other.
     pub damaged: Vec<(Offset, Offset)>,
     /// The writer's, which change with every leader: readers answer followers from here.
-    pub epochs: LeaderEpochs,
+    pub epochs: Arc<LeaderEpochs>,
     /// Rises when bytes go away: a read that saw it rise starts over.
     pub generation: u64,
 }
@@ -100,6 +100,11 @@ impl View {
         if start < end {
             merge_range(&mut self.damaged, start, end);
         }
+    }
+
+    /// Shows readers the writer's epochs, which have changed.
+    pub(super) fn set_epochs(&mut self, epochs: &LeaderEpochs) {
+        self.epochs = Arc::new(epochs.clone());
     }
 
     pub(super) fn out_of_range(&self, requested: Offset) -> LogError {

@@ -25,6 +25,8 @@ pub struct Expected {
     pub durable_end: u64,
     /// A truncation to this offset is under way.
     pub truncating_to: Option<u64>,
+    /// The log is being emptied, to start here.
+    pub starting_anew_at: Option<u64>,
     /// The log start of which the node was told.
     pub log_start: u64,
     /// The furthest log start that a trim under way may leave.
@@ -75,6 +77,7 @@ impl Expected {
             written_end: 0,
             durable_end: 0,
             truncating_to: None,
+            starting_anew_at: None,
             log_start: 0,
             log_start_at_most: 0,
             high_watermark: 0,
@@ -112,6 +115,14 @@ impl Expected {
         self.truncating_to = None;
     }
 
+    /// All is given up; the log is empty and starts at `start`.
+    pub fn started_anew(&mut self, start: u64) {
+        self.batches.clear();
+        (self.written_end, self.durable_end, self.high_watermark) = (start, start, start);
+        (self.log_start, self.log_start_at_most) = (start, start);
+        (self.truncating_to, self.starting_anew_at) = (None, None);
+    }
+
     /// The producer state at `offset`: here, what tells one history of batches from another.
     pub fn producer_snapshot(&self, offset: u64) -> Vec<u8> {
         let before = self.batches.iter().filter(|batch| batch.header.base_offset.0 < offset);
@@ -120,6 +131,9 @@ impl Expected {
 
     /// Compares what was found with what must or may be there.
     pub fn check(&self, found: &Found, everything_written_survives: bool) -> Result<(), String> {
+        if self.is_anew(found) {
+            return Ok(());
+        }
         let promised = if everything_written_survives { self.written_end } else { self.durable_end };
         let promised = promised.min(self.truncating_to.unwrap_or(u64::MAX));
         if found.end < promised {
@@ -149,6 +163,21 @@ impl Expected {
             return Err(format!("the leader epochs are {cached:?}, by the batches they are {epochs:?}"));
         }
         Ok(())
+    }
+
+    /// Whether the log has started anew: nothing of the old one is left.
+    fn is_anew(&self, found: &Found) -> bool {
+        let due = self.starting_anew_at.map(|start| Found {
+            log_start: start,
+            end: start,
+            durable_end: start,
+            batches: Vec::new(),
+            epochs: Vec::new(),
+            damaged: Vec::new(),
+            high_watermark: start,
+            producers: Producers::default(),
+        });
+        due.is_some_and(|due| due == *found)
     }
 
     fn check_producers(&self, found: &Found) -> Result<(), String> {
@@ -192,6 +221,10 @@ impl Expected {
     /// From here on what was found is what must be there: opening has made it durable.
     pub fn adopt(&mut self, found: &Found) {
         self.presence = Presence::Present;
+        if self.is_anew(found) {
+            self.started_anew(found.log_start);
+        }
+        self.starting_anew_at = None;
         self.batches.retain(|batch| batch.header.end_offset_exclusive().0 <= found.end);
         (self.written_end, self.durable_end) = (found.end, found.end);
         (self.log_start, self.log_start_at_most) = (found.log_start, found.log_start);

@@ -285,6 +285,7 @@ impl Machine {
             | Step::Truncate { partition, .. }
             | Step::Trim { partition, .. }
             | Step::DeleteRecords { partition, .. }
+            | Step::StartAnew { partition, .. }
             | Step::Retain(partition)
             | Step::Checkpoint(partition) => {
                 let Some(mut log) = self.node.as_mut().and_then(|node| node.logs.remove(&partition)) else {
@@ -318,6 +319,14 @@ impl Machine {
                 }
             }
             Step::Truncate { batches_back, .. } => self.truncate(index, log, batches_back),
+            Step::StartAnew { offsets_ahead, .. } => {
+                let start = log.written_end().0 + offsets_ahead;
+                self.expected(index).starting_anew_at = Some(start);
+                let anew = log.truncate_fully_and_start_at(Offset(start), TruncateLeave::Uncommitted);
+                anew.map_err(|error| self.stop_of("starting anew", &error))?;
+                self.expected(index).started_anew(start);
+                Ok(())
+            }
             Step::Trim { batches_ahead, .. } => {
                 let to = self.expected(index).start_of_batch_from_start(batches_ahead);
                 self.expected(index).log_start_at_most = to;
@@ -375,7 +384,13 @@ impl Machine {
             appended.push(batch);
         }
         self.expected(index).batches.extend(appended.iter().cloned());
-        let outcome = log.append(TimestampMs(0), &appended).map_err(|error| self.stop_of("appending", &error))?;
+        // Leaders and followers write the same log.
+        let outcome = if self.rng.bool() {
+            log.append(TimestampMs(0), &appended)
+        } else {
+            log.append_replicated(TimestampMs(0), &appended)
+        };
+        let outcome = outcome.map_err(|error| self.stop_of("appending", &error))?;
         self.expected(index).written_end = next.0;
         if outcome.end == next {
             Ok(())

@@ -19,6 +19,8 @@ pub enum Step {
     NewLeader(usize),
     /// The last batches are given up, acknowledged or not.
     Truncate { partition: usize, batches_back: usize },
+    /// Everything is given up, because the leader's log starts past this one's end.
+    StartAnew { partition: usize, offsets_ahead: u64 },
     /// The first batches are deleted; what remains is durable.
     Trim { partition: usize, batches_ahead: usize },
     /// The first batches are deleted on request, acknowledged or not: deleted means deleted for good.
@@ -36,8 +38,8 @@ pub enum Step {
 }
 
 use Step::{
-    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, Sync,
-    SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
+    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, StartAnew,
+    Sync, SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
 };
 
 const fn small(partition: usize, batches: usize) -> Step {
@@ -49,7 +51,7 @@ const fn large(partition: usize, batches: usize) -> Step {
 }
 
 /// Short scripts, each for one corner of the storage code, short enough to be cut at every single operation.
-pub const SCRIPTS: [(&str, &[Step]); 13] = [
+pub const SCRIPTS: [(&str, &[Step]); 15] = [
     ("the first records", &[Create(0), small(0, 2), Sync(0), small(0, 1), Sync(0)]),
     ("rolling over segments", &[Create(0), large(0, 3), Sync(0), large(0, 2), Sync(0), small(0, 1), Sync(0)]),
     (
@@ -75,6 +77,34 @@ pub const SCRIPTS: [(&str, &[Step]); 13] = [
             NewLeader(0),
             large(0, 2),
             Sync(0),
+        ],
+    ),
+    (
+        "a follower that is too far behind starts anew",
+        &[
+            Create(0),
+            large(0, 5),
+            Sync(0),
+            Checkpoint(0),
+            NewLeader(0),
+            small(0, 2),
+            StartAnew { partition: 0, offsets_ahead: 70 },
+            NewLeader(0),
+            large(0, 2),
+            Sync(0),
+        ],
+    ),
+    (
+        "starting anew, after a clean stop, where the log ends",
+        &[
+            Create(0),
+            large(0, 4),
+            Sync(0),
+            CleanRestart,
+            StartAnew { partition: 0, offsets_ahead: 0 },
+            small(0, 1),
+            Sync(0),
+            CleanRestart,
         ],
     ),
     (
@@ -175,7 +205,8 @@ pub fn random_step(rng: &mut fastrand::Rng) -> Step {
         63..=64 => SyncWhileTruncating { partition, batches_back: batches },
         65..=70 => NewLeader(partition),
         71..=76 => Truncate { partition, batches_back: rng.usize(1..8) },
-        77..=78 => DeleteRecords { partition, batches_ahead: rng.usize(1..6) },
+        77 => StartAnew { partition, offsets_ahead: rng.u64(0..3) },
+        78 => DeleteRecords { partition, batches_ahead: rng.usize(1..6) },
         79..=80 => Trim { partition, batches_ahead: rng.usize(1..6) },
         81..=83 => Retain(partition),
         84..=88 => Checkpoint(partition),

@@ -100,6 +100,12 @@ fn settle(world: &mut World) {
     if world.oracle.violation.is_none()
         && let Some(trouble) = trouble(world)
     {
+        for broker in &world.brokers {
+            for (partition, hosted) in broker.process.iter().flat_map(|process| &process.replicas) {
+                let line = format!("broker {} {partition}: {:?}", broker.node, hosted.replica.describe());
+                world.story.lines.push(line);
+            }
+        }
         world.oracle.fail(format!("{} s after everything works again: {trouble}", RECOVERY_US / 1_000_000));
     }
 }

@@ -19,9 +19,13 @@ use crate::support::*;
 
 const GENERATION: &str = "data-dir-v1";
 
-/// The newest format of a file that this release reads.
-fn newest(path: &Path) -> u16 {
-    if path.ends_with("callboard.meta") { FORMAT_VERSION } else { 1 }
+/// The newest version of a small file's format that this release reads.
+fn supported(path: &Path) -> u16 {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("partition.state") => 2,
+        Some("callboard.meta") => FORMAT_VERSION,
+        _ => 1,
+    }
 }
 
 /// Rewrites one of the small files as a release with the next version of its format would.
@@ -29,7 +33,7 @@ fn of_the_next_version(path: &Path) {
     let bytes = fs::read(path).unwrap();
     let magic = *bytes.first_chunk::<4>().unwrap();
     let (_, payload) = read_checked(&RealDisk, path, magic, u16::MAX).unwrap().unwrap();
-    write_atomically(&RealDisk, path, magic, newest(path) + 1, &payload).unwrap();
+    write_atomically(&RealDisk, path, magic, supported(path) + 1, &payload).unwrap();
 }
 
 /// The one line with which a node refuses the directory.
@@ -41,11 +45,11 @@ fn refusal(dir: &Path) -> String {
 }
 
 fn newer(path: &Path) -> String {
+    let (supported, found) = (supported(path), supported(path) + 1);
     format!(
-        "{} has format version {}, this release reads up to {}: install the release that wrote it, or a newer one",
-        path.display(),
-        newest(path) + 1,
-        newest(path)
+        "{} has format version {found}, this release reads up to {supported}: install the release that wrote it, or a \
+         newer one",
+        path.display()
     )
 }
 

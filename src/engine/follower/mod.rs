@@ -379,3 +379,10 @@ impl<R> FollowerEngine<R> {
         self.following.leader_epoch
     }
 }
+
+impl<R> std::fmt::Display for FollowerEngine<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { following, phase, cursors, newest_fetch, fetch_at, leader, failed, .. } = self;
+        write!(f, "{phase:?} {following:?} {cursors:?} fetch {newest_fetch} next {fetch_at:?} leader {leader:?} failed {failed:?}")
+    }
+}

@@ -49,6 +49,8 @@ pub enum SyncPoint {
     AtomicFileContent,
     /// The directory, after that rename.
     AtomicFileRename,
+    /// A repaired segment under its temporary name, and the directory before and after it takes the place of the old one.
+    Repair,
     /// The parent, after the data directory was created.
     DataDirCreated,
     /// The parent, after a partition's directory got its final name.

@@ -4,6 +4,7 @@ mod appending;
 mod following;
 mod reading;
 mod recovering;
+mod repairing;
 mod retaining;
 mod truncating;
 

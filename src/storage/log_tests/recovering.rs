@@ -345,3 +345,146 @@ fn the_state_file_says_what_was_written_down() {
     story.log().save_checkpoint(Offset(20)).unwrap();
     assert_eq!(story.disk.operations(), writes, "nothing has changed, nothing is written");
 }
+
+#[test]
+fn a_torn_tail_makes_a_replica_doubtful_only_when_it_is_not_all_zeros() {
+    let mut torn = batch(30, 1, 0, 10, 100).to_vec();
+    torn[70] ^= 1;
+    let mut nearly_zeros = vec![0; 2_000];
+    nearly_zeros[1_999] = 1;
+    for (tail, doubtful) in [(vec![0; 2_000], false), (vec![0; 1], false), (nearly_zeros, true), (torn, true)] {
+        let mut story = Story::new();
+        story.fill(3);
+        story.sync();
+        story.lose_power();
+        story.scribble(0, 3 * BATCH, &tail);
+        let report = story.open();
+        assert_eq!(report.doubtful, doubtful);
+        assert_eq!(report.cut.map(|cut| (cut.all_zeros, cut.bytes)), Some((!doubtful, tail.len() as u64)));
+        story.holds_exactly(30);
+    }
+    // A whole segment of zeros behind the cut is no reason for doubt either; one byte in it is.
+    for byte in [0, 7] {
+        let mut story = Story::new();
+        story.fill(3);
+        story.sync();
+        story.lose_power();
+        for (base, position) in [(0, 3 * BATCH), (140, 0)] {
+            let file = story.disk.open(&story.path(base, ".log"), OpenMode::Write);
+            let file = file.or_else(|_| story.disk.open(&story.path(base, ".log"), OpenMode::Create)).unwrap();
+            write_all_at(&*file, &[0; 500], position).unwrap();
+            write_all_at(&*file, &[if base == 140 { byte } else { 0 }], position + 500).unwrap();
+        }
+        let report = story.open();
+        assert_eq!((report.doubtful, report.cut.map(|cut| cut.all_zeros)), (byte != 0, Some(byte == 0)));
+    }
+}
+
+#[test]
+fn doubt_lasts_until_it_is_cleared_through_crashes_clean_stops_and_more_records() {
+    let mut story = Story::new();
+    story.fill(3);
+    story.sync();
+    story.lose_power();
+    story.scribble(0, 3 * BATCH, &[1; 300]);
+    assert!(story.open().doubtful && story.log().is_doubtful());
+    story.kill();
+    let report = story.open();
+    assert!(report.doubtful && report.cut.is_none(), "nothing is cut the second time: {report:?}");
+    story.fill(2);
+    story.sync();
+    story.lose_power();
+    assert!(story.open().doubtful);
+    story.close(50, b"");
+    let report = story.open();
+    assert!(report.clean && report.doubtful);
+    story.log().mark_verified().unwrap();
+    assert!(!story.log().is_doubtful());
+    story.lose_power();
+    let report = story.open();
+    assert!(report.clean && !report.doubtful, "clearing is durable and is no write to the log");
+    story.holds_exactly(50);
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_recovery_keeps_the_doubt_that_it_found() {
+    // A torn tail, and a whole segment behind a cut.
+    for segments in [1, 2] {
+        let mut story = Story::new();
+        story.fill(if segments == 1 { 3 } else { 20 });
+        story.log.take();
+        story.disk.kill();
+        for base in [0, 140].into_iter().take(segments) {
+            story.open_for_damage(&story.path(base, ".log")).sync_data(SyncPoint::LogData).unwrap();
+        }
+        story.disk.sync_dir(Path::new(DIR), SyncPoint::SegmentCreated).unwrap();
+        story.lose_power();
+        if segments == 1 {
+            story.scribble(0, 3 * BATCH, &[1; 300]);
+        } else {
+            story.open_for_damage(&story.path(0, ".log")).set_len(13 * BATCH).unwrap();
+            story.open_for_damage(&story.path(0, ".log")).sync_data(SyncPoint::LogData).unwrap();
+        }
+        let torn = story.disk.snapshot();
+        for step in 1.. {
+            let mut finished = false;
+            for outage in 0..6 {
+                story.disk.roll_back(&torn);
+                story.disk.crash_after_operations(step);
+                finished = story.try_open(&mut ()).is_ok();
+                story.log = None;
+                match outage {
+                    0 => story.disk.kill(),
+                    1 => story.disk.power_loss_keeping_nothing(),
+                    seed => story.disk.power_loss(&mut fastrand::Rng::with_seed(seed * 100 + step)),
+                }
+                assert!(story.open().doubtful, "{segments} segments, step {step}, outage {outage}");
+            }
+            if finished {
+                assert!(step > 5, "only {step} operations");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_kill_a_gap_or_a_falling_epoch_is_damage_and_never_served_as_records() {
+    for (follower, epoch) in [(70, 3), (50, 2)] {
+        let mut story = Story::new();
+        story.epoch = 3;
+        story.fill(5);
+        story.sync();
+        story.kill();
+        let wrong = batch(follower, epoch, 0, 10, 100).to_vec();
+        story.scribble(0, 5 * BATCH, &wrong);
+        let report = story.open();
+        if follower == 70 {
+            // Nothing of what was written is lost in a kill: the gap is a hole, what lies behind it is there.
+            assert_eq!((report.cut, report.damaged), (None, vec![(Offset(50), Offset(70))]));
+            assert!(matches!(story.reader().read(Offset(50), EVERYTHING, 100), Err(LogError::Damaged { .. })));
+            assert_eq!(story.reader().read(Offset(70), EVERYTHING, 100).unwrap().next, Offset(80));
+        } else {
+            // The epoch before it may have been damaged upwards: what is cut off is kept, and told.
+            let name = format!("{:020}.cut-{}", 0, 5 * BATCH);
+            let cut = Cut { offset: Offset(50), bytes: BATCH, all_zeros: false, saved_as: vec![name.clone()] };
+            assert_eq!((report.cut, report.doubtful), (Some(cut), true));
+            assert_eq!(story.bytes_of(&Path::new(DIR).join(name)), wrong);
+            story.holds_exactly(50);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_does_not_start_where_the_one_before_ends_is_not_part_of_the_log_after_a_power_loss() {
+    let mut story = Story::new();
+    story.fill(10);
+    story.sync();
+    story.lose_power();
+    let file = story.disk.open(&story.path(120, ".log"), OpenMode::Create).unwrap();
+    write_all_at(&*file, &batch(120, 1, 0, 10, 100).to_vec(), 0).unwrap();
+    let report = story.open();
+    assert_eq!(report.cut.map(|cut| (cut.offset, cut.bytes)), Some((Offset(100), BATCH)));
+    assert!(report.doubtful);
+    story.holds_exactly(100);
+}
