@@ -41,7 +41,8 @@ fn the_followers_of_a_lost_broker_are_spread_over_all_others() {
 
 #[test]
 fn replicas_of_a_partition_are_in_different_racks_while_there_are_some() {
-    let racks = [broker(1, Some("a")), broker(2, Some("a")), broker(3, Some("b")), broker(4, Some("b")), broker(5, None)];
+    let racks =
+        [broker(1, Some("a")), broker(2, Some("a")), broker(3, Some("b")), broker(4, Some("b")), broker(5, None)];
     let rack_of = |node: &NodeId| racks.iter().find(|broker| broker.node == *node).map(|broker| &broker.rack);
     for replicas in place(&racks, &[], 20, 3).expect("enough brokers") {
         let distinct: BTreeSet<_> = replicas.iter().map(rack_of).collect();

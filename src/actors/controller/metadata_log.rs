@@ -220,8 +220,7 @@ fn decode(expected: Offset, found: Offset, value: &[u8]) -> Result<MetadataRecor
     if found != expected {
         return Err(MetadataLogError::Gap { expected: expected.0, found: found.0 });
     }
-    rmp_serde::from_slice(value)
-        .map_err(|e| MetadataLogError::Undecodable { index: found.0, reason: e.to_string() })
+    rmp_serde::from_slice(value).map_err(|e| MetadataLogError::Undecodable { index: found.0, reason: e.to_string() })
 }
 
 /// Applies a batch of the log: the records of one decision.

@@ -68,9 +68,8 @@ impl Balance {
         let Self { settings, live_since, asked } = self;
         // What is not out of place any more was done, or cannot be done now.
         asked.retain(|partition, since| wanted.contains_key(partition) && now.since(*since) < settings.retry_after);
-        let has_settled = |node: &NodeId| {
-            live_since.get(node).is_some_and(|(_, since)| now.since(*since) >= settings.settling_time)
-        };
+        let has_settled =
+            |node: &NodeId| live_since.get(node).is_some_and(|(_, since)| now.since(*since) >= settings.settling_time);
         let room = settings.at_most.saturating_sub(asked.len());
         let next = wanted.into_values().filter(|hand_over| has_settled(&hand_over.to));
         let next: Vec<_> = next.filter(|hand_over| !asked.contains_key(&hand_over.partition)).take(room).collect();

@@ -165,11 +165,7 @@ fn decide(draft: &mut Draft, proposal: &InSyncProposal) -> Result<InSyncAccepted
     Ok(InSyncAccepted { partition_epoch, leader, leader_epoch })
 }
 
-fn check_leader(
-    image: &ClusterImage,
-    state: &PartitionImage,
-    proposal: &InSyncProposal,
-) -> Result<(), InSyncRefusal> {
+fn check_leader(image: &ClusterImage, state: &PartitionImage, proposal: &InSyncProposal) -> Result<(), InSyncRefusal> {
     let leader = proposal.leader;
     if state.leader != Some(leader) {
         return Err(InSyncRefusal::NotLeader { leader: state.leader });
@@ -186,19 +182,14 @@ fn check_leader(
     Ok(())
 }
 
-fn check_members(
-    image: &ClusterImage,
-    state: &PartitionImage,
-    proposal: &InSyncProposal,
-) -> Result<(), InSyncRefusal> {
+fn check_members(image: &ClusterImage, state: &PartitionImage, proposal: &InSyncProposal) -> Result<(), InSyncRefusal> {
     let members = &proposal.members;
     for (at, Member { node, epoch }) in members.iter().enumerate() {
         if !state.replicas.contains(node) || members[..at].iter().any(|other| other.node == *node) {
             return Err(InSyncRefusal::NotAReplica { node: *node });
         }
         // One that is stopping stays in sync until it has handed over, but it comes in no more.
-        let may_be_in =
-            if state.in_sync.contains(node) { image.is_live(*node) } else { image.may_lead(*node) };
+        let may_be_in = if state.in_sync.contains(node) { image.is_live(*node) } else { image.may_lead(*node) };
         if !image.is_registered(*node, *epoch) || !may_be_in {
             return Err(InSyncRefusal::FencedMember { node: *node });
         }

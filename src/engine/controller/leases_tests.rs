@@ -59,12 +59,11 @@ fn a_fenced_broker_is_counted_on_once_it_has_applied_what_there_was_when_it_regi
     table.follow(at(1), &cluster.image);
     cluster.start(2);
     assert!(cluster.image.index > goal, "the log has gone on");
-    let mut unfence = |applied, cluster: &Cluster| {
-        match table.on_renewal(at(2), &cluster.image, (NodeId(1), epoch), applied) {
+    let mut unfence =
+        |applied, cluster: &Cluster| match table.on_renewal(at(2), &cluster.image, (NodeId(1), epoch), applied) {
             Renewal::Granted { unfence, .. } => unfence,
             stale => panic!("{stale:?}"),
-        }
-    };
+        };
     assert!(!unfence(goal - 1, &cluster), "it may not know of its own registration");
     assert!(unfence(goal, &cluster));
     cluster.stopping(1);

@@ -158,9 +158,9 @@ impl World {
             }
             Step::Cancel(at) => records(cancel_reassignment(known, self.partition(*at)?)),
             Step::Recover => {
-                let all = known.partitions().flat_map(|(partition, state)| {
-                    state.last_members.iter().map(move |node| (partition, *node))
-                });
+                let all = known
+                    .partitions()
+                    .flat_map(|(partition, state)| state.last_members.iter().map(move |node| (partition, *node)));
                 let report = |(partition, node): (TopicPartition, NodeId)| ReplicaEnd {
                     partition,
                     node,
@@ -270,7 +270,10 @@ impl World {
                 assert_eq!(Some(self.held(partition, leader)), best, "the one that kept most");
                 let kept = self.held(partition, leader);
                 self.committed.insert(partition, kept);
-                self.held.iter_mut().filter(|((at, _), _)| *at == partition).for_each(|(_, held)| *held = (*held).min(kept));
+                self.held
+                    .iter_mut()
+                    .filter(|((at, _), _)| *at == partition)
+                    .for_each(|(_, held)| *held = (*held).min(kept));
             }
         } else {
             assert_eq!((change.leader_epoch, change.is_unclean), (state.leader_epoch, false));
@@ -344,9 +347,8 @@ impl World {
         }
         assert!(outcome.is_ok() || *behind > 0, "{step:?} did not fit its own image: {outcome:?}");
         if let (Step::Register(node, Return::Wiped | Return::RolledBack), Ok(())) = (step, &outcome) {
-            let is_member = |state: &PartitionImage| {
-                state.is_member(NodeId(*node)) || state.last_members.contains(&NodeId(*node))
-            };
+            let is_member =
+                |state: &PartitionImage| state.is_member(NodeId(*node)) || state.last_members.contains(&NodeId(*node));
             assert!(!self.cluster.image.partitions().any(|(_, state)| is_member(state)), "rule 14");
         }
         self.check();
@@ -366,8 +368,6 @@ fn story(settings: &[(&str, &str)], steps: &[(Step, usize)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn random_decisions_keep_the_sets_in_order_and_everything_committed(
         minimum in 1..=3_u32,

@@ -22,11 +22,7 @@ use crate::types::{NodeId, TopicPartition};
 /// [`ErrorCode::UnknownTopicOrPartition`]; [`ErrorCode::InvalidReplicationFactor`] for targets that are none, named twice,
 /// unknown, or fewer than the topic's `min_insync_replicas`; [`ErrorCode::NotEnoughReplicas`] where targets of an earlier
 /// reassignment would go that are the only ones who can lead.
-pub fn reassign(
-    image: &ClusterImage,
-    partition: TopicPartition,
-    targets: &[NodeId],
-) -> Result<Decision<()>, ApiError> {
+pub fn reassign(image: &ClusterImage, partition: TopicPartition, targets: &[NodeId]) -> Result<Decision<()>, ApiError> {
     let (state, min_in_sync) = known(image, partition)?;
     let invalid = |text: String| refuse(ErrorCode::InvalidReplicationFactor, text);
     if targets.is_empty() || targets.len() < min_in_sync as usize {

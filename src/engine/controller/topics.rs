@@ -127,12 +127,7 @@ impl ControllerPolicy {
     ///
     /// # Errors
     /// [`ApiError`] names the limit or number that stands against it.
-    pub fn add_partitions(
-        &self,
-        image: &ClusterImage,
-        name: &str,
-        total: u32,
-    ) -> Result<Decision<TopicId>, ApiError> {
+    pub fn add_partitions(&self, image: &ClusterImage, name: &str, total: u32) -> Result<Decision<TopicId>, ApiError> {
         let topic = known_topic(image, name)?;
         let Some(current) = image.topics.get(&topic) else {
             return refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}'"));

@@ -142,7 +142,9 @@ pub enum ApplyError {
         leader_epoch: LeaderEpoch,
     },
     /// The record counts on a replica that there is not, or twice, or lets one lead that is not in sync.
-    #[error("broker {node} cannot be in a set of partition {partition}: it holds no replica, is named twice, or leads without being in sync")]
+    #[error(
+        "broker {node} cannot be in a set of partition {partition}: it holds no replica, is named twice, or leads without being in sync"
+    )]
     NotAReplica {
         /// The partition.
         partition: TopicPartition,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::PartitionChange;
 use crate::types::{
-    BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId, TopicName,
+    BrokerEpoch, DirectoryId, IncarnationId, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId,
+    TopicName,
 };
 
 /// The version of the record format, raised when older software could not apply what newer software writes.

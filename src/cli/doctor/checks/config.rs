@@ -91,7 +91,13 @@ mod tests {
         let mut config = NodeConfig::default();
         config.node.data_dir = root.path().to_owned();
         let (cluster, other) = (ClusterId(uuid::Uuid::from_u128(1)), ClusterId(uuid::Uuid::from_u128(2)));
-        let meta = DirectoryMeta { cluster, node: NodeId(1), directory: DirectoryId::random(), broker_epoch: None, boot_id: None };
+        let meta = DirectoryMeta {
+            cluster,
+            node: NodeId(1),
+            directory: DirectoryId::random(),
+            broker_epoch: None,
+            boot_id: None,
+        };
         assert_eq!(against_directory(&config, root.path(), Some(&meta)), []);
         config.node.cluster_id = Some(cluster);
         assert_eq!(against_directory(&config, &root.path().join("."), Some(&meta)), [], "the same by another path");
