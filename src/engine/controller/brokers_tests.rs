@@ -74,8 +74,13 @@ fn rule_14_the_same_directory_takes_over_from_its_old_process() {
 
 #[test]
 fn rule_14_the_replicas_of_a_wiped_or_rolled_back_directory_leave_both_sets() {
-    for (how, eligible) in [(CLEAN, vec![1]), (KILLED, vec![1]), (Return::Wiped, vec![]), (Return::RolledBack, vec![])]
-    {
+    for (how, eligible) in [
+        (CLEAN, vec![1]),
+        (KILLED, vec![1]),
+        (Return::Wiped, vec![]),
+        (Return::Exchanged, vec![]),
+        (Return::RolledBack, vec![]),
+    ] {
         let mut cluster = strict();
         cluster.fenced(1);
         assert_eq!(cluster.sets(), (Some(2), vec![2, 3], vec![1]));

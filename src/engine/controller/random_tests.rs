@@ -45,6 +45,7 @@ fn how() -> impl Strategy<Value = Return> {
         2 => Just(Return::After(LastStop::Process)),
         3 => Just(Return::After(LastStop::Machine)),
         1 => Just(Return::Wiped),
+        1 => Just(Return::Exchanged),
         1 => Just(Return::RolledBack),
     ]
 }
@@ -215,7 +216,7 @@ impl World {
             let is_synced = flush.is_none_or(|flush| flush == "always");
             let Some(held) = self.held.get_mut(&(partition, NodeId(node))) else { continue };
             match how {
-                Return::Wiped | Return::RolledBack => *held = 0,
+                Return::Wiped | Return::Exchanged | Return::RolledBack => *held = 0,
                 Return::After(LastStop::Machine) if !is_synced => *held = held.saturating_sub(1),
                 Return::After(_) => {}
             }
@@ -322,7 +323,7 @@ impl World {
             return;
         }
         // A directory is exchanged only when its process is gone.
-        if let Step::Register(node, Return::Wiped) = step {
+        if let Step::Register(node, Return::Wiped | Return::Exchanged) = step {
             let gone = Step::Fence(*node);
             self.run(&(gone, 0));
         }
@@ -346,7 +347,8 @@ impl World {
             }
         }
         assert!(outcome.is_ok() || *behind > 0, "{step:?} did not fit its own image: {outcome:?}");
-        if let (Step::Register(node, Return::Wiped | Return::RolledBack), Ok(())) = (step, &outcome) {
+        if let (Step::Register(node, Return::Wiped | Return::Exchanged | Return::RolledBack), Ok(())) = (step, &outcome)
+        {
             let is_member =
                 |state: &PartitionImage| state.is_member(NodeId(*node)) || state.last_members.contains(&NodeId(*node));
             assert!(!self.cluster.image.partitions().any(|(_, state)| is_member(state)), "rule 14");
