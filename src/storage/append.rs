@@ -47,7 +47,7 @@ impl Log {
     /// [`LogError::DiskFull`] and [`LogError::Failed`] are final: part of the batches may be on disk.
     pub fn append(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
         self.check_alive()?;
-        self.check_batches(batches)?;
+        self.check_batches(self.written_end(), batches)?;
         let (mut rest, mut rolled) = (batches, false);
         while let Some(first) = rest.first() {
             if self.must_roll(now, &first.header) {
@@ -75,9 +75,9 @@ impl Log {
         })
     }
 
-    /// Refuses batches that do not follow on the log, or on each other.
-    pub(super) fn check_batches(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
-        let mut expected = self.written_end();
+    /// Refuses batches that do not begin at `due`, or do not follow on each other.
+    pub(super) fn check_batches(&self, due: Offset, batches: &[RecordBatch]) -> Result<(), LogError> {
+        let mut expected = due;
         let mut last = self.epochs.latest().unwrap_or_default();
         for RecordBatch { header, body } in batches {
             let base_offset = header.base_offset;

@@ -27,19 +27,43 @@ use crate::types::{Offset, TimestampMs};
 
 impl Log {
     /// Appends batches as the leader's log has them: with its offsets and epochs, which must follow on this log, and with
-    /// right checksums. A damaged batch is refused here, before it could count as a copy.
+    /// right checksums. A damaged batch is refused here, before it could count as a copy. The first batch of an empty log may
+    /// begin before the log's start, if it holds it.
     ///
     /// # Errors
     /// [`LogError::NotContiguous`], [`LogError::EpochWentBack`] and [`LogError::InvalidBatch`] refuse all of the batches
     /// and change nothing; otherwise as [`Log::append`].
     pub fn append_replicated(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
         self.check_alive()?;
-        self.check_batches(batches)?;
+        let (start, end) = (self.log_start(), self.written_end());
+        let began_before = batches
+            .first()
+            .map(|batch| &batch.header)
+            .filter(|first| start == end && first.base_offset < start && start < first.end_offset_exclusive());
+        let due = began_before.map_or(end, |first| first.base_offset);
+        self.check_batches(due, batches)?;
         for batch in batches {
             let base_offset = batch.header.base_offset;
             batch.verify_checksum().map_err(|cause| LogError::InvalidBatch { base_offset, cause })?;
         }
+        if due < end {
+            self.step_back_to(due).map_err(|error| self.fail(error))?;
+        }
         self.append(now, batches)
+    }
+
+    /// Lets an empty log take a batch that began before its start: records were deleted up to the middle of a batch, and the
+    /// leader's log starts with the whole of it.
+    fn step_back_to(&mut self, base: Offset) -> io::Result<()> {
+        let place = RecoveryPoint { offset: base, segment: base, position: 0 };
+        // A recovery has to look at what lies before the point where it would have begun.
+        let state = PartitionState { recovery: place, clean: None, ..self.state.clone() };
+        state.write(&*self.shared.disk, &self.shared.dir)?;
+        self.state = state;
+        self.synced = place;
+        self.tail = Tail::Sealed;
+        self.shared.write().end_at(base);
+        Ok(())
     }
 
     /// Gives up all that the log has and lets it start, empty, at `start`: for a follower whose leader's log starts past its

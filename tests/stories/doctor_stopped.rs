@@ -11,6 +11,7 @@ use callboard::cli::doctor::report::Report;
 use callboard::cli::doctor::stopped;
 use callboard::client::{OutgoingRecord, ProducerConfig};
 use callboard::storage::atomic_file::write_atomically;
+use callboard::storage::data_dir::FORMAT_VERSION;
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::testing::Node;
 use callboard::types::TimestampMs;
@@ -218,7 +219,7 @@ async fn remainders_and_things_that_do_not_belong_there_are_noted() {
 async fn formats_of_a_newer_release_and_damaged_small_files_are_told_apart() {
     let (dir, partitions) = stopped_node().await;
     let meta = fs::read(dir.join("callboard.meta")).unwrap();
-    write_atomically(&RealDisk, &dir.join("callboard.meta"), *b"CBdd", 2, b"later").unwrap();
+    write_atomically(&RealDisk, &dir.join("callboard.meta"), *b"CBdd", FORMAT_VERSION + 1, b"later").unwrap();
     let report = look(&dir);
     assert_eq!(codes(&report), ["newer-format"]);
     assert!(found(&report, "newer-format").fix.contains("newer"));

@@ -127,3 +127,13 @@ fn metadata_records_of_newer_software_are_refused_from_the_log_and_from_a_snapsh
     log.close(&image).unwrap();
     assert_eq!(refusal(&dir), expected);
 }
+
+#[test]
+fn metadata_of_an_older_level_is_raised_once_so_that_older_software_does_not_misread_what_follows() {
+    let dir = copied(GENERATION, "killed");
+    let (log, image) = metadata_log(&dir);
+    assert_eq!(image.feature_level, FEATURE_LEVEL);
+    log.close(&image).unwrap();
+    let (_, again) = metadata_log(&dir);
+    assert_eq!(again, image, "nothing more is written");
+}

@@ -63,7 +63,7 @@ impl Broker {
                 partition: number,
             },
             config: LogConfig::from(config),
-            may_be_new: !topic.opened.contains(&self.settings.node),
+            may_be_new: !topic.has_opened(number, self.settings.node),
         };
         (partition, job)
     }

@@ -161,6 +161,23 @@ async fn what_was_decided_is_there_after_a_crash_by_replay_and_after_a_stop_by_s
 }
 
 #[actix::test]
+async fn rule_14_a_broker_is_counted_on_only_under_the_epoch_that_it_was_given_and_has_written_down() {
+    let disk = VirtualDisk::new(1);
+    let mut stage = Stage::registered(&disk).await;
+    stage.create(&["a"]).await.answer.remove(0).expect("created");
+    stage.news().await;
+    let node = NodeId(1);
+    let epoch = stage.image.epoch_of(node).expect("registered");
+    let old = UnfenceBroker { node, epoch: BrokerEpoch(epoch.0 - 1) };
+    let refused = stage.controller.send(old).await.expect("alive").expect_err("not that one");
+    assert_eq!(refused.code, ErrorCode::StaleMetadata);
+    let again = stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("as it is");
+    assert_eq!(again.index, stage.image.index, "no record");
+    assert_eq!(stage.image.brokers[&node].unfenced_epoch, epoch);
+    assert!(stage.image.partitions().all(|(_, partition)| partition.leader == Some(node)));
+}
+
+#[actix::test]
 async fn a_long_log_is_cut_by_snapshots_and_gives_the_same_image() {
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;

@@ -157,9 +157,9 @@ fn decide(draft: &mut Draft, proposal: &InSyncProposal) -> Result<InSyncAccepted
         change.elect(node, epoch, min_in_sync);
     }
     settle_change(image, state, &mut change, min_in_sync);
-    if change.changes(state) {
-        draft.push(MetadataRecord::PartitionChanged(change))?;
-    }
+    // Also where nothing changes: the partition epoch rises, and with it ends whatever was proposed in this one before. A leader
+    // that got no answer, or a refusal, gets rid of a proposal like that: a copy of it may still be under way.
+    draft.push(MetadataRecord::PartitionChanged(change))?;
     let after = draft.image.partition(partition).ok_or(unknown)?;
     let PartitionImage { partition_epoch, leader, leader_epoch, .. } = *after;
     Ok(InSyncAccepted { partition_epoch, leader, leader_epoch })

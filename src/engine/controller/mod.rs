@@ -25,6 +25,8 @@ mod reassignment;
 mod topics;
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 pub(crate) mod test_support;
 
 use super::metadata::{ApplyError, ClusterImage, MetadataRecord};

@@ -34,6 +34,8 @@ pub(crate) enum Return {
     After(LastStop),
     /// Another one: the old was wiped.
     Wiped,
+    /// Another one, that has seen as many registrations.
+    Exchanged,
     /// An older copy.
     RolledBack,
 }
@@ -118,6 +120,7 @@ impl Cluster {
                 *wiped += 1;
                 registration.before = DirectoryHistory::default();
             }
+            Return::Exchanged => *wiped += 1,
             Return::RolledBack => registration.before.epoch = BrokerEpoch(held.0.saturating_sub(1)),
         }
         registration.directory = DirectoryId(Uuid::from_u128(u128::from(node) + (*wiped << 32)));

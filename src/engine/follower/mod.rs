@@ -21,6 +21,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::protocol::{ApiError, ErrorCode};
+use crate::types::record_batch::BatchHeader;
 use crate::types::{EpochHistory, LeaderEpoch, MonoTime, NodeId, Offset};
 
 use super::cursors::Cursors;
@@ -204,18 +205,15 @@ impl<R> FollowerEngine<R> {
     }
 
     /// This log is the beginning of the leader's, up to where the fetch began.
-    fn go_on(
-        &mut self,
-        now: MonoTime,
-        number: u64,
-        leader: LeaderState,
-        headers: &[crate::types::record_batch::BatchHeader],
-        out: &mut Output<R>,
-    ) {
+    fn go_on(&mut self, now: MonoTime, number: u64, leader: LeaderState, headers: &[BatchHeader], out: &mut Output<R>) {
         self.leader = Some((number, leader));
         let next = self.cursors.next_offset();
         let end = headers.last().map_or(next, |last| last.end_offset_exclusive());
-        if let Some(first) = headers.first().filter(|first| first.base_offset == next) {
+        // Records are deleted up to any offset, and the leader's log starts with the whole batch that holds it.
+        let began_before = |first: &BatchHeader| {
+            self.cursors.log_start() == next && first.base_offset < next && next < first.end_offset_exclusive()
+        };
+        if let Some(first) = headers.first().filter(|first| first.base_offset == next || began_before(first)) {
             for header in headers {
                 self.epochs.note(header.leader_epoch, header.base_offset);
                 self.producers.record(header);
@@ -383,6 +381,9 @@ impl<R> FollowerEngine<R> {
 impl<R> std::fmt::Display for FollowerEngine<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { following, phase, cursors, newest_fetch, fetch_at, leader, failed, .. } = self;
-        write!(f, "{phase:?} {following:?} {cursors:?} fetch {newest_fetch} next {fetch_at:?} leader {leader:?} failed {failed:?}")
+        write!(
+            f,
+            "{phase:?} {following:?} {cursors:?} fetch {newest_fetch} next {fetch_at:?} leader {leader:?} failed {failed:?}"
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ApplyError, BrokerImage, BrokerRegistration, ClusterImage, PartitionImage};
+use super::{ApplyError, BrokerImage, BrokerRegistration, ClusterImage};
 use crate::types::{BrokerEpoch, NodeId};
 
 impl ClusterImage {
@@ -45,10 +45,11 @@ impl ClusterImage {
     }
 
     fn end_leaderships(&mut self, node: NodeId) {
+        let level = self.feature_level;
         for topic in self.topics.values_mut() {
             if topic.partitions.iter().any(|partition| partition.leader == Some(node)) {
                 let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == Some(node));
-                led.for_each(PartitionImage::end_leadership);
+                led.for_each(|partition| partition.end_leadership(level));
             }
         }
     }

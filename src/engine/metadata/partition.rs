@@ -26,7 +26,7 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     /// The committed in-sync set.
     pub in_sync: Vec<NodeId>,
-    /// Raised by every change of the partition.
+    /// Raised by every [`PartitionChange`], and by another minimum of in-sync replicas.
     pub partition_epoch: u32,
     /// Who may be elected beside the in-sync set.
     #[serde(default)]
@@ -126,10 +126,12 @@ impl PartitionImage {
         }
     }
 
-    /// Its leader leads no more.
-    pub(super) fn end_leadership(&mut self) {
+    /// Its leader leads no more, since its broker does not count. From feature level 2 on that is no change of its own: the decision
+    /// that fences a broker settles its partitions too. If it raised the epoch, a decision on older metadata, where the
+    /// broker still led, would expect an epoch that another change has given the partition meanwhile.
+    pub(super) fn end_leadership(&mut self, feature_level: u16) {
         self.leader = None;
-        self.partition_epoch += 1;
+        self.partition_epoch += u32::from(feature_level < 2);
     }
 
     fn is_election(&self, change: &PartitionChange) -> bool {

@@ -71,7 +71,7 @@ fn a_new_incarnation_ends_the_leaderships_of_the_old_one() {
     let mut image = image();
     assert_eq!(image.apply(&MetadataRecord::BrokerRegistered(registration(1, 6))), Ok(()));
     assert!(!image.is_live(NodeId(1)));
-    assert!(image.partitions().all(|(_, partition)| partition.leader.is_none() && partition.partition_epoch == 1));
+    assert!(image.partitions().all(|(_, partition)| partition.leader.is_none() && partition.partition_epoch == 0));
 }
 
 #[test]
@@ -120,4 +120,145 @@ fn records_and_images_survive_their_encoding() {
     assert_eq!(rmp_serde::from_slice::<ClusterImage>(&bytes).expect("decodes"), image);
     let bytes = rmp_serde::to_vec_named(&created(1, "rides")).expect("encodes");
     assert_eq!(rmp_serde::from_slice::<MetadataRecord>(&bytes).expect("decodes"), created(1, "rides"));
+}
+
+#[test]
+fn rule_10_of_one_decision_all_records_are_applied_or_none() {
+    let before = image();
+    let mut after = before.clone();
+    let unknown = MetadataRecord::TopicDeleted { topic: topic(9) };
+    let refused = after.apply_entry(&[created(2, "more"), unknown, created(3, "yet_more")]);
+    assert_eq!(refused, Err(ApplyError::UnknownTopic { topic: topic(9) }));
+    assert_eq!(ClusterImage { index: before.index, ..after.clone() }, before);
+    assert_eq!(after.index, before.index + 3, "every node counts the same records");
+    assert_eq!(after.apply_entry(&[created(2, "more"), created(3, "yet_more")]), Ok(()));
+    assert_eq!(after.topics.len(), 3);
+}
+
+#[test]
+fn rule_10_a_change_of_a_partition_names_replicas_once_and_lets_in_only_current_brokers() {
+    let mut image = image();
+    image.apply(&MetadataRecord::BrokerRegistered(registration(2, 9))).expect("new");
+    image.apply(&MetadataRecord::BrokerUnfenced { node: NodeId(2), epoch: BrokerEpoch(9) }).expect("current");
+    let partition = TopicPartition::new(topic(1), PartitionIndex(0));
+    let state = image.partition(partition).expect("there").clone();
+    let base = PartitionChange { replicas: Some(vec![NodeId(1), NodeId(2)]), ..state.to_change(partition) };
+    let with = |alter: &dyn Fn(&mut PartitionChange)| {
+        let mut change = base.clone();
+        alter(&mut change);
+        refused(&image, &MetadataRecord::PartitionChanged(change))
+    };
+    let not_a_replica = |node| ApplyError::NotAReplica { partition, node: NodeId(node) };
+    assert_eq!(with(&|change| change.in_sync.push(NodeId(3))), not_a_replica(3));
+    assert_eq!(with(&|change| change.eligible.push(NodeId(1))), not_a_replica(1), "in both sets");
+    assert_eq!(with(&|change| change.in_sync.clear()), not_a_replica(1), "it leads without being in sync");
+    let stale = |epoch| ApplyError::StaleBroker { node: NodeId(2), epoch: BrokerEpoch(epoch) };
+    assert_eq!(with(&|change| change.in_sync.push(NodeId(2))), stale(0), "it does not say who joins");
+    assert_eq!(with(&|change| change.join(NodeId(2), BrokerEpoch(8), 1)), stale(8));
+    let uncleanly = with(&|change| change.elect(NodeId(2), BrokerEpoch(9), 1));
+    assert_eq!(uncleanly, ApplyError::NotAMember { partition, node: NodeId(2) });
+    let mut change = base.clone();
+    change.join(NodeId(2), BrokerEpoch(9), 1);
+    assert_eq!(image.apply(&MetadataRecord::PartitionChanged(change)), Ok(()));
+    let stopping = MetadataRecord::BrokerStopping { node: NodeId(2), epoch: BrokerEpoch(9) };
+    assert_eq!(image.apply(&stopping), Ok(()));
+    let mut change = image.partition(partition).expect("there").to_change(partition);
+    change.elect(NodeId(2), BrokerEpoch(9), 1);
+    let elected = refused(&image, &MetadataRecord::PartitionChanged(change));
+    assert_eq!(elected, ApplyError::NotLive { node: NodeId(2) });
+}
+
+#[test]
+fn a_replica_that_came_later_is_not_taken_for_a_lost_one_before_it_was_opened() {
+    let mut image = image();
+    let opened = |partitions: Option<Vec<u32>>| MetadataRecord::TopicOpened {
+        topic: topic(1),
+        node: NodeId(1),
+        partitions: partitions.map(|numbers| numbers.into_iter().map(PartitionIndex).collect()),
+    };
+    let has = |image: &ClusterImage| {
+        let topic = &image.topics[&topic(1)];
+        let numbers = (0..).map(PartitionIndex).take(topic.partitions.len());
+        numbers.filter(|number| topic.has_opened(*number, NodeId(1))).map(|number| number.0).collect::<Vec<_>>()
+    };
+    assert_eq!(has(&image), [0; 0]);
+    image.apply(&opened(Some(vec![0]))).expect("there");
+    assert_eq!(has(&image), [0], "the broker did not know of the other");
+    image.apply(&opened(None)).expect("there");
+    assert_eq!(has(&image), [0, 1]);
+    let (replicas, first) = (vec![vec![NodeId(1)]], PartitionIndex(2));
+    let added = MetadataRecord::TopicPartitionsAdded { topic: topic(1), first, replicas };
+    image.apply(&added).expect("the next one");
+    assert_eq!(refused(&image, &added), ApplyError::OtherPartitions { topic: topic(1), expected: first });
+    assert_eq!(has(&image), [0, 1]);
+    image.apply(&opened(Some(vec![2]))).expect("there");
+    assert_eq!(has(&image), [0, 1, 2]);
+}
+
+#[test]
+fn records_of_feature_level_1_mean_what_they_meant() {
+    /// As the release before this one wrote them.
+    #[derive(Serialize)]
+    enum Old {
+        TopicOpened {
+            topic: TopicId,
+            node: NodeId,
+        },
+        TombstoneCleared {
+            topic: TopicId,
+        },
+        PartitionChanged {
+            partition: TopicPartition,
+            leader: Option<NodeId>,
+            leader_epoch: LeaderEpoch,
+            in_sync: Vec<NodeId>,
+            expected_partition_epoch: u32,
+        },
+        BrokerRegistered {
+            node: NodeId,
+            epoch: BrokerEpoch,
+            incarnation: IncarnationId,
+            directory: DirectoryId,
+            host: String,
+            port: u16,
+            rack: Option<String>,
+            software: String,
+        },
+    }
+    let mut image = ClusterImage::empty(ClusterId(Uuid::nil()));
+    let apply_old = |image: &mut ClusterImage, old: &Old| {
+        let bytes = rmp_serde::to_vec_named(old).expect("encodes");
+        assert_eq!(image.apply(&rmp_serde::from_slice(&bytes).expect("decodes")), Ok(()));
+    };
+    let registered = |epoch| Old::BrokerRegistered {
+        node: NodeId(1),
+        epoch: BrokerEpoch(epoch),
+        incarnation: IncarnationId(Uuid::nil()),
+        directory: DirectoryId(Uuid::nil()),
+        host: String::new(),
+        port: 1,
+        rack: None,
+        software: String::new(),
+    };
+    let partition = TopicPartition::new(topic(1), PartitionIndex(0));
+    image.apply(&MetadataRecord::FeatureLevel { level: 1 }).expect("known");
+    apply_old(&mut image, &registered(1));
+    image.apply(&MetadataRecord::BrokerUnfenced { node: NodeId(1), epoch: BrokerEpoch(1) }).expect("current");
+    image.apply(&created(1, "rides")).expect("new");
+    apply_old(&mut image, &Old::TopicOpened { topic: topic(1), node: NodeId(1) });
+    apply_old(&mut image, &registered(2));
+    image.apply(&MetadataRecord::BrokerUnfenced { node: NodeId(1), epoch: BrokerEpoch(2) }).expect("current");
+    assert_eq!(image.brokers[&NodeId(1)].unfenced_epoch, BrokerEpoch(0), "its directory may not hold it yet");
+    let elected = Old::PartitionChanged {
+        partition,
+        leader: Some(NodeId(1)),
+        leader_epoch: LeaderEpoch(1),
+        in_sync: vec![NodeId(1)],
+        expected_partition_epoch: 1,
+    };
+    apply_old(&mut image, &elected);
+    assert_eq!(image.partition(partition).and_then(|state| state.leader), Some(NodeId(1)));
+    image.apply(&MetadataRecord::TopicDeleted { topic: topic(1) }).expect("there");
+    apply_old(&mut image, &Old::TombstoneCleared { topic: topic(1) });
+    assert!(image.tombstones.is_empty());
 }
