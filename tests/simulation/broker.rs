@@ -104,6 +104,8 @@ pub struct Hosted {
     pub watermark_seen: Offset,
     pub wake_at: Option<u64>,
     pub is_offline: bool,
+    /// The log is about to be cut: what it had is not what it will have.
+    pub is_cutting: bool,
 }
 
 pub fn wall(now_us: u64) -> TimestampMs {

@@ -359,8 +359,15 @@ impl World {
                 let reader = queue.log().map(|log| log.reader()).expect("the log was just given");
                 let mut replica = Replica::new(node, state, config, SETTINGS);
                 replica.on_lease(now, lease_until);
-                let hosted =
-                    Hosted { replica, queue, reader, watermark_seen: watermark, wake_at: None, is_offline: false };
+                let hosted = Hosted {
+                    replica,
+                    queue,
+                    reader,
+                    watermark_seen: watermark,
+                    wake_at: None,
+                    is_offline: false,
+                    is_cutting: false,
+                };
                 process.replicas.insert(partition, hosted);
                 self.check_opened(number, partition, end);
             }

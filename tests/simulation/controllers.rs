@@ -314,7 +314,8 @@ impl World {
         let decision = alter_in_sync(image, &[proposal]);
         match decision.answer.first() {
             Some(Ok(_)) => self.propose(number, decision.records, Then::Nothing),
-            _ => {
+            refused => {
+                self.tell(format_args!("a proposal of {from:?} for {partition} is refused: {refused:?}"));
                 self.coverage.count("a proposal is refused");
                 self.send(Place::Controller(number), from, Message::Refused { partition, partition_epoch });
             }

@@ -295,6 +295,10 @@ impl World {
 
     fn change_minimum(&mut self) {
         let Some(number) = self.raft.leader else { return };
+        // It clears the eligible sets: whoever was spared for being in one would be spared in vain.
+        if self.brokers.iter().any(|broker| !broker.robbed.is_empty()) {
+            return;
+        }
         let image = self.controllers[number].image.clone();
         let Some(topic) = image.topics.values().next() else { return };
         let minimum = self.rng.u32(1..=2).to_string();
@@ -317,7 +321,20 @@ impl World {
         (self.network.drops, self.network.doubles, self.network.delay_us) = (0, 0, 1_000);
         for number in 0..self.brokers.len() {
             self.brokers[number].paused_until = 0;
-            self.brokers[number].disk.cancel_crash();
+            self.brokers[number].disk.cancel_faults();
+        }
+        self.restart_sick();
+        for number in 0..self.brokers.len() {
+            self.after(10_000, Event::StartBroker { broker: number });
+        }
+        for number in 0..self.controllers.len() {
+            self.after(10_000, Event::StartController { controller: number });
+        }
+    }
+
+    /// Somebody restarts the brokers whose replicas say that they take no more.
+    pub fn restart_sick(&mut self) {
+        for number in 0..self.brokers.len() {
             let is_sick = self.brokers[number]
                 .process
                 .as_ref()
@@ -325,11 +342,8 @@ impl World {
             if is_sick {
                 self.stop_process(number);
                 self.brokers[number].disk.kill();
+                self.after(10_000, Event::StartBroker { broker: number });
             }
-            self.after(10_000, Event::StartBroker { broker: number });
-        }
-        for number in 0..self.controllers.len() {
-            self.after(10_000, Event::StartController { controller: number });
         }
     }
 }

@@ -61,7 +61,10 @@ impl World {
     ) {
         for item in news {
             match &item {
-                LogNews::Truncated { .. } => self.coverage.count("a log is cut"),
+                LogNews::Truncated { .. } => {
+                    self.coverage.count("a log is cut");
+                    self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = false);
+                }
                 LogNews::Failed(_) => self.coverage.count("a log fails"),
                 LogNews::NotTruncated(_) => self.coverage.count("a cut below the watermark is refused"),
                 LogNews::NotReplicated(_) => self.coverage.count("batches are refused"),
@@ -152,6 +155,7 @@ impl World {
 
     /// What is cut off on purpose is not missed.
     fn forget_after(&mut self, number: usize, partition: TopicPartition, end: Offset) {
+        self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = true);
         if let Some((durable, written)) = self.brokers[number].last_seen.get_mut(&partition) {
             *durable = (*durable).min(end);
             *written = (*written).min(end);
@@ -318,10 +322,11 @@ impl World {
         let (watermark, reader) = (cursors.high_watermark(), hosted.reader.clone());
         let leadership = hosted.replica.leader().map(|leader| leader.leadership().clone());
         hosted.watermark_seen = seen.max(watermark);
+        let is_cutting = hosted.is_cutting;
         let ends = (cursors.durable_end(), cursors.written_end());
-        let known = self.brokers[number].last_seen.entry(partition).or_default();
-        known.0 = known.0.max(ends.0);
-        known.1 = ends.1;
+        if !is_cutting {
+            self.brokers[number].last_seen.insert(partition, ends);
+        }
         if watermark > seen {
             let from = seen.max(reader.log_start());
             let mut next = from;

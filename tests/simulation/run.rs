@@ -93,6 +93,7 @@ fn settle(world: &mut World) {
     let deadline = world.now + RECOVERY_US;
     while world.now < deadline && world.oracle.violation.is_none() {
         world.run_until(world.now + 200_000);
+        world.restart_sick();
         if trouble(world).is_none() {
             return;
         }

@@ -18,10 +18,13 @@ pub(super) struct Progress {
     newest_fetch: u64,
     position: Offset,
     durable_end: Offset,
-    fetched_at: MonoTime,
-    leader_end_then: Offset,
-    /// When it last held all that the leader held.
+    /// When it last held all that the leader held at that time or later.
     caught_up_at: MonoTime,
+    /// Where the leader's log ended at some fetch since, and when: with that much it has caught up with that moment. Compared
+    /// with the end at the fetch before, a follower that acknowledges what it writes and what it syncs apart never would.
+    goal: (Offset, MonoTime),
+    /// It left the in-sync set after its newest fetch: what it said before counts no more.
+    is_outdated: bool,
     /// It asked for records that it had acknowledged before.
     has_lost_records: bool,
 }
@@ -57,13 +60,16 @@ impl Followers {
     }
 
     pub(super) fn get(&self, node: NodeId) -> Option<&Progress> {
-        self.progress.get(&node)
+        self.progress.get(&node).filter(|progress| !progress.is_outdated)
     }
 
     /// Takes on what the metadata says. What a follower reported under another registration counts for nothing.
     pub(super) fn follow_metadata(&mut self, leadership: &Leadership, is_newer: bool) {
         if is_newer {
-            self.union.clear();
+            for node in self.union.drain(..).filter(|node| !leadership.in_sync.contains(node)) {
+                // It may have left because it is damaged: it comes in again only by what it says from here on.
+                self.progress.entry(node).and_modify(|progress| progress.is_outdated = true);
+            }
         }
         self.widen(&leadership.in_sync);
         self.progress.retain(|node, progress| leadership.epoch_of(*node) == Some(progress.broker_epoch));
@@ -85,7 +91,7 @@ impl Followers {
 
     /// Up to where everybody who counts holds the log; `None` while somebody has not said.
     pub(super) fn least(&self, own: Offset, flush: FlushPolicy) -> Option<Offset> {
-        self.union.iter().try_fold(own, |least, node| Some(least.min(self.progress.get(node)?.counted(flush))))
+        self.union.iter().try_fold(own, |least, node| Some(least.min(self.get(*node)?.counted(flush))))
     }
 
     /// Whether a newer fetch of that registration has come before.
@@ -108,18 +114,19 @@ impl Followers {
             newest_fetch: fetch.number,
             position: fetch.position,
             durable_end: fetch.durable_end.min(fetch.position),
-            fetched_at: now,
-            leader_end_then: leader_end,
             caught_up_at: known.map_or(self.started_at, |known| known.caught_up_at),
-            has_lost_records: false,
+            goal: known.map_or((leader_end, now), |known| known.goal),
+            is_outdated: false,
+            // A member has all that is committed. One that asks for part of it again has lost it.
+            has_lost_records: self.union.contains(&fetch.replica) && fetch.position < high_watermark,
         };
         let counted = progress.counted(flush);
-        // A member has all that is committed. One that asks for part of it again has lost it.
-        progress.has_lost_records = self.union.contains(&fetch.replica) && fetch.position < high_watermark;
         if counted >= leader_end {
             progress.caught_up_at = now;
-        } else if let Some(known) = known.filter(|known| counted >= known.leader_end_then) {
-            progress.caught_up_at = progress.caught_up_at.max(known.fetched_at);
+        }
+        if counted >= progress.goal.0 {
+            progress.caught_up_at = progress.caught_up_at.max(progress.goal.1);
+            progress.goal = (leader_end, now);
         }
         self.progress.insert(fetch.replica, progress);
     }
@@ -140,7 +147,7 @@ impl Followers {
         };
         let joins = |node: NodeId| {
             leadership.may_join(node)
-                && self.progress.get(&node).is_some_and(|progress| progress.counted(flush) >= needed)
+                && self.get(node).is_some_and(|progress| progress.counted(flush) >= needed)
                 && keeps_up(&node)
         };
         let members = leadership.in_sync.iter().copied().filter(|node| *node == self.me || keeps_up(node));

@@ -72,6 +72,12 @@ impl Faults {
         self.crash_at = Some(self.operations + operations.max(1));
     }
 
+    pub(super) fn cancel(&mut self) {
+        self.cancel_crash();
+        self.scheduled.clear();
+        (self.short_writes, self.capacity) = (false, None);
+    }
+
     pub(super) fn cancel_crash(&mut self) {
         self.crash_at = None;
     }

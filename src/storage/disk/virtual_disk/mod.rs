@@ -123,6 +123,11 @@ impl VirtualDisk {
         self.lock().faults.cancel_crash();
     }
 
+    /// Takes back every fault that was asked for and has not happened yet.
+    pub fn cancel_faults(&self) {
+        self.lock().faults.cancel();
+    }
+
     /// Whether the machine has stopped: see [`Self::crash_after_operations`].
     #[must_use]
     pub fn has_crashed(&self) -> bool {
