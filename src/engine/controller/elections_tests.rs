@@ -135,6 +135,27 @@ fn rule_15_a_member_that_returns_whole_ends_the_wait_without_an_unclean_election
 }
 
 #[test]
+fn rule_15_whoever_left_while_another_led_is_not_asked() {
+    let mut cluster = Cluster::with_partition(2, &nodes([1, 2]), &[("flush", "os"), ("min_insync_replicas", "2")]);
+    cluster.returns(2, MACHINE);
+    assert_eq!((cluster.sets(), &cluster.p0().last_members), ((Some(1), vec![1], vec![]), &vec![]));
+    cluster.returns(1, MACHINE);
+    assert_eq!((cluster.sets(), &cluster.p0().last_members), ((None, vec![], vec![]), &nodes([1])));
+}
+
+#[test]
+fn rule_10_a_fencing_decided_before_another_election_undoes_nothing_of_it() {
+    let mut cluster = Cluster::with_partition(3, &nodes([3, 2]), &[("min_insync_replicas", "2")]);
+    let overtaken = super::super::fence(&cluster.image, NodeId(3), cluster.epoch(3)).expect("live");
+    let lost = super::super::report_lost(&cluster.image, P0, NodeId(3), cluster.epoch(3));
+    cluster.take(lost);
+    assert_eq!(cluster.sets(), (Some(2), vec![2], vec![]));
+    let refused = cluster.image.apply_entry(&overtaken.records);
+    assert!(matches!(refused, Err(ApplyError::StalePartition { .. })), "{refused:?}");
+    assert_eq!(cluster.sets(), (Some(2), vec![2], vec![]), "3 has lost its records: it is not eligible again");
+}
+
+#[test]
 fn rule_15_a_single_replica_comes_back_by_itself_and_the_loss_is_on_record() {
     let mut cluster = Cluster::with_partition(1, &nodes([1]), &[("flush", "os")]);
     cluster.returns(1, KILLED);

@@ -166,6 +166,9 @@ fn rule_10_a_change_of_a_partition_names_replicas_once_and_lets_in_only_current_
     change.elect(NodeId(2), BrokerEpoch(9), 1);
     let elected = refused(&image, &MetadataRecord::PartitionChanged(change));
     assert_eq!(elected, ApplyError::NotLive { node: NodeId(2) });
+    image.apply(&MetadataRecord::BrokerFenced { node: NodeId(2), epoch: BrokerEpoch(9) }).expect("current");
+    let unfenced = refused(&image, &MetadataRecord::BrokerUnfenced { node: NodeId(2), epoch: BrokerEpoch(9) });
+    assert_eq!(unfenced, ApplyError::NotLive { node: NodeId(2) }, "it has said that it goes");
 }
 
 #[test]
@@ -261,4 +264,24 @@ fn records_of_feature_level_1_mean_what_they_meant() {
     image.apply(&MetadataRecord::TopicDeleted { topic: topic(1) }).expect("there");
     apply_old(&mut image, &Old::TombstoneCleared { topic: topic(1) });
     assert!(image.tombstones.is_empty());
+}
+
+#[test]
+fn a_replica_of_a_broker_that_was_fenced_before_its_topic_came_is_not_in_sync() {
+    let mut image = image();
+    image.apply(&MetadataRecord::BrokerRegistered(registration(2, 9))).expect("new");
+    let both = |number: u128| MetadataRecord::TopicCreated {
+        topic: topic(number),
+        name: TopicName::new(&format!("t{number}")).expect("legal"),
+        replicas: vec![vec![NodeId(2), NodeId(1)]],
+        config: TopicConfigOverrides::default(),
+    };
+    let partition = |number: u128| TopicPartition::new(topic(number), PartitionIndex(0));
+    image.apply(&both(2)).expect("new");
+    let state = image.partition(partition(2)).expect("there");
+    assert_eq!((state.leader, &state.in_sync), (Some(NodeId(1)), &vec![NodeId(1)]));
+    image.apply(&MetadataRecord::BrokerFenced { node: NodeId(1), epoch: BrokerEpoch(5) }).expect("current");
+    image.apply(&both(3)).expect("new");
+    let state = image.partition(partition(3)).expect("there");
+    assert_eq!((state.leader, state.in_sync.len()), (None, 2), "all are empty: whoever comes first may lead");
 }
