@@ -138,6 +138,18 @@ impl ProducerTable {
         }
     }
 
+    /// The table as it was when the log ended at `end`, as far as the batches before that are still remembered: those that came
+    /// after it are replayed by whoever starts there.
+    #[must_use]
+    pub fn as_of(&self, end: Offset) -> Self {
+        let before = |(id, entry): (&ProducerId, &ProducerEntry)| {
+            let batches: VecDeque<_> =
+                entry.batches.iter().filter(|batch| batch.end_offset_exclusive <= end).copied().collect();
+            (!batches.is_empty()).then(|| (*id, ProducerEntry { batches, ..entry.clone() }))
+        };
+        Self { producers: self.producers.iter().filter_map(before).collect(), newest_timestamp: self.newest_timestamp }
+    }
+
     /// Forgets producers whose newest batch is more than `expiry_ms` older than the log's newest timestamp.
     pub fn expire(&mut self, expiry_ms: i64) {
         let oldest_kept = self.newest_timestamp.0.saturating_sub(expiry_ms);

@@ -57,6 +57,8 @@ pub struct ReplicaFetch {
     pub position: Offset,
     /// The epoch of its record before `position`; `None` when it has none there.
     pub last_epoch: Option<LeaderEpoch>,
+    /// It holds no record, and nothing that a leader said of those before `position`.
+    pub is_new: bool,
     /// The end of what it has synced, exclusive.
     pub durable_end: Offset,
     /// The high watermark that it knows: it is answered as soon as there is a higher one.
@@ -81,12 +83,17 @@ pub struct LeaderState {
 }
 
 /// What a follower has to do before it can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicaVerdict {
     /// The follower's log is the beginning of the leader's: what comes next, if anything, is with the answer.
     Continues,
     /// The logs part before `position`: the leader's largest epoch that is not above the follower's last one, and its end.
     Diverged(Option<(LeaderEpoch, Offset)>),
-    /// The leader's log starts later: the follower's is to be emptied and started there.
-    StartsAt(Offset),
+    /// The follower's log is to be emptied and started at `offset`: the leader's starts later, or the follower is new there.
+    StartsAt {
+        /// The start.
+        offset: Offset,
+        /// A snapshot of the producers as they were there. Their batches are gone, and a retry of one must still be known.
+        producers: Vec<u8>,
+    },
 }

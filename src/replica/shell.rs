@@ -332,9 +332,9 @@ impl<R, X> Replica<R, X> {
                     let (leave, replay) = (leave(unclean_epoch), ProducerReplay::default());
                     Effect::Write(LogWork::Truncate { to, leave, replay })
                 }
-                follower::Command::StartAt { offset, unclean_epoch } => {
+                follower::Command::StartAt { offset, unclean_epoch, producers } => {
                     let (leave, replay) = (leave(unclean_epoch), ProducerReplay::default());
-                    Effect::Write(LogWork::StartAt { offset, leave, replay })
+                    Effect::Write(LogWork::StartAt { offset, leave, producers, replay })
                 }
                 follower::Command::AdvanceLogStart { to } => Effect::Write(LogWork::DeleteRecords(to)),
                 follower::Command::GoOffline { cause } => Effect::Offline(cause),

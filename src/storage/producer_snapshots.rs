@@ -69,13 +69,16 @@ impl Log {
         }
     }
 
-    /// The snapshots that are too many once there is one at `at`.
+    /// The snapshots that are too many once there is one at `at`. The newest that no truncation can reach stays: what it says of
+    /// producers may stand nowhere else.
     pub(super) fn outdated_by(&self, at: Offset) -> Vec<Offset> {
         let mut all = self.snapshots.clone();
         if let Err(place) = all.binary_search(&at) {
             all.insert(place, at);
         }
+        let safe = all.iter().rposition(|known| *known <= self.state.high_watermark).map(|place| all[place]);
         all.truncate(all.len().saturating_sub(KEPT));
+        all.retain(|known| *known != at && Some(*known) != safe);
         all
     }
 

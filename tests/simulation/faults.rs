@@ -127,7 +127,8 @@ impl World {
         broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
         for (partition, flush) in flush {
             if flush != FlushPolicy::Always {
-                broker.robbed.insert(partition);
+                self.brokers[number].robbed.insert(partition);
+                self.check_members(partition);
             }
         }
     }
@@ -225,8 +226,9 @@ impl World {
         self.stop_process(number);
         let partitions: Vec<_> = self.partitions_on(number).collect();
         let broker = &mut self.brokers[number];
-        broker.robbed.extend(partitions);
+        broker.robbed.extend(partitions.iter().copied());
         broker.last_seen.clear();
+        partitions.into_iter().for_each(|partition| self.check_members(partition));
     }
 
     fn wipe(&mut self, number: usize) {

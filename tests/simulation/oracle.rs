@@ -32,6 +32,8 @@ pub struct History {
     pub acknowledged: BTreeMap<Offset, Content>,
     /// The largest end that some client knows to be committed.
     pub known_end: Offset,
+    /// Every member lost what it had, before the controller could know of the first: the partition stays offline, as it should.
+    pub is_given_up: bool,
     /// Records below this were deleted on request.
     pub deleted_before: Offset,
 }

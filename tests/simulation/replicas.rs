@@ -367,6 +367,11 @@ impl World {
         let Some(state) = self.plan.newest_state(partition) else { return };
         let flush = self.plan.flush_of(partition);
         let members: Vec<NodeId> = state.in_sync.iter().chain(&state.eligible).copied().collect();
+        let is_robbed = |node: &NodeId| self.brokers[self.broker_of(*node)].robbed.contains(&partition);
+        if !members.is_empty() && members.iter().all(is_robbed) && !self.oracle.history(partition).is_given_up {
+            self.coverage.count("all members of a partition lost their records");
+            self.oracle.history(partition).is_given_up = true;
+        }
         for node in members {
             let broker = &self.brokers[self.broker_of(node)];
             if broker.robbed.contains(&partition) {

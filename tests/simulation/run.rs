@@ -115,6 +115,9 @@ fn settle(world: &mut World) {
 fn trouble(world: &World) -> Option<String> {
     for partition in &world.partitions {
         let state = world.plan.newest_state(*partition)?;
+        if world.oracle.partitions.get(partition).is_some_and(|history| history.is_given_up) {
+            continue;
+        }
         if state.leader.is_none() {
             return Some(format!("nobody leads {partition}: {state:?}"));
         }

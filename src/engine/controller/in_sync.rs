@@ -4,7 +4,7 @@
 //! with its registration, so that one that was overtaken by an election, a fencing or a restart is refused by name. Leaders
 //! send many at once; each is decided on what those before it leave.
 
-use super::elections::settle_change;
+use super::elections::settle;
 use super::{Decision, Draft};
 use crate::engine::metadata::{ApplyError, ClusterImage, MetadataRecord, PartitionImage};
 use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, TopicPartition};
@@ -156,10 +156,11 @@ fn decide(draft: &mut Draft, proposal: &InSyncProposal) -> Result<InSyncAccepted
         let epoch = image.epoch_of(node).unwrap_or_default();
         change.elect(node, epoch, min_in_sync);
     }
-    settle_change(image, state, &mut change, min_in_sync);
     // Also where nothing changes: the partition epoch rises, and with it ends whatever was proposed in this one before. A leader
     // that got no answer, or a refusal, gets rid of a proposal like that: a copy of it may still be under way.
     draft.push(MetadataRecord::PartitionChanged(change))?;
+    // On its own, after the set is what it is: a reassignment may be complete now, and elect whoever has just come in.
+    settle(draft, partition)?;
     let after = draft.image.partition(partition).ok_or(unknown)?;
     let PartitionImage { partition_epoch, leader, leader_epoch, .. } = *after;
     Ok(InSyncAccepted { partition_epoch, leader, leader_epoch })

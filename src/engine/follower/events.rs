@@ -73,6 +73,8 @@ pub enum Command<R> {
         offset: Offset,
         /// As for [`Command::Truncate`].
         unclean_epoch: Option<LeaderEpoch>,
+        /// The producers there: kept before anything is appended.
+        producers: Vec<u8>,
     },
     /// Have the log writer drop the records before this offset: the leader has none there.
     AdvanceLogStart {

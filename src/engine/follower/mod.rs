@@ -65,6 +65,8 @@ pub struct FollowerEngine<R> {
     cursors: Cursors,
     epochs: EpochHistory,
     producers: ProducerTable,
+    /// It holds no record, and no leader has said yet what it should know of those before its start.
+    is_new: bool,
     /// The newest fetch, and the oldest whose answer still counts: the log was not cut since.
     newest_fetch: u64,
     oldest_valid: u64,
@@ -98,6 +100,7 @@ impl<R> FollowerEngine<R> {
             cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
             epochs,
             producers,
+            is_new: log_start == written_end,
             newest_fetch: first_fetch,
             oldest_valid: first_fetch + 1,
             reported: None,
@@ -164,7 +167,8 @@ impl<R> FollowerEngine<R> {
             leader_epoch: self.following.leader_epoch,
             number: self.newest_fetch,
             position,
-            last_epoch: self.epochs.epoch_before(position),
+            last_epoch: self.epochs.epoch_before(position).filter(|_| position > self.cursors.log_start()),
+            is_new: self.is_new,
             durable_end,
             high_watermark: self.cursors.high_watermark(),
             max_bytes: self.settings.fetch_bytes,
@@ -198,8 +202,9 @@ impl<R> FollowerEngine<R> {
                 let to = self.epochs.agreement(start, end, theirs);
                 self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch }, out);
             }
-            ReplicaVerdict::StartsAt(offset) => {
-                self.cut(offset, |unclean_epoch| Command::StartAt { offset, unclean_epoch }, out)
+            ReplicaVerdict::StartsAt { offset, producers } => {
+                self.is_new = false;
+                self.cut(offset, |unclean_epoch| Command::StartAt { offset, unclean_epoch, producers }, out);
             }
         }
     }
@@ -224,7 +229,11 @@ impl<R> FollowerEngine<R> {
         self.follow_watermark(out);
         self.refuse_beyond(out);
         if leader.log_start > self.cursors.log_start() {
-            out.0.push(Command::AdvanceLogStart { to: leader.log_start.min(self.cursors.written_end()) });
+            let to = leader.log_start.min(self.cursors.written_end());
+            // What the records to go say of producers must be written down before they go.
+            let payload = self.producers.as_of(to).to_snapshot();
+            out.0.push(Command::SnapshotProducers { at: to, payload });
+            out.0.push(Command::AdvanceLogStart { to });
         }
         // With records, their being written leads to the next fetch. An overtaken fetch has a successor under way.
         if number == self.newest_fetch && self.cursors.next_offset() == self.cursors.written_end() {

@@ -23,8 +23,9 @@ impl<R> LeaderEngine<R> {
             None if before <= start => out.0.push(Command::RecordsDeleted { reply, result: Ok(start) }),
             None => {
                 // What the records to go say of producers must be written down before they go.
-                let at = self.cursors.next_offset();
-                out.0.push(Command::SnapshotProducers { at, payload: self.producers.to_snapshot() });
+                // As of the new start: what lies after it is replayed, and may still be cut off.
+                let payload = self.producers.as_of(before).to_snapshot();
+                out.0.push(Command::SnapshotProducers { at: before, payload });
                 out.0.push(Command::DeleteRecords { before });
                 self.deletions.insert(Waiter { until: before, deadline, owner, payload: reply });
             }

@@ -73,17 +73,27 @@ impl<R> LeaderEngine<R> {
     fn compare(&self, fetch: &ReplicaFetch) -> ReplicaVerdict {
         let (start, end) = (self.cursors.log_start(), self.cursors.written_end());
         if fetch.position < start {
-            return ReplicaVerdict::StartsAt(start);
+            return self.starts_at(start);
         }
         let Some(last) = fetch.last_epoch else {
-            return if fetch.position <= end { ReplicaVerdict::Continues } else { ReplicaVerdict::StartsAt(start) };
+            let is_beyond = fetch.position > end;
+            let lacks_producers = fetch.is_new && fetch.position > Offset::ZERO;
+            return match () {
+                () if is_beyond => self.starts_at(start),
+                () if lacks_producers => self.starts_at(fetch.position),
+                () => ReplicaVerdict::Continues,
+            };
         };
         match self.epochs.end_offset_for(last, end) {
             Some((epoch, end)) if epoch == last && fetch.position <= end => ReplicaVerdict::Continues,
             // All there is here is newer than all there is there.
-            None => ReplicaVerdict::StartsAt(start),
+            None => self.starts_at(start),
             differs => ReplicaVerdict::Diverged(differs),
         }
+    }
+
+    fn starts_at(&self, offset: Offset) -> ReplicaVerdict {
+        ReplicaVerdict::StartsAt { offset, producers: self.producers.as_of(offset).to_snapshot() }
     }
 
     fn leader_state(&self) -> LeaderState {

@@ -55,8 +55,8 @@ pub enum LentWork<X, P> {
         leave: TruncateLeave,
         /// Told about the producers that are left.
         replay: P,
-        /// Whether the log is emptied.
-        anew: bool,
+        /// Whether the log is emptied, and the producers that it begins with.
+        anew: Option<Vec<u8>>,
     },
     /// Retention below this high watermark.
     Retention(Offset),
@@ -138,8 +138,12 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
     let outcome = match work {
         LentWork::AppendReplicated(batches, _token) => Outcome::Replicated(log.append_replicated(wall, &batches)),
         LentWork::Truncate { to, leave, mut replay, anew } => {
-            let cut =
-                if anew { log.truncate_fully_and_start_at(to, leave) } else { log.truncate_to(to, leave).map(drop) };
+            let cut = match anew {
+                None => log.truncate_to(to, leave).map(drop),
+                Some(producers) => log
+                    .truncate_fully_and_start_at(to, leave)
+                    .and_then(|()| log.write_producer_snapshot(to, &producers)),
+            };
             let result = cut.and_then(|()| log.replay_producers(&mut replay));
             Outcome::Truncated { result, replay }
         }

@@ -51,7 +51,9 @@ pub enum LogWork<X, P> {
         offset: Offset,
         /// What that may give up.
         leave: TruncateLeave,
-        /// Told that there are no producers.
+        /// The producers there, opaque here: kept before anything is appended.
+        producers: Vec<u8>,
+        /// Told about them.
         replay: P,
     },
     /// Store a snapshot of the producers at this end offset, opaque here.
@@ -137,7 +139,7 @@ pub struct LogQueue<X, P> {
     is_syncing: bool,
     finished_sync: Option<SyncDone>,
     checkpoint: Option<Offset>,
-    snapshot: Option<(Offset, Vec<u8>)>,
+    snapshots: VecDeque<(Offset, Vec<u8>)>,
     is_beside: bool,
     finished_side: Option<SideDone>,
     is_put_off: bool,
@@ -161,7 +163,7 @@ impl<X, P: Replay> LogQueue<X, P> {
             is_syncing: false,
             finished_sync: None,
             checkpoint: None,
-            snapshot: None,
+            snapshots: VecDeque::new(),
             is_beside: false,
             finished_side: None,
             is_put_off: false,
@@ -238,7 +240,7 @@ impl<X, P: Replay> LogQueue<X, P> {
                 Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..)) => {
                     match self.work.pop_front() {
                         Some(LogWork::Checkpoint(high_watermark)) => self.checkpoint = Some(high_watermark),
-                        Some(LogWork::Snapshot(at, payload)) => self.snapshot = Some((at, payload)),
+                        Some(LogWork::Snapshot(at, payload)) => self.snapshots.push_back((at, payload)),
                         _ => {}
                     }
                     if let Some(job) = self.next_beside(news) {
@@ -296,7 +298,7 @@ impl<X, P: Replay> LogQueue<X, P> {
         if self.is_beside {
             return None;
         }
-        let snapshot = self.snapshot.take().and_then(|(at, payload)| log.begin_producer_snapshot(at, payload));
+        let snapshot = self.snapshots.pop_front().and_then(|(at, payload)| log.begin_producer_snapshot(at, payload));
         let job = snapshot.or_else(|| self.checkpoint.take().and_then(|watermark| log.begin_checkpoint(watermark)))?;
         self.is_beside = true;
         Some(Job::Side(job))
@@ -345,8 +347,10 @@ impl<X, P: Replay> LogQueue<X, P> {
         self.queued_bytes -= bytes_of(&work);
         let work = match work {
             LogWork::AppendReplicated(batches, token) => LentWork::AppendReplicated(batches, token),
-            LogWork::Truncate { to, leave, replay } => LentWork::Truncate { to, leave, replay, anew: false },
-            LogWork::StartAt { offset, leave, replay } => LentWork::Truncate { to: offset, leave, replay, anew: true },
+            LogWork::Truncate { to, leave, replay } => LentWork::Truncate { to, leave, replay, anew: None },
+            LogWork::StartAt { offset, leave, producers, replay } => {
+                LentWork::Truncate { to: offset, leave, replay, anew: Some(producers) }
+            }
             LogWork::Retention(high_watermark) => LentWork::Retention(high_watermark),
             LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
             LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
