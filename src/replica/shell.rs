@@ -97,6 +97,8 @@ pub struct Replica<R, X> {
     next: Option<Assignment>,
     config: TopicConfig,
     settings: ReplicaSettings,
+    /// The metadata has no part for it any more: it serves nobody.
+    is_retired: bool,
     lease_until: MonoTime,
     newest_fetch: u64,
     effects: Vec<Effect<R, X>>,
@@ -121,6 +123,7 @@ impl<R, X> Replica<R, X> {
             next: None,
             config,
             settings,
+            is_retired: false,
             lease_until: MonoTime::default(),
             newest_fetch: 0,
             effects: Vec::new(),
@@ -181,6 +184,7 @@ impl<R, X> Replica<R, X> {
 
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
+        self.is_retired = assignment == Assignment::None;
         let config_changed = config != self.config;
         self.config = config;
         if self.next.is_some() {
@@ -381,7 +385,7 @@ impl<R, X> Replica<R, X> {
             Some(Role::Leader(_)) if self.next.is_none() => {
                 self.with_leader(None, |engine, out| engine.on_fetch(now, event, out));
             }
-            Some(Role::Follower(engine)) if self.next.is_none() => {
+            Some(Role::Follower(engine)) if self.next.is_none() && !self.is_retired => {
                 let mut out = follower::Output::default();
                 engine.on_fetch(now, event, &mut out);
                 self.run_follower(out, Vec::new());

@@ -90,6 +90,8 @@ pub struct Process {
     pub replicas: BTreeMap<TopicPartition, Hosted>,
     pub opening: BTreeSet<TopicPartition>,
     pub lost: BTreeSet<TopicPartition>,
+    /// Replicas whose log cannot be opened, for another reason.
+    pub shut: BTreeSet<TopicPartition>,
     pub has_opened: bool,
     pub doubtful: Vec<TopicPartition>,
     pub lease_until: MonoTime,
@@ -149,6 +151,7 @@ impl Broker {
             replicas: BTreeMap::new(),
             opening: BTreeSet::new(),
             lost: BTreeSet::new(),
+            shut: BTreeSet::new(),
             has_opened: false,
             doubtful: Vec::new(),
             lease_until: MonoTime::default(),
@@ -172,6 +175,7 @@ impl Process {
     /// What it takes to open a replica; `None` for a topic that is gone.
     pub fn open_job(&self, node: NodeId, partition: TopicPartition, defaults: &TopicConfig) -> Option<OpenJob> {
         let topic = self.image.topics.get(&partition.topic)?;
+        let state = self.image.partition(partition)?;
         Some(OpenJob {
             disk: Arc::clone(self.directory.disk()),
             files: Arc::clone(&self.files),
@@ -183,7 +187,8 @@ impl Process {
                 partition: partition.partition,
             },
             config: LogConfig::from(&self.config_of(partition, defaults)),
-            may_be_new: !topic.has_opened(partition.partition, node),
+            // A directory that is missing was lost; once the replica counts no more, it begins anew.
+            may_be_new: !topic.has_opened(partition.partition, node) || !state.is_member(node),
         })
     }
 }

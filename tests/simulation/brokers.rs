@@ -8,6 +8,7 @@ use callboard::engine::assignment::Assignment;
 use callboard::engine::controller::{InSyncProposal, Member, ReplicaEnd};
 use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
 use callboard::replica::{self, Replica, open_all};
+use callboard::storage::LogError;
 use callboard::storage::queue::LogQueue;
 use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPartition};
 
@@ -137,9 +138,10 @@ impl World {
         let Some(process) = broker.process.as_ref() else { return Vec::new() };
         let (node, Some(epoch)) = (broker.node, process.epoch) else { return Vec::new() };
         let mut messages = Vec::new();
-        for (partition, hosted) in process.replicas.iter().filter(|(_, hosted)| hosted.is_offline) {
+        let offline = process.replicas.iter().filter(|(_, hosted)| hosted.is_offline).map(|(partition, _)| partition);
+        for partition in offline.chain(&process.shut) {
             let Some(state) = process.image.partition(*partition) else { continue };
-            if hosted.is_offline && state.is_member(node) {
+            if state.is_member(node) {
                 let leader_epoch = state.leader_epoch;
                 messages.push(Message::Damaged { partition: *partition, node, epoch, leader_epoch });
             }
@@ -306,9 +308,10 @@ impl World {
                     hosted.replica.assign(now, assignment, config);
                     self.pump(number, partition);
                 }
-                None if assignment != Assignment::None => {
-                    let is_new = process.opening.insert(partition) && !process.lost.contains(&partition);
-                    if is_new {
+                None if assignment != Assignment::None && !process.shut.contains(&partition) => {
+                    let counts = process.image.partition(partition).is_some_and(|state| state.is_member(node));
+                    let was_lost = !counts && process.lost.remove(&partition);
+                    if process.opening.insert(partition) || was_lost {
                         let (life, delay) = (self.brokers[number].life, self.rng.u64(100..20_000));
                         self.after(delay, Event::Open { broker: number, life, partition });
                     }
@@ -370,6 +373,12 @@ impl World {
                 };
                 process.replicas.insert(partition, hosted);
                 self.check_opened(number, partition, end);
+            }
+            Err(error) if !matches!(error, LogError::LostPartition { .. }) => {
+                self.coverage.count("a log cannot be opened");
+                process.opening.remove(&partition);
+                process.shut.insert(partition);
+                self.tell(format_args!("broker {node} cannot open {partition}: {error}"));
             }
             Err(error) => {
                 self.coverage.count("a replica is lost");

@@ -284,6 +284,9 @@ impl World {
                 }
             }
             Message::Ends(ends) => {
+                let Some(office) = self.controllers[number].office.as_mut() else { return };
+                office.ends.extend(ends.into_iter().map(|end| ((end.partition, end.node), end)));
+                let ends: Vec<_> = office.ends.values().copied().collect();
                 if let Ok(decision) = elect_from_last_members(image, &self.defaults, &ends) {
                     self.propose(number, decision.records, Then::Nothing);
                 }

@@ -337,10 +337,9 @@ impl World {
     /// Somebody restarts the brokers whose replicas say that they take no more.
     pub fn restart_sick(&mut self) {
         for number in 0..self.brokers.len() {
-            let is_sick = self.brokers[number]
-                .process
-                .as_ref()
-                .is_some_and(|process| process.replicas.values().any(|hosted| hosted.is_offline));
+            let is_sick = self.brokers[number].process.as_ref().is_some_and(|process| {
+                (!process.shut.is_empty() || process.replicas.values().any(|hosted| hosted.is_offline))
+            });
             if is_sick {
                 self.stop_process(number);
                 self.brokers[number].disk.kill();

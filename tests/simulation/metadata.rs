@@ -4,12 +4,13 @@
 //! decided. A controller that was deposed does not know it until an entry of its own is refused; each applies the log at its own
 //! pace; whoever asked for a decision may never learn what came of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callboard::engine::controller::{Balance, Gentleness, LeaseTable, Leases};
+use callboard::engine::controller::{Balance, Gentleness, LeaseTable, Leases, ReplicaEnd};
 use callboard::engine::metadata::{ClusterImage, MetadataRecord};
-use callboard::types::{ClusterId, MonoTime};
+use callboard::types::{ClusterId, MonoTime, NodeId, TopicPartition};
 
 /// How long a broker may count on its lease, and how far clocks may run apart meanwhile.
 pub const LEASE: Leases = Leases { duration: Duration::from_millis(1_000), drift: Duration::from_millis(200) };
@@ -42,6 +43,8 @@ pub struct Controller {
 pub struct Office {
     pub leases: LeaseTable,
     pub balance: Balance,
+    /// What the last members of partitions without any have told.
+    pub ends: BTreeMap<(TopicPartition, NodeId), ReplicaEnd>,
 }
 
 impl RaftLog {
@@ -65,7 +68,7 @@ impl Controller {
     /// Begins to decide, on everything that was decided before its term.
     pub fn take_office(&mut self, now: MonoTime) {
         let (leases, balance) = (LeaseTable::new(LEASE, now, &self.image), Balance::new(GENTLENESS));
-        self.office = Some(Office { leases, balance });
+        self.office = Some(Office { leases, balance, ends: BTreeMap::new() });
     }
 
     pub fn leave_office(&mut self) {
