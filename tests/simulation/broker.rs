@@ -73,6 +73,8 @@ pub struct Broker {
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
     pub robbed: BTreeSet<TopicPartition>,
     pub boots: u64,
+    /// Whether the crash that its disk is set for is a power loss.
+    pub loses_power: bool,
 }
 
 /// A running broker.
@@ -126,6 +128,7 @@ impl Broker {
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
             boots: 1,
+            loses_power: false,
         }
     }
 

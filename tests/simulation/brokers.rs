@@ -55,8 +55,8 @@ impl World {
     /// The disk said that the machine has stopped: it lost its power, or the process was killed.
     fn stop_machine(&mut self, number: usize) {
         self.stop_process(number);
-        let loses_power = std::mem::take(&mut self.plan.loses_power_at_crash);
         let broker = &mut self.brokers[number];
+        let loses_power = std::mem::take(&mut broker.loses_power);
         if loses_power {
             broker.disk.power_loss(&mut self.rng);
             broker.boots += 1;

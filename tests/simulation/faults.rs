@@ -17,7 +17,6 @@ pub struct Plan {
     /// The image after the newest entry that was decided.
     pub newest: Option<ClusterImage>,
     pub flush: BTreeMap<TopicPartition, FlushPolicy>,
-    pub loses_power_at_crash: bool,
     /// Nothing goes wrong any more, and nothing new is produced.
     pub is_over: bool,
     pub ends_at: u64,
@@ -148,7 +147,7 @@ impl World {
     fn crash_soon(&mut self, number: usize) {
         let has_unsynced =
             self.partitions_on(number).any(|partition| self.plan.flush_of(partition) != FlushPolicy::Always);
-        self.plan.loses_power_at_crash = !has_unsynced && self.rng.bool();
+        self.brokers[number].loses_power = !has_unsynced && self.rng.bool();
         let operations = self.rng.u64(1..30);
         self.brokers[number].disk.crash_after_operations(operations);
     }

@@ -94,13 +94,17 @@ fn move_to(
     Ok(draft.decide(()))
 }
 
-/// Swaps to the targets of a reassignment if all of them are in sync and one may lead. Whoever led and is not among them leads
-/// no more; the caller elects one of them.
+/// Swaps to the targets of a reassignment if all of them are in sync, and one of them leads, or nobody does and one may: the
+/// caller elects it then. A leader that is none of them hands over first: it holds a lease, and while that runs it may answer
+/// from what it knows, so nobody else may be elected beside it.
 pub(super) fn complete(image: &ClusterImage, change: &mut PartitionChange, min_in_sync: u32) {
     let Some(Reassignment { to, .. }) = &change.reassignment else { return };
     let is_in_sync = to.iter().all(|node| change.in_sync.contains(node));
-    let keeps_leader = change.leader.is_some_and(|leader| to.contains(&leader));
-    if !is_in_sync || !(keeps_leader || to.iter().any(|node| image.may_lead(*node))) {
+    let may_be_led = match change.leader {
+        Some(leader) => to.contains(&leader),
+        None => to.iter().any(|node| image.may_lead(*node)),
+    };
+    if !is_in_sync || !may_be_led {
         return;
     }
     let to = to.clone();

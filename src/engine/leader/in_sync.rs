@@ -37,6 +37,8 @@ pub struct Leadership {
     pub in_sync: Vec<NodeId>,
     /// All replicas, the leader included.
     pub replicas: Vec<ReplicaView>,
+    /// The replicas that a reassignment leads to, while one is under way.
+    pub targets: Vec<NodeId>,
 }
 
 impl Leadership {
@@ -44,7 +46,7 @@ impl Leadership {
     #[must_use]
     pub fn alone(epoch: LeaderEpoch, node: NodeId, broker_epoch: BrokerEpoch) -> Self {
         let replica = ReplicaView { node, broker_epoch, may_join: true };
-        Self { epoch, partition_epoch: 0, in_sync: vec![node], replicas: vec![replica] }
+        Self { epoch, partition_epoch: 0, in_sync: vec![node], replicas: vec![replica], targets: Vec::new() }
     }
 
     /// What `image` says of a partition; `None` when there is no such partition.
@@ -60,6 +62,7 @@ impl Leadership {
             partition_epoch: state.partition_epoch,
             in_sync: state.in_sync.clone(),
             replicas: state.replicas.iter().filter_map(view).collect(),
+            targets: state.reassignment.as_ref().map(|under_way| under_way.to.clone()).unwrap_or_default(),
         })
     }
 
@@ -109,6 +112,7 @@ impl<R> LeaderEngine<R> {
             // Whatever was proposed expected the state before: it was decided by now, or never will be.
             self.proposed_again_at = None;
             self.hand_over = None;
+            self.may_be_deposed = false;
         }
         self.followers.follow_metadata(&leadership, is_newer);
         self.leadership = leadership;
@@ -129,16 +133,21 @@ impl<R> LeaderEngine<R> {
         if self.leadership.replicas.len() == 1 || self.proposed_again_at.is_some_and(|at| at > now) {
             return;
         }
+        self.hand_over_to_target(now);
         let needed = self.cursors.high_watermark().max(self.epoch_start);
         let limits = (self.settings.max_lag, self.config.flush);
         let members = self.followers.wanted(now, &self.leadership, needed, limits);
         let new_leader = self.hand_over_is_ready(&members);
-        let settled = members == self.leadership.in_sync && !self.followers.is_wider_than(&self.leadership.in_sync);
+        let settled = members == self.leadership.in_sync
+            && !self.followers.is_wider_than(&self.leadership.in_sync)
+            && !self.may_be_deposed;
         if settled && new_leader.is_none() {
             self.proposed_again_at = None;
             return;
         }
         self.followers.widen(&members);
+        // From here on somebody else may lead, until the metadata shows a newer state of the partition.
+        self.may_be_deposed |= new_leader.is_some();
         self.proposed_again_at = Some(now.plus(self.settings.proposal_timeout));
         let members = members.iter().filter_map(|node| Some((*node, self.leadership.epoch_of(*node)?))).collect();
         let Leadership { epoch: leader_epoch, partition_epoch, .. } = self.leadership;
@@ -165,6 +174,19 @@ impl<R> LeaderEngine<R> {
         self.hand_over = Some(HandOver { target, deadline });
         self.reconsider(now, out);
         Ok(())
+    }
+
+    /// A reassignment that leads to others waits for this leader to go once all of them are in sync.
+    fn hand_over_to_target(&mut self, now: MonoTime) {
+        let Leadership { in_sync, targets, .. } = &self.leadership;
+        let is_due = !targets.is_empty()
+            && !targets.contains(&self.me)
+            && targets.iter().all(|target| in_sync.contains(target))
+            && self.hand_over.is_none();
+        let target = targets.iter().copied().find(|target| self.leadership.may_join(*target)).filter(|_| is_due);
+        if let Some(target) = target {
+            self.hand_over = Some(HandOver { target, deadline: now.plus(self.settings.proposal_timeout) });
+        }
     }
 
     /// The next leader, if it is among `members` and holds all that this one holds.

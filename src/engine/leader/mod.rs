@@ -67,6 +67,8 @@ pub struct LeaderEngine<R> {
     /// When the next proposal may be made; none is under way when there is nothing here.
     proposed_again_at: Option<MonoTime>,
     hand_over: Option<HandOver>,
+    /// Another leader was proposed, and may have been elected: what is committed now is not for this one to say.
+    may_be_deposed: bool,
     /// From this moment on another may lead.
     lease_until: MonoTime,
     unwritten: WaiterQueue<PendingAck<R>>,
@@ -106,6 +108,7 @@ impl<R> LeaderEngine<R> {
             followers,
             proposed_again_at: None,
             hand_over: None,
+            may_be_deposed: false,
             lease_until: MonoTime::default(),
             unwritten: WaiterQueue::default(),
             uncommitted: WaiterQueue::default(),

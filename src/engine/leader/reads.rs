@@ -56,7 +56,7 @@ impl<R> LeaderEngine<R> {
     /// Somebody asks for an offset.
     pub fn on_list_offsets(&mut self, now: MonoTime, event: ListOffsetsEvent<R>, out: &mut Output<R>) {
         let ListOffsetsEvent { at, deadline, owner, reply } = event;
-        if let Err(error) = self.check_lease(now) {
+        if let Err(error) = self.check_sole(now) {
             out.0.push(Command::Listed { reply, result: Err(error) });
             return;
         }
@@ -66,6 +66,20 @@ impl<R> LeaderEngine<R> {
         } else {
             self.listings.insert(Waiter { until: self.epoch_start, deadline, owner, payload: listing });
         }
+    }
+
+    /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed,
+    /// does not know when it is.
+    fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
+        self.check_lease(now)?;
+        let is_leaving = self.may_be_deposed || (self.log_failure.is_some() && self.leadership.replicas.len() > 1);
+        if !is_leaving {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::NotLeader,
+            "the leadership is passing to another broker: refresh the metadata and try again",
+        ))
     }
 
     fn list(&self, Listing { at, reply }: Listing<R>) -> Command<R> {
@@ -112,7 +126,7 @@ impl<R> LeaderEngine<R> {
     }
 
     pub(super) fn answer_listings(&mut self, now: MonoTime, out: &mut Output<R>) {
-        if now >= self.lease_until {
+        if self.listings.is_empty() || self.check_sole(now).is_err() {
             return;
         }
         while let Some(waiter) = self.listings.pop_reached(self.cursors.high_watermark()) {
