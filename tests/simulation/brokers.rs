@@ -296,6 +296,14 @@ impl World {
             return;
         }
         let Some(epoch) = process.epoch else { return };
+        if process.image.is_live(node) {
+            // Whoever is in sync by now has been taken for whole: it said that it is doubtful before it was counted on.
+            let image = &process.image;
+            let is_in_sync = |partition: &TopicPartition| {
+                image.partition(*partition).is_some_and(|state| state.in_sync.contains(&node))
+            };
+            process.doubtful.retain(|partition| !is_in_sync(partition));
+        }
         let wanted: Vec<_> = process.image.partitions().map(|(partition, _)| partition).collect();
         let hosted: Vec<_> = process.replicas.keys().copied().collect();
         let all: BTreeSet<_> = wanted.into_iter().chain(hosted).collect();
