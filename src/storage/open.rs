@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atomic_file::{AtomicFileError, TEMPORARY_SUFFIX};
+use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
@@ -67,6 +68,7 @@ pub(super) struct Listing {
     pub logs: Vec<(Offset, u64)>,
     pub indexes: BTreeMap<Offset, u64>,
     pub time_indexes: BTreeMap<Offset, u64>,
+    pub checksums: BTreeMap<Offset, u64>,
     pub snapshots: Vec<Offset>,
 }
 
@@ -82,6 +84,8 @@ impl Listing {
                 found.indexes.insert(base, entry.length);
             } else if let Some(base) = base_of(name, TIME_INDEX_SUFFIX) {
                 found.time_indexes.insert(base, entry.length);
+            } else if let Some(base) = base_of(name, CHECKSUM_SUFFIX) {
+                found.checksums.insert(base, entry.length);
             } else if let Some(at) = base_of(name, SNAPSHOT_SUFFIX) {
                 found.snapshots.push(at);
             } else if name.ends_with(TEMPORARY_SUFFIX) {
@@ -94,14 +98,24 @@ impl Listing {
     }
 
     /// Removes segments that lie before the log's start as a whole (a crash came between writing the start down and
-    /// removing them), and indexes without a segment.
+    /// removing them), and indexes and checksums without a segment.
     fn remove_leftovers(&mut self, disk: &dyn Disk, dir: &Path, log_start: Offset) -> Result<(), LogError> {
         let stale = self.logs.windows(2).take_while(|pair| pair[1].0 <= log_start).count();
         for (base, _) in self.logs.drain(..stale) {
             disk.remove_file(&segment_path(dir, base, LOG_SUFFIX))?;
         }
         let known: Vec<Offset> = self.logs.iter().map(|(base, _)| *base).collect();
-        for (files, suffix) in [(&mut self.indexes, INDEX_SUFFIX), (&mut self.time_indexes, TIME_INDEX_SUFFIX)] {
+        // The newest segment may be appended to again. What is left here of its checksums must not come back then.
+        let appended_to = self.logs.last().and_then(|(newest, _)| self.checksums.remove(newest).map(|_| *newest));
+        if let Some(newest) = appended_to {
+            disk.remove_file(&segment_path(dir, newest, CHECKSUM_SUFFIX))?;
+            disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
+        }
+        for (files, suffix) in [
+            (&mut self.indexes, INDEX_SUFFIX),
+            (&mut self.time_indexes, TIME_INDEX_SUFFIX),
+            (&mut self.checksums, CHECKSUM_SUFFIX),
+        ] {
             let orphans: Vec<_> = files.keys().filter(|base| known.binary_search(base).is_err()).copied().collect();
             for base in orphans {
                 disk.remove_file(&segment_path(dir, base, suffix))?;
@@ -198,6 +212,7 @@ impl Log {
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
+        log.unsummed = log.lack_checksums(&listing, recovered.scanned_from);
         if clean.is_none() {
             log.finish_recovery(boot_id, report.doubtful)?;
         } else {
@@ -205,6 +220,14 @@ impl Log {
         }
         log.replay_producers(replay)?;
         Ok((log, report))
+    }
+
+    /// Closed segments that were just verified and have no file of checksums.
+    fn lack_checksums(&self, listing: &Listing, scanned_from: Offset) -> Vec<Offset> {
+        let view = self.shared.read();
+        let closed = view.segments.len().saturating_sub(usize::from(!matches!(self.tail, Tail::Sealed)));
+        let scanned = view.segments.iter().take(closed).filter(|segment| segment.end > scanned_from);
+        scanned.map(|segment| segment.base).filter(|base| !listing.checksums.contains_key(base)).collect()
     }
 
     /// Writes down what recovery found, once it is synced: a crash from here on need not scan it again.

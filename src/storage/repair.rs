@@ -181,10 +181,11 @@ impl Log {
         // Whoever looked for the file by its name may meet the new one with the old index: that read starts over.
         self.shared.write().exchange(base, |segment| segment.handles = Some(old));
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
+        self.shared.remove_checksum(base)?;
         for suffix in [TIME_INDEX_SUFFIX, INDEX_SUFFIX] {
             disk.remove_file(&self.shared.path(base, suffix))?;
         }
-        // Before the rename: else a power loss could leave the new segment with the old indexes.
+        // Before the rename: else a power loss could leave the new segment with what describes the old one.
         disk.sync_dir(dir, SyncPoint::Repair)?;
         disk.rename(&self.aside(base), &self.shared.path(base, LOG_SUFFIX))?;
         disk.sync_dir(dir, SyncPoint::Repair)?;
@@ -192,6 +193,7 @@ impl Log {
         let rebuilt = rebuild_indexes(&**disk, dir, base, size, plan.end, self.config.index_interval_bytes)?;
         self.shared.forget_files(base);
         self.shared.write().exchange(base, |segment| *segment = Segment { opened_at: segment.opened_at, ..rebuilt });
+        self.unsummed.push(base);
         Ok(())
     }
 

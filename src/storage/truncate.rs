@@ -148,6 +148,8 @@ impl Log {
             self.tail = Tail::Closed;
             self.shared.remove_files(base)?;
         }
+        // Appended to again: what its file of checksums says would soon be wrong. That it is gone is synced below.
+        self.shared.remove_checksum(cut.segment)?;
         let handles = self.writable_newest()?;
         {
             let mut view = self.shared.write();
