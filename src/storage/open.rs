@@ -105,12 +105,6 @@ impl Listing {
             disk.remove_file(&segment_path(dir, base, LOG_SUFFIX))?;
         }
         let known: Vec<Offset> = self.logs.iter().map(|(base, _)| *base).collect();
-        // The newest segment may be appended to again. What is left here of its checksums must not come back then.
-        let appended_to = self.logs.last().and_then(|(newest, _)| self.checksums.remove(newest).map(|_| *newest));
-        if let Some(newest) = appended_to {
-            disk.remove_file(&segment_path(dir, newest, CHECKSUM_SUFFIX))?;
-            disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
-        }
         for (files, suffix) in [
             (&mut self.indexes, INDEX_SUFFIX),
             (&mut self.time_indexes, TIME_INDEX_SUFFIX),
@@ -213,6 +207,7 @@ impl Log {
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
         log.unsummed = log.lack_checksums(&listing, recovered.scanned_from);
+        log.drop_newest_checksum(&listing)?;
         if clean.is_none() {
             log.finish_recovery(boot_id, report.doubtful)?;
         } else {
@@ -220,6 +215,17 @@ impl Log {
         }
         log.replay_producers(replay)?;
         Ok((log, report))
+    }
+
+    /// The newest segment may be appended to again, and may be shorter than it was: what is left here of its checksums must be
+    /// gone for good by then.
+    fn drop_newest_checksum(&self, listing: &Listing) -> Result<(), LogError> {
+        let newest = self.shared.read().segments.back().map(|newest| newest.base);
+        if let Some(newest) = newest.filter(|newest| listing.checksums.contains_key(newest)) {
+            self.shared.remove_checksum(newest)?;
+            self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::AtomicFileRename)?;
+        }
+        Ok(())
     }
 
     /// Closed segments that were just verified and have no file of checksums.

@@ -176,7 +176,12 @@ impl Log {
     /// Puts the repaired segment in the place of the old one.
     fn put_in_place(&mut self, plan: &Plan<'_>) -> Result<(), LogError> {
         let base = plan.base;
-        let open = |suffix| self.shared.disk.open(&self.shared.path(base, suffix), OpenMode::Read);
+        // An index that somebody removed is as good as an empty one.
+        let open = |suffix| {
+            let path = self.shared.path(base, suffix);
+            let mode = if self.shared.disk.exists(&path)? { OpenMode::Read } else { OpenMode::Create };
+            self.shared.disk.open(&path, mode)
+        };
         let old = Handles { log: open(LOG_SUFFIX)?, index: open(INDEX_SUFFIX)?, time_index: open(TIME_INDEX_SUFFIX)? };
         // Whoever looked for the file by its name may meet the new one with the old index: that read starts over.
         self.shared.write().exchange(base, |segment| segment.handles = Some(old));

@@ -40,8 +40,8 @@ pub enum Step {
 }
 
 use Step::{
-    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Repair, Retain, StartAnew,
-    Sync, SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
+    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Repair, Retain,
+    StartAnew, Sync, SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
 };
 
 const fn small(partition: usize, batches: usize) -> Step {
