@@ -235,6 +235,7 @@ impl Log {
             self.flush_indexes(&handles)?;
             if let Some(active) = self.shared.write().segments.back_mut() {
                 active.handles = None;
+                self.unsummed.push(active.base);
             }
             self.sealed_unsynced.extend([handles.log, handles.index, handles.time_index]);
         }

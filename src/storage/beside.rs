@@ -13,13 +13,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::atomic_file::write_atomically;
+use super::checksum::SegmentChecksum;
 use super::error::LogError;
 use super::leader_epochs::LeaderEpochs;
 use super::log::Log;
 use super::partition_state::PartitionState;
 use super::producer_snapshots::{self, SNAPSHOT_SUFFIX};
 use super::segment::segment_path;
-use super::view::Shared;
+use super::view::{SegmentRef, Shared};
 use crate::types::Offset;
 
 /// What is to be written down. Run it on a thread that may block.
@@ -44,6 +45,8 @@ enum Note {
     Checkpoint {
         epochs: Option<LeaderEpochs>,
         state: PartitionState,
+        /// A closed segment that has no file of checksums yet.
+        to_sum: Option<SegmentRef>,
     },
     Snapshot {
         at: Offset,
@@ -62,13 +65,20 @@ impl SideJob {
     fn write(&mut self) -> io::Result<()> {
         let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
         match &mut self.note {
-            Note::Checkpoint { epochs, state } => {
+            Note::Checkpoint { epochs, state, to_sum } => {
                 if let Some(epochs) = epochs {
                     epochs.save(disk, dir)?;
                 }
                 // Written under this boot: the next open under the same one cannot be sure that it is durable.
                 state.boot_id = disk.boot_id()?;
-                state.write(disk, dir)
+                state.write(disk, dir)?;
+                if let Some(segment) = to_sum.take()
+                    && let Err(error) = self.shared.sum(&segment)
+                {
+                    // Without it, damage to a head is found later; the checkpoint is good all the same.
+                    tracing::warn!(?dir, base = %segment.base, %error, "a closed segment gets no file of checksums");
+                }
+                Ok(())
             }
             Note::Snapshot { at, payload, outdated } => {
                 let (magic, version) = producer_snapshots::FORMAT;
@@ -79,8 +89,19 @@ impl SideJob {
     }
 }
 
+impl Shared {
+    /// Writes the file of checksums of a closed segment.
+    fn sum(&self, segment: &SegmentRef) -> io::Result<()> {
+        let file = self.log_file(segment)?;
+        match SegmentChecksum::of_segment(&*file, segment.base, segment.size, segment.end)? {
+            Some(checksum) => checksum.write(&*self.disk, &self.dir, segment.base),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Log {
-    /// What [`Log::save_checkpoint`] would write down now. `None` when nothing has changed, while another job is under way,
+    /// What [`Log::save_checkpoint`] would write down now, and the file of checksums of a segment that was closed. `None` when nothing has changed, while another job is under way,
     /// and for a log that has failed or that nothing was written to since it was opened.
     pub fn begin_checkpoint(&mut self, high_watermark: Offset) -> Option<SideJob> {
         if self.side_in_flight || self.failure.is_some() || self.state.clean.is_some() {
@@ -88,10 +109,11 @@ impl Log {
         }
         let epochs = self.epochs.is_unsaved().then(|| self.epochs.clone());
         let state = self.state_now(high_watermark);
-        if epochs.is_none() && state == self.state {
+        let to_sum = self.next_to_sum();
+        if epochs.is_none() && state == self.state && to_sum.is_none() {
             return None;
         }
-        Some(self.side_job(Note::Checkpoint { epochs, state }))
+        Some(self.side_job(Note::Checkpoint { epochs, state, to_sum }))
     }
 
     /// What [`Log::write_producer_snapshot`] would write. `None` while another job is under way, and for a log that has failed.
@@ -101,6 +123,18 @@ impl Log {
         }
         let outdated = self.outdated_by(at);
         Some(self.side_job(Note::Snapshot { at, payload, outdated }))
+    }
+
+    /// One closed segment: a checkpoint reads the heads of at most one, so that it ends soon.
+    fn next_to_sum(&mut self) -> Option<SegmentRef> {
+        let view = self.shared.read();
+        while let Some(base) = self.unsummed.pop() {
+            let at = view.segments.iter().position(|segment| segment.base == base && segment.handles.is_none());
+            if let Some(at) = at {
+                return Some(view.segment_ref(at));
+            }
+        }
+        None
     }
 
     fn side_job(&mut self, note: Note) -> SideJob {
@@ -116,7 +150,7 @@ impl Log {
         self.side_in_flight = false;
         done.result?;
         match done.note {
-            Note::Checkpoint { epochs, state } => {
+            Note::Checkpoint { epochs, state, .. } => {
                 self.state = state;
                 if let Some(saved) = epochs {
                     self.epochs.were_saved_as(&saved);

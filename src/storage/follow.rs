@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::append::Appended;
+use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::leader_epochs::LEADER_EPOCHS_FILE;
@@ -125,6 +126,7 @@ impl Log {
         drop(view);
         self.tail = Tail::Sealed;
         self.sealed_unsynced.clear();
+        self.unsummed.clear();
         self.new_names = false;
         self.synced = place;
         bases
@@ -139,6 +141,7 @@ pub(super) fn finish_starting_anew(
     state: &mut PartitionState,
 ) -> io::Result<()> {
     let remove = |base: Offset, suffix| disk.remove_file(&segment_path(dir, base, suffix));
+    std::mem::take(&mut listing.checksums).into_keys().try_for_each(|base| remove(base, CHECKSUM_SUFFIX))?;
     std::mem::take(&mut listing.time_indexes).into_keys().try_for_each(|base| remove(base, TIME_INDEX_SUFFIX))?;
     std::mem::take(&mut listing.indexes).into_keys().try_for_each(|base| remove(base, INDEX_SUFFIX))?;
     listing.logs.drain(..).rev().try_for_each(|(base, _)| remove(base, LOG_SUFFIX))?;

@@ -9,6 +9,7 @@
 
 use std::path::Path;
 
+use super::checksum::{CHECKSUM_SUFFIX, SegmentChecksum, Summing};
 use super::disk::{Disk, DiskFile, OpenMode, child};
 use super::error::LogError;
 use super::index::{IndexEntry, OffsetEntry, entry_at};
@@ -164,10 +165,12 @@ fn inspect_segment(
     let file_name = format!("{:020}{LOG_SUFFIX}", base.0);
     let file = disk.open(&segment_path(dir, base, LOG_SUFFIX), OpenMode::Read)?;
     let mut scanner = Scanner::new(&*file, length, 0, Some(base), Check::Checksums);
+    let mut summing = Some(Summing::default());
     loop {
         let due = scanner.expected;
         match scanner.step()? {
             Step::Batch { header, position } => {
+                summing.iter_mut().for_each(|summing| summing.add(&header, position));
                 report.batches += 1;
                 report.records += u64::try_from(header.record_count).unwrap_or(0);
                 report.bytes += header.total_bytes() as u64;
@@ -183,9 +186,18 @@ fn inspect_segment(
                     return Ok((header.end_offset_exclusive(), false));
                 }
             }
-            Step::End => return Ok((due.unwrap_or(base), true)),
+            Step::End => {
+                let end = due.unwrap_or(base);
+                // The newest one may be appended to: what a crash left of its checksums goes at the next open.
+                if let Some(summing) = summing.filter(|_| next_base < Offset::MAX) {
+                    inspect_checksum(disk, dir, (base, length, end), summing, report)?;
+                }
+                return Ok((end, true));
+            }
             Step::Bad { position, why } => {
                 let next = scanner.resync(next_base)?;
+                // What is wrong is told: that the heads are not all there goes without saying.
+                summing = None;
                 let lost = match next {
                     Some((header, next)) => {
                         format!("; the next good batch is at {next}, offset {}", header.base_offset)
@@ -199,6 +211,36 @@ fn inspect_segment(
             }
         }
     }
+}
+
+/// Compares the heads of a segment's batches with its file of checksums, if it has one.
+fn inspect_checksum(
+    disk: &dyn Disk,
+    dir: &Path,
+    (base, length, end): (Offset, u64, Offset),
+    summing: Summing,
+    report: &mut VerifyReport,
+) -> Result<(), LogError> {
+    let name = format!("{:020}{CHECKSUM_SUFFIX}", base.0);
+    let due = match SegmentChecksum::read(disk, dir, base) {
+        Ok(Some(due)) => due,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            report.problem(&name, 0, None, error.to_string());
+            return Ok(());
+        }
+    };
+    if (due.size, due.end) != (length, end) {
+        let what =
+            format!("it was made of {} bytes up to offset {}, {length} up to {end} are there", due.size, due.end);
+        report.problem(&name, 0, Some(end), what);
+        return Ok(());
+    }
+    for (start, end) in due.differing(&summing.finish(length)) {
+        let what = format!("offset, length or leader epoch of a batch between {start} and {end} was changed on disk");
+        report.problem(&format!("{:020}{LOG_SUFFIX}", base.0), start, None, what);
+    }
+    Ok(())
 }
 
 fn inspect_index<E: IndexEntry>(

@@ -83,6 +83,8 @@ pub struct Log {
     pub(super) side_in_flight: bool,
     /// The view's generation after the last truncation: a sync that began before it says nothing about what came after.
     pub(super) truncated_at_generation: u64,
+    /// Closed segments that have no file of checksums yet. One is summed with each checkpoint.
+    pub(super) unsummed: Vec<Offset>,
     /// The producer snapshots there are, by offset.
     pub(super) snapshots: Vec<Offset>,
     pub(super) failure: Option<Failure>,
@@ -111,6 +113,7 @@ impl Log {
             sync_in_flight: false,
             side_in_flight: false,
             truncated_at_generation: 0,
+            unsummed: Vec::new(),
             snapshots: Vec::new(),
             failure: None,
             scratch: Scratch::default(),

@@ -292,7 +292,7 @@ impl LogReader {
     }
 
     /// Remembers a damaged range of the segment, up to `next` or to its end, and returns the error that tells of it.
-    fn note_damage(&self, segment: &SegmentRef, from: Offset, next: Option<Offset>) -> Option<LogError> {
+    pub(super) fn note_damage(&self, segment: &SegmentRef, from: Offset, next: Option<Offset>) -> Option<LogError> {
         let end = next.unwrap_or(segment.end);
         let mut view = self.shared.write();
         // After a truncation the bytes that were read mean nothing.

@@ -14,15 +14,16 @@
 //!
 //! A partition's directory holds `partition.meta` (whose it is), `partition.state` (how far it is known to be good),
 //! `leader-epochs`, `<offset>.snapshot` (producer state), and for each segment `<base offset>.log`, `.index`, `.timeindex`
-//! in Kafka's layout. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
+//! in Kafka's layout; `<base>.checksum` of one that was closed. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
 //!
 //! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`,
-//! `truncate`, `follow`, `repair`.
+//! `truncate`, `follow`, `repair`, `checksum`, `scrub`.
 
 mod append;
 pub mod atomic_file;
 mod beside;
 mod checkpoint;
+mod checksum;
 mod copying;
 mod create;
 pub mod data_dir;
@@ -46,6 +47,7 @@ mod recovery;
 mod repair;
 mod retention;
 mod scan;
+mod scrub;
 mod segment;
 mod sync;
 mod time_index;
@@ -68,5 +70,6 @@ pub use open::{Cut, OpenReport};
 pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, RecoveryPoint};
 pub use producer_snapshots::Replay;
 pub use retention::{DeletedSegment, RetentionOutcome};
+pub use scrub::{Digest, Scrubbed};
 pub use sync::{SyncDone, SyncJob};
 pub use truncate::TruncateLeave;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atomic_file::{AtomicFileError, TEMPORARY_SUFFIX};
+use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
@@ -67,6 +68,7 @@ pub(super) struct Listing {
     pub logs: Vec<(Offset, u64)>,
     pub indexes: BTreeMap<Offset, u64>,
     pub time_indexes: BTreeMap<Offset, u64>,
+    pub checksums: BTreeMap<Offset, u64>,
     pub snapshots: Vec<Offset>,
 }
 
@@ -82,6 +84,8 @@ impl Listing {
                 found.indexes.insert(base, entry.length);
             } else if let Some(base) = base_of(name, TIME_INDEX_SUFFIX) {
                 found.time_indexes.insert(base, entry.length);
+            } else if let Some(base) = base_of(name, CHECKSUM_SUFFIX) {
+                found.checksums.insert(base, entry.length);
             } else if let Some(at) = base_of(name, SNAPSHOT_SUFFIX) {
                 found.snapshots.push(at);
             } else if name.ends_with(TEMPORARY_SUFFIX) {
@@ -94,14 +98,18 @@ impl Listing {
     }
 
     /// Removes segments that lie before the log's start as a whole (a crash came between writing the start down and
-    /// removing them), and indexes without a segment.
+    /// removing them), and indexes and checksums without a segment.
     fn remove_leftovers(&mut self, disk: &dyn Disk, dir: &Path, log_start: Offset) -> Result<(), LogError> {
         let stale = self.logs.windows(2).take_while(|pair| pair[1].0 <= log_start).count();
         for (base, _) in self.logs.drain(..stale) {
             disk.remove_file(&segment_path(dir, base, LOG_SUFFIX))?;
         }
         let known: Vec<Offset> = self.logs.iter().map(|(base, _)| *base).collect();
-        for (files, suffix) in [(&mut self.indexes, INDEX_SUFFIX), (&mut self.time_indexes, TIME_INDEX_SUFFIX)] {
+        for (files, suffix) in [
+            (&mut self.indexes, INDEX_SUFFIX),
+            (&mut self.time_indexes, TIME_INDEX_SUFFIX),
+            (&mut self.checksums, CHECKSUM_SUFFIX),
+        ] {
             let orphans: Vec<_> = files.keys().filter(|base| known.binary_search(base).is_err()).copied().collect();
             for base in orphans {
                 disk.remove_file(&segment_path(dir, base, suffix))?;
@@ -198,6 +206,8 @@ impl Log {
         let mut log = Self::assemble(shared, identity.clone(), config, state, epochs, tail);
         log.snapshots = std::mem::take(&mut listing.snapshots);
         log.synced = recovered.place;
+        log.unsummed = log.lack_checksums(&listing, recovered.scanned_from);
+        log.drop_newest_checksum(&listing)?;
         if clean.is_none() {
             log.finish_recovery(boot_id, report.doubtful)?;
         } else {
@@ -205,6 +215,25 @@ impl Log {
         }
         log.replay_producers(replay)?;
         Ok((log, report))
+    }
+
+    /// The newest segment may be appended to again, and may be shorter than it was: what is left here of its checksums must be
+    /// gone for good by then.
+    fn drop_newest_checksum(&self, listing: &Listing) -> Result<(), LogError> {
+        let newest = self.shared.read().segments.back().map(|newest| newest.base);
+        if let Some(newest) = newest.filter(|newest| listing.checksums.contains_key(newest)) {
+            self.shared.remove_checksum(newest)?;
+            self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::AtomicFileRename)?;
+        }
+        Ok(())
+    }
+
+    /// Closed segments that were just verified and have no file of checksums.
+    fn lack_checksums(&self, listing: &Listing, scanned_from: Offset) -> Vec<Offset> {
+        let view = self.shared.read();
+        let closed = view.segments.len().saturating_sub(usize::from(!matches!(self.tail, Tail::Sealed)));
+        let scanned = view.segments.iter().take(closed).filter(|segment| segment.end > scanned_from);
+        scanned.map(|segment| segment.base).filter(|base| !listing.checksums.contains_key(base)).collect()
     }
 
     /// Writes down what recovery found, once it is synced: a crash from here on need not scan it again.

@@ -17,6 +17,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use super::checksum::CHECKSUM_SUFFIX;
 use super::copying::{copy_range, rewrite};
 use super::disk::{Disk, OpenMode, SyncPoint, child};
 use super::error::LogError;
@@ -334,7 +335,7 @@ impl<'a> Recovery<'a> {
                 self.doubt()?;
             }
             let name = self.free_name(&format!("{:020}.cut-0", base.0))?;
-            for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+            for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX, CHECKSUM_SUFFIX] {
                 let path = segment_path(self.dir, *base, suffix);
                 if self.disk.exists(&path)? {
                     self.disk.remove_file(&path)?;

@@ -176,15 +176,21 @@ impl Log {
     /// Puts the repaired segment in the place of the old one.
     fn put_in_place(&mut self, plan: &Plan<'_>) -> Result<(), LogError> {
         let base = plan.base;
-        let open = |suffix| self.shared.disk.open(&self.shared.path(base, suffix), OpenMode::Read);
+        // An index that somebody removed is as good as an empty one.
+        let open = |suffix| {
+            let path = self.shared.path(base, suffix);
+            let mode = if self.shared.disk.exists(&path)? { OpenMode::Read } else { OpenMode::Create };
+            self.shared.disk.open(&path, mode)
+        };
         let old = Handles { log: open(LOG_SUFFIX)?, index: open(INDEX_SUFFIX)?, time_index: open(TIME_INDEX_SUFFIX)? };
         // Whoever looked for the file by its name may meet the new one with the old index: that read starts over.
         self.shared.write().exchange(base, |segment| segment.handles = Some(old));
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
+        self.shared.remove_checksum(base)?;
         for suffix in [TIME_INDEX_SUFFIX, INDEX_SUFFIX] {
             disk.remove_file(&self.shared.path(base, suffix))?;
         }
-        // Before the rename: else a power loss could leave the new segment with the old indexes.
+        // Before the rename: else a power loss could leave the new segment with what describes the old one.
         disk.sync_dir(dir, SyncPoint::Repair)?;
         disk.rename(&self.aside(base), &self.shared.path(base, LOG_SUFFIX))?;
         disk.sync_dir(dir, SyncPoint::Repair)?;
@@ -192,6 +198,7 @@ impl Log {
         let rebuilt = rebuild_indexes(&**disk, dir, base, size, plan.end, self.config.index_interval_bytes)?;
         self.shared.forget_files(base);
         self.shared.write().exchange(base, |segment| *segment = Segment { opened_at: segment.opened_at, ..rebuilt });
+        self.unsummed.push(base);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 use std::io;
 
 use super::append::is_aged;
+use super::checksum::CHECKSUM_SUFFIX;
 use super::error::LogError;
 use super::log::{Log, Tail};
 use super::partition_state::PartitionState;
@@ -175,7 +176,7 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         };
-        let suffixes = [TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX];
+        let suffixes = [CHECKSUM_SUFFIX, TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX];
         let removed = suffixes.into_iter().try_for_each(|suffix| gone(self.disk.remove_file(&self.path(base, suffix))));
         self.forget_files(base);
         removed

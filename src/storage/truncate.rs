@@ -148,6 +148,10 @@ impl Log {
             self.tail = Tail::Closed;
             self.shared.remove_files(base)?;
         }
+        // Appended to again: what its file of checksums says would soon be wrong. It goes for good.
+        self.shared.remove_checksum(cut.segment)?;
+        // Before the cut: else a power loss could bring later segments back behind a log that ends before them.
+        self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
         let handles = self.writable_newest()?;
         {
             let mut view = self.shared.write();
@@ -160,7 +164,6 @@ impl Log {
         handles.log.set_len(cut.position)?;
         self.cut_indexes(&handles, cut)?;
         handles.log.sync_data(SyncPoint::Truncation)?;
-        self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
         self.epochs.truncate_to(cut.offset);
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
         // What the sync above covered of this segment is durable; sealed segments before it may still have to be synced.

@@ -9,7 +9,7 @@ use callboard::storage::data_dir::{DataDir, DirectoryMeta, partition_dir_name};
 use callboard::storage::disk::virtual_disk::is_crash;
 use callboard::storage::disk::{Disk, OpenMode, SyncPoint, VirtualDisk, read_full_at};
 use callboard::storage::file_cache::FileCache;
-use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity, TruncateLeave};
+use callboard::storage::{Log, LogConfig, LogError, OpenReport, PartitionIdentity, TruncateLeave, inspect};
 use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use callboard::types::{
     BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
@@ -228,6 +228,10 @@ impl Machine {
             return Err(Stop::Wrong(format!("{doing}: {reads} reads of record data after a clean stop: {report:?}")));
         }
         let found = look(&log, producers).map_err(|error| self.stop_of(&doing, &error))?;
+        let seen = inspect(&self.disk, dir, None, &mut |_| true).map_err(|error| self.stop_of(&doing, &error))?;
+        if !seen.is_good() && !self.disk_may_fail {
+            return Err(Stop::Wrong(format!("{doing}: {:?} {:?}", seen.problems, seen.index_problems)));
+        }
         let all_written_survives = self.all_written_survives || clean;
         let expected = self.expected(index);
         expected
@@ -286,6 +290,7 @@ impl Machine {
             | Step::Trim { partition, .. }
             | Step::DeleteRecords { partition, .. }
             | Step::StartAnew { partition, .. }
+            | Step::Repair { partition, .. }
             | Step::Retain(partition)
             | Step::Checkpoint(partition) => {
                 let Some(mut log) = self.node.as_mut().and_then(|node| node.logs.remove(&partition)) else {
@@ -319,6 +324,7 @@ impl Machine {
                 }
             }
             Step::Truncate { batches_back, .. } => self.truncate(index, log, batches_back),
+            Step::Repair { batches_back, batches, .. } => self.repair(index, log, batches_back, batches),
             Step::StartAnew { offsets_ahead, .. } => {
                 let start = log.written_end().0 + offsets_ahead;
                 self.expected(index).starting_anew_at = Some(start);
@@ -356,7 +362,11 @@ impl Machine {
                 let (end, high_watermark) = (log.written_end(), Offset(self.expected(index).durable_end));
                 let producers = self.expected(index).producer_snapshot(end.0);
                 log.write_producer_snapshot(end, &producers).map_err(|error| self.stop_of("snapshot", &error))?;
-                log.save_checkpoint(high_watermark).map_err(|error| self.stop_of("checkpoint", &error))?;
+                let checkpointed = match log.begin_checkpoint(high_watermark) {
+                    Some(job) => log.finish_side(job.run()),
+                    None => log.save_checkpoint(high_watermark),
+                };
+                checkpointed.map_err(|error| self.stop_of("checkpoint", &error))?;
                 self.expected(index).high_watermark = high_watermark.0;
                 Ok(())
             }
@@ -447,6 +457,24 @@ impl Machine {
         self.expected(index).truncated_to(to);
         let end = log.written_end().0;
         if end == to { Ok(()) } else { Err(Stop::Wrong(format!("truncated to {end} instead of {to}"))) }
+    }
+
+    /// Batches come from another replica and take the place of the same ones here.
+    fn repair(&mut self, index: usize, log: &mut Log, batches_back: usize, count: usize) -> Result<(), Stop> {
+        let expected = self.expected(index);
+        let there = expected.batches.iter().filter(|batch| batch.header.base_offset.0 >= expected.log_start);
+        let there: Vec<_> = there.cloned().collect();
+        let end = there.len().saturating_sub(batches_back - 1);
+        let fetched = &there[end.saturating_sub(count)..end];
+        let (Some(oldest), Some(newest)) = (fetched.first(), fetched.last()) else { return Ok(()) };
+        let range = oldest.header.base_offset..newest.header.end_offset_exclusive();
+        log.repair(range, fetched).map_err(|error| self.stop_of("repairing", &error))?;
+        let (durable, written) = (log.durable_end().0, log.written_end().0);
+        if durable != written {
+            return Err(Stop::Wrong(format!("after a repair {durable} is durable of {written}")));
+        }
+        self.expected(index).durable_end = durable;
+        Ok(())
     }
 
     fn create(&mut self, index: usize) -> Result<(), Stop> {

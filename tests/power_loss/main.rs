@@ -22,13 +22,14 @@ use workload::{SCRIPTS, Step, random_step};
 /// Random stories in a run of the test. `CALLBOARD_SEED=n` runs the one with that seed.
 const RANDOM_STORIES: u64 = 400;
 
-const SYNC_POINTS: [SyncPoint; 10] = [
+const SYNC_POINTS: [SyncPoint; 11] = [
     SyncPoint::LogData,
     SyncPoint::RecoveredTail,
     SyncPoint::Truncation,
     SyncPoint::SegmentCreated,
     SyncPoint::AtomicFileContent,
     SyncPoint::AtomicFileRename,
+    SyncPoint::Repair,
     SyncPoint::DataDirCreated,
     SyncPoint::PartitionCreated,
     SyncPoint::PartitionDeleted,
@@ -44,6 +45,7 @@ const fn is_listed(point: SyncPoint) -> bool {
         | SyncPoint::SegmentCreated
         | SyncPoint::AtomicFileContent
         | SyncPoint::AtomicFileRename
+        | SyncPoint::Repair
         | SyncPoint::DataDirCreated
         | SyncPoint::PartitionCreated
         | SyncPoint::PartitionDeleted

@@ -19,6 +19,8 @@ pub enum Step {
     NewLeader(usize),
     /// The last batches are given up, acknowledged or not.
     Truncate { partition: usize, batches_back: usize },
+    /// Batches are replaced by those of another replica, of which the last lies `batches_back` from the end.
+    Repair { partition: usize, batches_back: usize, batches: usize },
     /// Everything is given up, because the leader's log starts past this one's end.
     StartAnew { partition: usize, offsets_ahead: u64 },
     /// The first batches are deleted; what remains is durable.
@@ -38,8 +40,8 @@ pub enum Step {
 }
 
 use Step::{
-    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Retain, StartAnew,
-    Sync, SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
+    Append, Checkpoint, CleanRestart, Create, Delete, DeleteRecords, Kill, NewLeader, PowerLoss, Repair, Retain,
+    StartAnew, Sync, SyncWhileAppending, SyncWhileTruncating, Trim, Truncate,
 };
 
 const fn small(partition: usize, batches: usize) -> Step {
@@ -51,7 +53,7 @@ const fn large(partition: usize, batches: usize) -> Step {
 }
 
 /// Short scripts, each for one corner of the storage code, short enough to be cut at every single operation.
-pub const SCRIPTS: [(&str, &[Step]); 15] = [
+pub const SCRIPTS: [(&str, &[Step]); 17] = [
     ("the first records", &[Create(0), small(0, 2), Sync(0), small(0, 1), Sync(0)]),
     ("rolling over segments", &[Create(0), large(0, 3), Sync(0), large(0, 2), Sync(0), small(0, 1), Sync(0)]),
     (
@@ -91,6 +93,33 @@ pub const SCRIPTS: [(&str, &[Step]); 15] = [
             StartAnew { partition: 0, offsets_ahead: 70 },
             NewLeader(0),
             large(0, 2),
+            Sync(0),
+        ],
+    ),
+    (
+        "repairing records over two segments",
+        &[
+            Create(0),
+            large(0, 5),
+            Sync(0),
+            Checkpoint(0),
+            Repair { partition: 0, batches_back: 2, batches: 3 },
+            large(0, 1),
+            Sync(0),
+        ],
+    ),
+    (
+        "repairing the newest records, after a clean stop and before it",
+        &[
+            Create(0),
+            small(0, 4),
+            Sync(0),
+            CleanRestart,
+            Repair { partition: 0, batches_back: 1, batches: 2 },
+            CleanRestart,
+            small(0, 2),
+            Repair { partition: 0, batches_back: 1, batches: 1 },
+            small(0, 1),
             Sync(0),
         ],
     ),
@@ -204,7 +233,8 @@ pub fn random_step(rng: &mut fastrand::Rng) -> Step {
         55..=62 => SyncWhileAppending { partition, batches, value_bytes },
         63..=64 => SyncWhileTruncating { partition, batches_back: batches },
         65..=70 => NewLeader(partition),
-        71..=76 => Truncate { partition, batches_back: rng.usize(1..8) },
+        71..=75 => Truncate { partition, batches_back: rng.usize(1..8) },
+        76 => Repair { partition, batches_back: rng.usize(1..8), batches },
         77 => StartAnew { partition, offsets_ahead: rng.u64(0..3) },
         78 => DeleteRecords { partition, batches_ahead: rng.usize(1..6) },
         79..=80 => Trim { partition, batches_ahead: rng.usize(1..6) },

@@ -6,6 +6,7 @@ mod reading;
 mod recovering;
 mod repairing;
 mod retaining;
+mod scrubbing;
 mod truncating;
 
 use std::path::{Path, PathBuf};

@@ -350,6 +350,29 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     low_32_bits(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes))
 }
 
+/// A CRC32C that is computed piece by piece.
+#[derive(Debug)]
+pub struct Crc32c(crc_fast::Digest);
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Crc32c {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all of them.
+    #[must_use]
+    pub fn finish(self) -> u32 {
+        low_32_bits(self.0.finalize())
+    }
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "a 32-bit checksum is returned in a u64")]
 fn low_32_bits(checksum: u64) -> u32 {
     checksum as u32
