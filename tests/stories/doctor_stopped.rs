@@ -140,7 +140,9 @@ async fn what_is_bad_at_the_very_end_of_a_log_that_was_closed_is_damage_and_no_t
     let (dir, partitions) = stopped_node().await;
     damage(&partitions[0], 59);
     let report = look_with(&dir, &[]);
-    assert_eq!(codes(&report), ["records-damaged"], "{}", report.to_text());
+    // The time index names the record as well, unless one before it was sent in the same millisecond.
+    let codes: Vec<_> = codes(&report).into_iter().filter(|code| *code != "index-damaged").collect();
+    assert_eq!(codes, ["records-damaged"], "{}", report.to_text());
     assert!(found(&report, "records-damaged").seen.contains("(offset 59)"));
 }
 

@@ -11,7 +11,9 @@
 
 use super::elections::{change_and_settle, config_of, settle};
 use super::{Decision, Draft, refuse, stale};
-use crate::engine::metadata::{ApplyError, BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage};
+use crate::engine::metadata::{
+    ApplyError, BrokerImage, BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage,
+};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{BrokerEpoch, FlushPolicy, NodeId, TopicConfig, TopicPartition};
 
@@ -135,11 +137,7 @@ pub fn stopping(image: &ClusterImage, node: NodeId, epoch: BrokerEpoch) -> Resul
 }
 
 /// The broker, if `epoch` is its current registration.
-pub(super) fn current(
-    image: &ClusterImage,
-    node: NodeId,
-    epoch: BrokerEpoch,
-) -> Result<&crate::engine::metadata::BrokerImage, ApiError> {
+pub(super) fn current(image: &ClusterImage, node: NodeId, epoch: BrokerEpoch) -> Result<&BrokerImage, ApiError> {
     match image.brokers.get(&node) {
         Some(broker) if broker.registration.epoch == epoch => Ok(broker),
         _ => Err(stale(&ApplyError::StaleBroker { node, epoch })),

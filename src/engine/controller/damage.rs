@@ -38,7 +38,7 @@ pub fn report_lost(
 }
 
 /// A replica has a bad checksum, or a write or sync of it failed (rule 16). It leaves both sets, and another member leads where it
-/// led. Where no other member may lead it stays: what it still has is served by nobody else, and the hole it refuses. Whether
+/// led. Where no other leads, or may lead, it stays: what it still has is served by nobody else, and the hole it refuses. Whether
 /// a fenced member would be whole is known only when that one is back; until then the damaged one is the better of two.
 ///
 /// # Errors
@@ -58,8 +58,9 @@ pub fn report_damaged(
     }
     let mut draft = Draft::new(image);
     let may_lead = |other: &NodeId| *other != node && image.may_lead(*other);
-    let is_member = state.is_member(node);
-    if is_member && !state.in_sync.iter().chain(&state.eligible).any(may_lead) {
+    let is_led_by_another = state.leader.is_some_and(|leader| leader != node);
+    let has_another = is_led_by_another || state.in_sync.iter().chain(&state.eligible).any(may_lead);
+    if state.is_member(node) && !has_another {
         return Ok(draft.decide(DamageOutcome::StaysAsTheLast));
     }
     change_and_settle(&mut draft, partition, |change, min_in_sync| change.expel(node, true, min_in_sync))

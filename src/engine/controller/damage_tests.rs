@@ -31,6 +31,14 @@ fn rule_16_the_last_one_leads_on_until_another_is_in_sync() {
 }
 
 #[test]
+fn rule_16_a_damaged_follower_leaves_also_when_its_leader_is_about_to_stop() {
+    let mut cluster = Cluster::with_partition(2, &nodes([1, 2]), &[]);
+    cluster.stopping(1);
+    assert_eq!(damaged(&mut cluster, 2), DamageOutcome::Left);
+    assert_eq!(cluster.sets(), (Some(1), vec![1], vec![]), "1 is whole: the partition waits for it");
+}
+
+#[test]
 fn rule_10_a_report_of_another_time_is_refused() {
     let mut cluster = Cluster::with_partition(2, &nodes([1, 2]), &[]);
     let (who, epoch) = ((NodeId(2), cluster.epoch(2)), cluster.p0().leader_epoch);

@@ -10,12 +10,12 @@
 //!
 //! Every election raises the leader epoch, of the same broker too (rule 5), so that no (epoch, offset) names two contents.
 //!
-//! Three kinds of partitions are recovered from their last members without the topic's `unclean_recovery`:
-//! * with a single replica: nobody else could ever lead;
-//! * with `flush = "always"`: a member leaves them only when its disk let it down (a torn tail, a hole), never by an unclean
-//!   stop, and no intact member is left to wait for (rule 16);
+//! The last members of a partition elect by themselves
+//! * when it has a single replica: nobody else could ever lead;
+//! * when the topic is flushed `always`: a member leaves such a partition only when its disk let it down (a torn tail, a hole),
+//!   never for an unclean stop, and no intact member is left to wait for (rule 16).
 //!
-//! and with `unclean_recovery = "last_members"` all others are (rule 15).
+//! Of all other topics they elect when `unclean_recovery = "last_members"` says so (rule 15).
 
 use super::reassignment;
 use super::{Decision, Draft, stale};

@@ -44,7 +44,7 @@ pub use topics::{ControllerPolicy, INTERNAL_PREFIX, PRODUCER_ID_BLOCK};
 /// What a request becomes: records for the metadata log, and the answer once they are in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<T> {
-    /// To be appended together, in this order.
+    /// To be appended as one entry, in this order.
     pub records: Vec<MetadataRecord>,
     /// The answer.
     pub answer: T,

@@ -9,7 +9,7 @@ use crate::types::{
 };
 
 use super::{Decision, refuse};
-use crate::engine::metadata::{ClusterImage, MetadataRecord, PartitionImage, TopicImage};
+use crate::engine::metadata::{BrokerImage, ClusterImage, MetadataRecord, PartitionImage, TopicImage};
 use crate::engine::placement::{self, Candidate};
 
 /// The names of topics that Callboard keeps for itself begin with this.
@@ -59,7 +59,7 @@ fn candidates(image: &ClusterImage) -> Vec<Candidate> {
         replicas.iter().for_each(|node| load.entry(*node).or_default().1 += 1);
     }
     let live = image.brokers.iter().filter(|(node, _)| image.may_lead(**node));
-    let candidate = |(node, broker): (&NodeId, &crate::engine::metadata::BrokerImage)| {
+    let candidate = |(node, broker): (&NodeId, &BrokerImage)| {
         let (leads, replicas) = load.get(node).copied().unwrap_or_default();
         Candidate { node: *node, rack: broker.registration.rack.clone(), leads, replicas }
     };
