@@ -9,7 +9,7 @@ use callboard::engine::controller::{InSyncProposal, Member, ReplicaEnd};
 use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
 use callboard::replica::{self, Replica, open_all};
 use callboard::storage::LogError;
-use callboard::storage::queue::LogQueue;
+use callboard::storage::queue::{LogQueue, LogWork};
 use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPartition};
 
 use crate::broker::{Hosted, SETTINGS, wall};
@@ -186,7 +186,7 @@ impl World {
             }
             let Some(hosted) = self.hosted(number, partition) else { continue };
             let Some(watermark) = hosted.replica.cursors().map(|cursors| cursors.high_watermark()) else { continue };
-            hosted.queue.push(callboard::storage::queue::LogWork::Checkpoint(watermark));
+            hosted.queue.push(LogWork::Checkpoint(watermark));
             self.pump(number, partition);
         }
     }
@@ -302,7 +302,13 @@ impl World {
             let is_in_sync = |partition: &TopicPartition| {
                 image.partition(*partition).is_some_and(|state| state.in_sync.contains(&node))
             };
-            process.doubtful.retain(|partition| !is_in_sync(partition));
+            let (whole, doubtful): (Vec<_>, Vec<_>) = process.doubtful.iter().copied().partition(is_in_sync);
+            process.doubtful = doubtful;
+            for partition in whole {
+                if let Some(hosted) = process.replicas.get_mut(&partition) {
+                    hosted.queue.push(LogWork::MarkVerified);
+                }
+            }
         }
         let wanted: Vec<_> = process.image.partitions().map(|(partition, _)| partition).collect();
         let hosted: Vec<_> = process.replicas.keys().copied().collect();
@@ -514,7 +520,7 @@ impl World {
                 hosted.replica.cursors().is_some_and(|cursors| cursors.written_end() == cursors.next_offset());
             let Some(cursors) = hosted.replica.cursors() else { continue };
             let (high_watermark, producers) = (cursors.high_watermark(), hosted.replica.producers_snapshot());
-            hosted.queue.push(callboard::storage::queue::LogWork::Close { high_watermark, producers });
+            hosted.queue.push(LogWork::Close { high_watermark, producers });
             let mut news = Vec::new();
             while let Some(job) = hosted.queue.next(wall(now_us), &mut news) {
                 hosted.queue.finish(job.run(), &mut news);

@@ -337,7 +337,7 @@ impl World {
     pub fn restart_sick(&mut self) {
         for number in 0..self.brokers.len() {
             let is_sick = self.brokers[number].process.as_ref().is_some_and(|process| {
-                (!process.shut.is_empty() || process.replicas.values().any(|hosted| hosted.is_offline))
+                !process.shut.is_empty() || process.replicas.values().any(|hosted| hosted.is_offline)
             });
             if is_sick {
                 self.stop_process(number);

@@ -58,6 +58,8 @@ pub enum LentWork<X, P> {
         /// Whether the log is emptied, and the producers that it begins with.
         anew: Option<Vec<u8>>,
     },
+    /// Noting that the log is whole.
+    MarkVerified,
     /// Retention below this high watermark.
     Retention(Offset),
     /// Deletion of the records before this offset.
@@ -113,6 +115,8 @@ pub enum Outcome<X, P> {
         /// Who was told about the producers.
         replay: P,
     },
+    /// Of noting that the log is whole.
+    Verified(Result<(), LogError>),
     /// Of retention.
     Retained(Result<RetentionOutcome, LogError>),
     /// Of a deletion up to this offset.
@@ -147,6 +151,7 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
             let result = cut.and_then(|()| log.replay_producers(&mut replay));
             Outcome::Truncated { result, replay }
         }
+        LentWork::MarkVerified => Outcome::Verified(log.mark_verified()),
         LentWork::Retention(high_watermark) => Outcome::Retained(log.apply_retention(wall, high_watermark)),
         LentWork::DeleteRecords(before) => Outcome::Deleted(before, log.delete_records_before(before)),
         LentWork::Close { high_watermark, producers } => {

@@ -64,6 +64,8 @@ pub enum LogWork<X, P> {
     DeleteRecords(Offset),
     /// Write down how far recovery can trust the log, and this high watermark.
     Checkpoint(Offset),
+    /// Note that the log is whole: an intact replica was compared with it, or it is the best there is.
+    MarkVerified,
     /// Keep the log like that from now on.
     Reconfigure(LogConfig),
     /// Close the log, so that the next start reads no record data.
@@ -351,6 +353,7 @@ impl<X, P: Replay> LogQueue<X, P> {
             LogWork::StartAt { offset, leave, producers, replay } => {
                 LentWork::Truncate { to: offset, leave, replay, anew: Some(producers) }
             }
+            LogWork::MarkVerified => LentWork::MarkVerified,
             LogWork::Retention(high_watermark) => LentWork::Retention(high_watermark),
             LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
             LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
@@ -422,6 +425,13 @@ impl<X, P: Replay> LogQueue<X, P> {
                 }
                 error => self.fail(error, news),
             },
+            Outcome::Verified(result) => {
+                news.extend(
+                    result
+                        .err()
+                        .map(|error| LogNews::Trouble("that the log is whole could not be written down", error)),
+                );
+            }
             Outcome::Retained(Ok(gone)) => self.take_front_gone(gone, news),
             Outcome::Retained(Err(error)) => news.push(LogNews::Trouble("retention could not be applied", error)),
             Outcome::Deleted(_, Ok(gone)) => {
