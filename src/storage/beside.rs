@@ -46,7 +46,7 @@ enum Note {
         epochs: Option<LeaderEpochs>,
         state: PartitionState,
         /// A closed segment that has no file of checksums yet.
-        to_sum: Option<SegmentRef>,
+        to_sum: Option<Box<SegmentRef>>,
     },
     Snapshot {
         at: Offset,
@@ -126,12 +126,12 @@ impl Log {
     }
 
     /// One closed segment: a checkpoint reads the heads of at most one, so that it ends soon.
-    fn next_to_sum(&mut self) -> Option<SegmentRef> {
+    fn next_to_sum(&mut self) -> Option<Box<SegmentRef>> {
         let view = self.shared.read();
         while let Some(base) = self.unsummed.pop() {
             let at = view.segments.iter().position(|segment| segment.base == base && segment.handles.is_none());
             if let Some(at) = at {
-                return Some(view.segment_ref(at));
+                return Some(Box::new(view.segment_ref(at)));
             }
         }
         None
