@@ -49,13 +49,17 @@ pub fn reassign(image: &ClusterImage, partition: TopicPartition, targets: &[Node
     move_to(image, partition, replicas, Some(Reassignment { from, to }))
 }
 
-/// Ends a reassignment that is under way and returns to the replicas before it. Without one nothing is decided.
+/// Ends a reassignment that is under way and returns to the replicas before it. Without one nothing is decided. A leader that is
+/// none of them hands over first: until it has, what is under way is the way back.
 ///
 /// # Errors
 /// [`ErrorCode::UnknownTopicOrPartition`]; [`ErrorCode::NotEnoughReplicas`] while only new replicas can lead.
 pub fn cancel_reassignment(image: &ClusterImage, partition: TopicPartition) -> Result<Decision<()>, ApiError> {
     match &known(image, partition)?.0.reassignment {
-        Some(under_way) => move_to(image, partition, under_way.from.clone(), None),
+        Some(Reassignment { from, .. }) => {
+            let back = Reassignment { from: from.clone(), to: from.clone() };
+            move_to(image, partition, from.clone(), Some(back))
+        }
         None => Ok(Draft::new(image).decide(())),
     }
 }
@@ -71,11 +75,16 @@ fn known(image: &ClusterImage, partition: TopicPartition) -> Result<(&PartitionI
 fn move_to(
     image: &ClusterImage,
     partition: TopicPartition,
-    replicas: Vec<NodeId>,
+    mut replicas: Vec<NodeId>,
     reassignment: Option<Reassignment>,
 ) -> Result<Decision<()>, ApiError> {
     let (before, _) = known(image, partition)?;
     let was_member = before.replicas.iter().any(|node| before.is_member(*node));
+    if was_member && !replicas.iter().any(|node| before.is_member(*node)) {
+        let text = format!("no other replica of partition {partition} can lead: wait until one is in sync");
+        return refuse(ErrorCode::NotEnoughReplicas, text);
+    }
+    replicas.extend(before.leader.filter(|leader| !replicas.contains(leader)));
     let mut draft = Draft::new(image);
     let moved = change_and_settle(&mut draft, partition, |change, min_in_sync| {
         change.restrict_to(&replicas, min_in_sync);
@@ -85,12 +94,6 @@ fn move_to(
         change.reassignment = reassignment;
     });
     moved.map_err(|error| stale(&error))?;
-    let (after, _) = known(&draft.image, partition)?;
-    let has_member = after.replicas.iter().any(|node| after.is_member(*node));
-    if (before.leader.is_some() && after.leader.is_none()) || (was_member && !has_member) {
-        let text = format!("no other replica of partition {partition} can lead: wait until one is in sync");
-        return refuse(ErrorCode::NotEnoughReplicas, text);
-    }
     Ok(draft.decide(()))
 }
 
@@ -98,11 +101,12 @@ fn move_to(
 /// caller elects it then. A leader that is none of them hands over first: it holds a lease, and while that runs it may answer
 /// from what it knows, so nobody else may be elected beside it.
 pub(super) fn complete(image: &ClusterImage, change: &mut PartitionChange, min_in_sync: u32) {
-    let Some(Reassignment { to, .. }) = &change.reassignment else { return };
-    let is_in_sync = to.iter().all(|node| change.in_sync.contains(node));
+    let Some(Reassignment { from, to }) = &change.reassignment else { return };
+    // The way back ends with whoever of them is there.
+    let is_in_sync = from == to || to.iter().all(|node| change.in_sync.contains(node));
     let may_be_led = match change.leader {
         Some(leader) => to.contains(&leader),
-        None => to.iter().any(|node| image.may_lead(*node)),
+        None => to.iter().any(|node| image.may_lead(*node) && change.is_member(*node)),
     };
     if !is_in_sync || !may_be_led {
         return;

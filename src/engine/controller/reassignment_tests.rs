@@ -23,9 +23,10 @@ fn rule_12_a_reassignment_completes_in_one_swap_when_all_targets_are_in_sync() {
     cluster.in_sync(&[1, 2, 3, 4]);
     assert_eq!(cluster.p0().replicas.len(), 5, "5 is not in sync");
     cluster.in_sync(&[1, 2, 4]);
-    let (proposal, before) = (cluster.proposal(&[1, 2, 4, 5], None), cluster.p0().partition_epoch);
-    let accepted = cluster.proposes(proposal).expect("accepted");
-    assert_eq!((accepted.partition_epoch, accepted.leader), (before + 1, Some(NodeId(4))), "one change");
+    cluster.in_sync(&[1, 2, 4, 5]);
+    assert_eq!(cluster.sets(), (Some(1), vec![1, 2, 4, 5], vec![]), "the leader has a lease, and hands over first");
+    let accepted = cluster.proposes(cluster.proposal(&[1, 2, 4, 5], Some(4))).expect("accepted");
+    assert_eq!(accepted.leader, Some(NodeId(4)));
     assert_eq!(cluster.p0().replicas, nodes([4, 5]));
     assert_eq!(cluster.sets(), (Some(4), vec![4, 5], vec![]));
     assert_eq!((cluster.p0().leader_epoch, &cluster.p0().reassignment), (LeaderEpoch(1), &None));
@@ -46,8 +47,9 @@ fn rule_12_a_leader_that_is_among_the_targets_leads_on_and_eligible_ones_that_ar
 #[test]
 fn rule_12_targets_that_are_in_sync_already_are_swapped_to_at_once() {
     let mut cluster = Cluster::with_partition(3, &nodes([1, 2, 3]), &[]);
+    cluster.fenced(1);
     moves(&mut cluster, [3, 2]);
-    assert_eq!((cluster.p0().replicas.clone(), cluster.sets()), (nodes([3, 2]), (Some(3), vec![2, 3], vec![])));
+    assert_eq!((cluster.p0().replicas.clone(), cluster.sets()), (nodes([3, 2]), (Some(2), vec![2, 3], vec![])));
     assert_eq!(reassign(&cluster.image, P0, &nodes([3, 2])).expect("legal").records, [], "it is there");
 }
 
@@ -60,8 +62,10 @@ fn a_cancellation_returns_to_the_replicas_before_and_never_leaves_a_leader_out()
     cluster.proposes(cluster.proposal(&[2, 3], Some(3))).expect("handed over");
     let decision = cancel_reassignment(&cluster.image, P0);
     cluster.take(decision);
+    assert_eq!(cluster.sets(), (Some(3), vec![2, 3], vec![]), "3 has a lease, and hands over first");
+    cluster.proposes(cluster.proposal(&[2, 3], Some(2))).expect("handed over");
     assert_eq!(cluster.p0().replicas, nodes([1, 2]));
-    assert_eq!(cluster.sets(), (Some(2), vec![2], vec![]), "3 led, and is gone");
+    assert_eq!(cluster.sets(), (Some(2), vec![2], vec![]), "3 is gone");
     assert_eq!(cancel_reassignment(&cluster.image, P0).expect("legal").records, []);
 }
 

@@ -39,6 +39,8 @@ pub struct Leadership {
     pub replicas: Vec<ReplicaView>,
     /// The replicas that a reassignment leads to, while one is under way.
     pub targets: Vec<NodeId>,
+    /// It leads back to the replicas before it: whoever of them is there suffices.
+    pub returns: bool,
 }
 
 impl Leadership {
@@ -46,7 +48,14 @@ impl Leadership {
     #[must_use]
     pub fn alone(epoch: LeaderEpoch, node: NodeId, broker_epoch: BrokerEpoch) -> Self {
         let replica = ReplicaView { node, broker_epoch, may_join: true };
-        Self { epoch, partition_epoch: 0, in_sync: vec![node], replicas: vec![replica], targets: Vec::new() }
+        Self {
+            epoch,
+            partition_epoch: 0,
+            in_sync: vec![node],
+            replicas: vec![replica],
+            targets: Vec::new(),
+            returns: false,
+        }
     }
 
     /// What `image` says of a partition; `None` when there is no such partition.
@@ -62,6 +71,7 @@ impl Leadership {
             partition_epoch: state.partition_epoch,
             in_sync: state.in_sync.clone(),
             replicas: state.replicas.iter().filter_map(view).collect(),
+            returns: state.reassignment.as_ref().is_some_and(|under_way| under_way.from == under_way.to),
             targets: state.reassignment.as_ref().map(|under_way| under_way.to.clone()).unwrap_or_default(),
         })
     }
@@ -178,12 +188,14 @@ impl<R> LeaderEngine<R> {
 
     /// A reassignment that leads to others waits for this leader to go once all of them are in sync.
     fn hand_over_to_target(&mut self, now: MonoTime) {
-        let Leadership { in_sync, targets, .. } = &self.leadership;
+        let Leadership { in_sync, targets, returns, .. } = &self.leadership;
         let is_due = !targets.is_empty()
             && !targets.contains(&self.me)
-            && targets.iter().all(|target| in_sync.contains(target))
+            && (*returns || targets.iter().all(|target| in_sync.contains(target)))
             && self.hand_over.is_none();
-        let target = targets.iter().copied().find(|target| self.leadership.may_join(*target)).filter(|_| is_due);
+        let target =
+            targets.iter().copied().find(|target| in_sync.contains(target) && self.leadership.may_join(*target));
+        let target = target.filter(|_| is_due);
         if let Some(target) = target {
             self.hand_over = Some(HandOver { target, deadline: now.plus(self.settings.proposal_timeout) });
         }

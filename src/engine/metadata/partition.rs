@@ -193,6 +193,12 @@ impl PartitionImage {
 }
 
 impl PartitionChange {
+    /// Whether elections may take `node` after it.
+    #[must_use]
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.in_sync.contains(&node) || self.eligible.contains(&node)
+    }
+
     /// Lets `stay` be the in-sync set: `min_in_sync` of them suffice to commit. Whoever leaves stays eligible while they do not.
     pub fn shrink_to(&mut self, stay: impl Fn(NodeId) -> bool, min_in_sync: u32) {
         let (stay, leave): (Vec<_>, Vec<_>) = self.in_sync.iter().copied().partition(|node| stay(*node));
