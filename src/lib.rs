@@ -47,6 +47,7 @@ pub mod http;
 pub mod metrics;
 pub mod net;
 pub mod protocol;
+pub mod raft;
 pub mod storage;
 pub mod testing;
 pub mod types;

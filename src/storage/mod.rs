@@ -41,6 +41,7 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod start_anew;
 mod sync;
 mod time_index;
 mod time_lookup;

@@ -6,6 +6,7 @@
 //!
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
+mod batch;
 mod records;
 #[cfg(test)]
 mod tests;
