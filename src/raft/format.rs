@@ -212,6 +212,3 @@ pub(super) fn decode_batches(mut bytes: Bytes, into: &mut Vec<FoundEntry>) -> Re
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

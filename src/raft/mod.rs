@@ -31,9 +31,6 @@ mod transport;
 mod types;
 mod voter_file;
 
-#[cfg(test)]
-mod tests;
-
 pub use disk_work::DiskWork;
 pub use error::{RaftIdentity, RaftStorageError};
 pub use format::FoundEntry;

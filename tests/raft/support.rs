@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use openraft::{CommittedLeaderId, Entry, EntryPayload};
 
-use super::super::{ControllerNode, Decision, LogId, RaftId, RaftIdentity, RaftPlace, TypeConfig};
-use crate::engine::metadata::MetadataRecord;
-use crate::storage::disk::{Disk, VirtualDisk};
-use crate::storage::file_cache::FileCache;
-use crate::types::{ClusterId, DirectoryId, NodeId, ProducerId};
+use callboard::engine::metadata::MetadataRecord;
+use callboard::raft::{ControllerNode, Decision, LogId, RaftId, RaftIdentity, RaftPlace, TypeConfig};
+use callboard::storage::disk::{Disk, VirtualDisk};
+use callboard::storage::file_cache::FileCache;
+use callboard::types::{ClusterId, DirectoryId, NodeId, ProducerId};
 
 pub const DIR: &str = "/raft";
 
