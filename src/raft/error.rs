@@ -86,7 +86,9 @@ pub enum RaftStorageError {
         reason: String,
     },
     /// An append would leave a hole, or write over what is there.
-    #[error("entry {found} was to be appended where {expected} is due: this is an error in the software, please report it")]
+    #[error(
+        "entry {found} was to be appended where {expected} is due: this is an error in the software, please report it"
+    )]
     NotContiguous {
         /// The index that is due.
         expected: u64,

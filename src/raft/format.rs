@@ -149,6 +149,12 @@ struct StoredEntry {
     payload: StoredPayload,
 }
 
+/// The leader epoch in the header of a batch of that term. One that the field cannot hold is cut to the largest it can: that
+/// does not fall either.
+pub(super) fn epoch_of(term: u64) -> LeaderEpoch {
+    LeaderEpoch(u32::try_from(term).unwrap_or(MAX_EPOCH).min(MAX_EPOCH))
+}
+
 /// Encodes an entry that is written when all before `synced_before` are synced.
 pub(super) fn encode<C: MetadataRaft>(entry: Entry<C>, synced_before: u64) -> Result<RecordBatch, RaftStorageError> {
     let id = entry.log_id;
@@ -164,9 +170,7 @@ pub(super) fn encode<C: MetadataRaft>(entry: Entry<C>, synced_before: u64) -> Re
     builder.append(TimestampMs::NONE, None, Some(&value), &[]);
     let mut bytes = builder.build().map_err(|error| undecodable(error.to_string()))?;
     let batch = RecordBatch::split_from(&mut bytes).map_err(|error| undecodable(error.to_string()))?;
-    // A longer term than the field holds is cut to its largest value, which never falls either.
-    let epoch = LeaderEpoch(u32::try_from(stored.term).unwrap_or(MAX_EPOCH).min(MAX_EPOCH));
-    Ok(batch.stamped(Offset(id.index), epoch, None))
+    Ok(batch.stamped(Offset(id.index), epoch_of(stored.term), None))
 }
 
 /// An entry as it stands in the log.
@@ -193,8 +197,8 @@ impl FoundEntry {
 
 /// Reads the value of the record at `index`.
 pub(super) fn decode_value(index: u64, value: &[u8]) -> Result<FoundEntry, RaftStorageError> {
-    let stored: StoredEntry = rmp_serde::from_slice(value)
-        .map_err(|error| RaftStorageError::Entry { index, reason: error.to_string() })?;
+    let stored: StoredEntry =
+        rmp_serde::from_slice(value).map_err(|error| RaftStorageError::Entry { index, reason: error.to_string() })?;
     let id = StoredLogId { term: stored.term, leader: stored.leader, index }.into();
     Ok(FoundEntry { id, synced_before: stored.synced_before, payload: stored.payload })
 }

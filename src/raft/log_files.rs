@@ -14,12 +14,12 @@ use std::sync::Arc;
 use openraft::Entry;
 
 use super::error::{RaftIdentity, RaftStorageError};
-use super::format::{FoundEntry, decode_batches, decode_value, encode};
+use super::format::{FoundEntry, decode_batches, decode_value, encode, epoch_of};
 use super::types::{LogId, MetadataRaft, Vote};
 use super::voter_file::VoterFile;
 use crate::storage::disk::{Disk, SyncPoint, child};
 use crate::storage::file_cache::FileCache;
-use crate::storage::{BatchAt, CREATING_SUFFIX, Log, LogConfig, LogError, PartitionIdentity, inspect};
+use crate::storage::{BatchAt, CREATING_SUFFIX, Log, LogConfig, LogError, PartitionIdentity, PartitionState, inspect};
 use crate::types::{Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName};
 
 const LOG_DIR: &str = "log";
@@ -227,8 +227,7 @@ impl LogFiles {
             self.log.start_anew_at(Offset(first))?;
         }
         let synced_before = self.end();
-        let batches =
-            entries.into_iter().map(|entry| encode(entry, synced_before)).collect::<Result<Vec<_>, _>>()?;
+        let batches = entries.into_iter().map(|entry| encode(entry, synced_before)).collect::<Result<Vec<_>, _>>()?;
         match self.log.append(TimestampMs::NONE, &batches) {
             Err(LogError::NotContiguous { expected, found }) => {
                 return Err(RaftStorageError::NotContiguous { expected: expected.0, found: found.0 });
@@ -318,32 +317,37 @@ impl LogFiles {
 /// Looks for proof that entries are missing which had been synced: each entry says up to where all was synced when it was
 /// written. A bad place with no such entry behind it is a tail that was torn while it was written.
 fn find_lost_entries(disk: &dyn Disk, log_dir: &Path, truncating_from: Option<u64>) -> Result<(), RaftStorageError> {
-    let (mut due, mut start, mut lost) = (None, Offset::ZERO, None);
-    if let Ok(Some(state)) = crate::storage::PartitionState::read(disk, log_dir) {
-        start = state.log_start;
-    }
+    let start = match PartitionState::read(disk, log_dir) {
+        Ok(Some(state)) => state.log_start,
+        // Without it nothing is known to have been deleted at the front: opening the log looks closer.
+        Ok(None) | Err(_) => Offset::ZERO,
+    };
+    let (mut due, mut missing, mut witness) = (start, None, None);
     let mut look = |batch: BatchAt| {
-        let base = batch.header.base_offset;
-        let is_old = batch.header.end_offset_exclusive() <= start;
-        if is_old || truncating_from.is_some_and(|from| base.0 >= from) {
+        let (base, end) = (batch.header.base_offset, batch.header.end_offset_exclusive());
+        if end <= start || truncating_from.is_some_and(|from| base.0 >= from) {
             return true;
         }
-        let expected: Offset = due.unwrap_or(start.max(Offset::ZERO));
         let records = batch.records.unwrap_or_default();
-        let value = records.first().and_then(|record| record.value.clone()).unwrap_or_default();
-        match decode_value(base.0, &value) {
-            Ok(entry) if base > expected && entry.synced_before > expected.0 => lost = Some((expected.0, base.0)),
-            _ => {}
+        let value = records.first().and_then(|record| record.value.as_deref()).unwrap_or_default();
+        let entry = decode_value(base.0, value).ok();
+        // The header's epoch is outside its checksum; the term in the payload is not.
+        let is_whole =
+            entry.as_ref().is_some_and(|entry| epoch_of(entry.id.leader_id.term) == batch.header.leader_epoch);
+        let first_missing = if base > due { Some(due.0) } else { (!is_whole).then_some(base.0) };
+        missing = missing.or(first_missing);
+        due = end;
+        if missing.is_some_and(|missing| entry.is_some_and(|entry| entry.synced_before > missing)) {
+            witness = Some(base.0);
         }
-        due = Some(batch.header.end_offset_exclusive());
-        lost.is_none()
+        witness.is_none()
     };
     inspect(disk, log_dir, Some(DECODE_LIMIT_BYTES), &mut look)?;
-    match lost {
-        Some((index, witness)) => {
+    match (missing, witness) {
+        (Some(index), Some(witness)) => {
             let reason = format!("entry {witness} was written after it had been synced");
             Err(RaftStorageError::LostEntries { index, reason })
         }
-        None => Ok(()),
+        _ => Ok(()),
     }
 }

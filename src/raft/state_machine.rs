@@ -14,9 +14,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::RaftStateMachine;
-use openraft::{
-    Entry, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftSnapshotBuilder, Snapshot,
-};
+use openraft::{Entry, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
 use super::disk_work::DiskWork;

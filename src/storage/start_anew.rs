@@ -137,13 +137,23 @@ mod tests {
             let mut log = open(&disk).unwrap();
             let found = (log.log_start(), log.written_end());
             if started.is_ok() {
-                assert!(found.0 == Offset(100) && found.1 >= Offset(if done { 102 } else { 100 }), "{operation}: {found:?}");
+                assert!(
+                    found.0 == Offset(100) && found.1 >= Offset(if done { 102 } else { 100 }),
+                    "{operation}: {found:?}"
+                );
             } else {
-                assert!([(Offset(0), Offset(5)), (Offset(100), Offset(100))].contains(&found), "{operation}: {found:?}");
+                assert!(
+                    [(Offset(0), Offset(5)), (Offset(100), Offset(100))].contains(&found),
+                    "{operation}: {found:?}"
+                );
             }
             log.start_anew_at(Offset(200)).unwrap();
             append(&mut log, 9, 2).unwrap();
-            assert_eq!((log.log_start(), log.written_end(), log.segment_count()), (Offset(200), Offset(202), 2), "no file of before is left");
+            assert_eq!(
+                (log.log_start(), log.written_end(), log.segment_count()),
+                (Offset(200), Offset(202), 2),
+                "no file of before is left"
+            );
             if done {
                 return;
             }

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use callboard::raft::{
-    LogFiles, RaftIdentity, RaftPlace, RaftStorage, RaftStorageError, RaftWork, TypeConfig, Vote,
-};
+use callboard::raft::{LogFiles, RaftIdentity, RaftPlace, RaftStorage, RaftStorageError, RaftWork, TypeConfig, Vote};
 use callboard::storage::atomic_file::AtomicFileError;
 use callboard::storage::disk::{Disk, OpenMode, VirtualDisk};
 
@@ -101,8 +99,8 @@ fn a_flipped_bit_before_the_last_append_is_a_loss_after_a_power_loss_and_after_a
             for start in 0..2 {
                 match open(&place(&disk, 1)) {
                     Err(RaftStorageError::LostEntries { .. }) => refused += 1,
-                    // The fields before the checksum that a batch may have otherwise: offset and epoch are checked by order.
-                    other => panic!("position {position}, start {start}: {other:?}"),
+                    Err(error) => panic!("position {position}, start {start}: {error}"),
+                    Ok(log) => panic!("position {position}, start {start}: opened, with entries up to {}", log.end()),
                 }
             }
         }

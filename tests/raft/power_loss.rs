@@ -34,7 +34,10 @@ const STORIES: [(&str, &[Step]); 7] = [
     ("purging beyond the end", &[Append(1, 3), Purge(2, 10), Append(3, 2), Purge(5, 40), Append(6, 1)]),
     ("voting", &[SaveVote(1), SaveVote(2), Append(2, 1), SaveVote(3)]),
     ("committing", &[Append(1, 3), Commit(1, 0), Commit(1, 2), SaveVote(2), Append(2, 1), Commit(2, 3)]),
-    ("snapshots", &[Append(1, 3), Snapshot(1, 1), Purge(1, 1), Snapshot(2, 8), Purge(2, 8), Append(2, 1), Snapshot(2, 9)]),
+    (
+        "snapshots",
+        &[Append(1, 3), Snapshot(1, 1), Purge(1, 1), Snapshot(2, 8), Purge(2, 8), Append(2, 1), Snapshot(2, 9)],
+    ),
 ];
 
 /// What a member's files hold, in as far as anybody can see it.
@@ -108,7 +111,10 @@ impl Member {
             SaveVote(term) => self.log.save_vote(vote(term)),
             Commit(term, index) => self.log.save_committed(Some(log_id(term, index))),
             Snapshot(term, index) => {
-                let membership = Membership::new(vec![[callboard::raft::RaftId(1)].into()], [(callboard::raft::RaftId(1), node(1))].into_iter().collect::<std::collections::BTreeMap<_, _>>());
+                let membership = Membership::new(
+                    vec![[callboard::raft::RaftId(1)].into()],
+                    [(callboard::raft::RaftId(1), node(1))].into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                );
                 let meta = SnapshotMeta {
                     last_log_id: Some(log_id(term, index)),
                     last_membership: StoredMembership::new(Some(log_id(1, 0)), membership),
@@ -201,7 +207,9 @@ fn stop_at(operation: u64, story: &[Step], outage: Outage, skipped: Option<SyncP
 fn stop_everywhere(skipped: Option<SyncPoint>) -> Result<u64, String> {
     let mut stops = 0;
     for (name, story) in STORIES {
-        for outage in [Outage::Kill, Outage::TotalLoss, Outage::PowerLoss(1), Outage::PowerLoss(2), Outage::PowerLoss(3)] {
+        for outage in
+            [Outage::Kill, Outage::TotalLoss, Outage::PowerLoss(1), Outage::PowerLoss(2), Outage::PowerLoss(3)]
+        {
             for operation in 1.. {
                 let done = stop_at(operation, story, outage, skipped)
                     .map_err(|wrong| format!("'{name}' stopped at operation {operation}, {outage:?}: {wrong}"))?;
@@ -225,7 +233,8 @@ fn whatever_was_acknowledged_survives_a_stop_at_any_operation() {
 fn without_the_syncs_something_acknowledged_is_lost() {
     // Each sync that makes an acknowledged entry, vote, purge or snapshot durable. Those of the log's own files are
     // looked after by tests/power_loss.
-    for point in [SyncPoint::LogData, SyncPoint::AtomicFileContent, SyncPoint::AtomicFileRename, SyncPoint::PartitionCreated]
+    for point in
+        [SyncPoint::LogData, SyncPoint::AtomicFileContent, SyncPoint::AtomicFileRename, SyncPoint::PartitionCreated]
     {
         let caught = std::panic::catch_unwind(|| stop_everywhere(Some(point)));
         assert!(!matches!(caught, Ok(Ok(_))), "{point:?} is not needed by any story");

@@ -43,9 +43,7 @@ pub fn log_id(term: u64, index: u64) -> LogId {
 
 /// A decision that can be told from others by its number. It fits an image only after lower ones.
 pub fn reserve(number: u64) -> Decision {
-    Decision {
-        records: vec![MetadataRecord::ProducerIdsReserved { next: ProducerId(i64::try_from(number).unwrap()) }],
-    }
+    Decision { records: vec![MetadataRecord::ProducerIdsReserved { next: ProducerId(i64::try_from(number).unwrap()) }] }
 }
 
 pub fn entry(term: u64, index: u64) -> Entry<TypeConfig> {
