@@ -142,6 +142,8 @@ enum StoredPayload {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredEntry {
+    /// As the batch's offset, which is outside the batch's checksum.
+    index: u64,
     term: u64,
     leader: u64,
     /// All entries before this index were synced when this one was written: if one of them is missing, it was lost.
@@ -163,7 +165,8 @@ pub(super) fn encode<C: MetadataRaft>(entry: Entry<C>, synced_before: u64) -> Re
         EntryPayload::Normal(decision) => StoredPayload::Decision(decision.records),
         EntryPayload::Membership(membership) => StoredPayload::Members((&membership).into()),
     };
-    let stored = StoredEntry { term: id.leader_id.term, leader: id.leader_id.node_id.0, synced_before, payload };
+    let StoredLogId { term, leader, index } = id.into();
+    let stored = StoredEntry { index, term, leader, synced_before, payload };
     let undecodable = |reason: String| RaftStorageError::Entry { index: id.index, reason };
     let value = rmp_serde::to_vec_named(&stored).map_err(|error| undecodable(error.to_string()))?;
     let mut builder = BatchBuilder::new(Compression::None, value.len() + 16);
@@ -195,11 +198,11 @@ impl FoundEntry {
     }
 }
 
-/// Reads the value of the record at `index`.
-pub(super) fn decode_value(index: u64, value: &[u8]) -> Result<FoundEntry, RaftStorageError> {
+/// Reads the value of a record; `index` is where it was looked for.
+fn decode_value(index: u64, value: &[u8]) -> Result<FoundEntry, RaftStorageError> {
     let stored: StoredEntry =
         rmp_serde::from_slice(value).map_err(|error| RaftStorageError::Entry { index, reason: error.to_string() })?;
-    let id = StoredLogId { term: stored.term, leader: stored.leader, index }.into();
+    let id = StoredLogId { term: stored.term, leader: stored.leader, index: stored.index }.into();
     Ok(FoundEntry { id, synced_before: stored.synced_before, payload: stored.payload })
 }
 

@@ -14,17 +14,17 @@ use std::sync::Arc;
 use openraft::Entry;
 
 use super::error::{RaftIdentity, RaftStorageError};
-use super::format::{FoundEntry, decode_batches, decode_value, encode, epoch_of};
+use super::format::{FoundEntry, decode_batches, encode};
+use super::lost_entries::find_lost_entries;
 use super::types::{LogId, MetadataRaft, Vote};
 use super::voter_file::VoterFile;
 use crate::storage::disk::{Disk, SyncPoint, child};
 use crate::storage::file_cache::FileCache;
-use crate::storage::{BatchAt, CREATING_SUFFIX, Log, LogConfig, LogError, PartitionIdentity, PartitionState, inspect};
+use crate::storage::{CREATING_SUFFIX, Log, LogConfig, LogError, PartitionIdentity};
 use crate::types::{Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName};
 
 const LOG_DIR: &str = "log";
 const READ_BYTES: usize = 1 << 20;
-const DECODE_LIMIT_BYTES: usize = 64 << 20;
 const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What a log holds.
@@ -307,47 +307,15 @@ impl LogFiles {
                 slice => slice?,
             };
             left = left.saturating_sub(slice.bytes.len().max(1));
+            let seen = found.len();
             decode_batches(slice.bytes, &mut found)?;
+            if let Some((_, index)) = found[seen..].iter().zip(next.0..).find(|(entry, due)| entry.id.index != *due) {
+                // A batch's offset is outside its checksum.
+                let reason = "another entry stands in its place".to_owned();
+                return Err(RaftStorageError::LostEntries { index, reason });
+            }
             next = slice.next;
         }
         Ok(found)
-    }
-}
-
-/// Looks for proof that entries are missing which had been synced: each entry says up to where all was synced when it was
-/// written. A bad place with no such entry behind it is a tail that was torn while it was written.
-fn find_lost_entries(disk: &dyn Disk, log_dir: &Path, truncating_from: Option<u64>) -> Result<(), RaftStorageError> {
-    let start = match PartitionState::read(disk, log_dir) {
-        Ok(Some(state)) => state.log_start,
-        // Without it nothing is known to have been deleted at the front: opening the log looks closer.
-        Ok(None) | Err(_) => Offset::ZERO,
-    };
-    let (mut due, mut missing, mut witness) = (start, None, None);
-    let mut look = |batch: BatchAt| {
-        let (base, end) = (batch.header.base_offset, batch.header.end_offset_exclusive());
-        if end <= start || truncating_from.is_some_and(|from| base.0 >= from) {
-            return true;
-        }
-        let records = batch.records.unwrap_or_default();
-        let value = records.first().and_then(|record| record.value.as_deref()).unwrap_or_default();
-        let entry = decode_value(base.0, value).ok();
-        // The header's epoch is outside its checksum; the term in the payload is not.
-        let is_whole =
-            entry.as_ref().is_some_and(|entry| epoch_of(entry.id.leader_id.term) == batch.header.leader_epoch);
-        let first_missing = if base > due { Some(due.0) } else { (!is_whole).then_some(base.0) };
-        missing = missing.or(first_missing);
-        due = end;
-        if missing.is_some_and(|missing| entry.is_some_and(|entry| entry.synced_before > missing)) {
-            witness = Some(base.0);
-        }
-        witness.is_none()
-    };
-    inspect(disk, log_dir, Some(DECODE_LIMIT_BYTES), &mut look)?;
-    match (missing, witness) {
-        (Some(index), Some(witness)) => {
-            let reason = format!("entry {witness} was written after it had been synced");
-            Err(RaftStorageError::LostEntries { index, reason })
-        }
-        _ => Ok(()),
     }
 }

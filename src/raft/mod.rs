@@ -24,6 +24,7 @@ mod error;
 mod format;
 mod log_files;
 mod log_store;
+mod lost_entries;
 mod open;
 mod snapshot_files;
 mod state_machine;

@@ -43,6 +43,8 @@ fn config() -> Arc<openraft::Config> {
         snapshot_max_chunk_size: 100,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(20),
         max_in_snapshot_log_to_keep: 5,
+        // What is under way to a member is not purged: few entries, so that the log does not wait for one that is cut off.
+        max_payload_entries: 10,
         replication_lag_threshold: 10,
         purge_batch_size: 1,
         ..openraft::Config::default()
@@ -64,13 +66,18 @@ pub fn create_topic(number: u64) -> Decision {
 
 impl<C: MetadataRaft> Cluster<C> {
     pub async fn start(seed: u64) -> Self {
+        Self::start_with(seed, &MEMBERS).await
+    }
+
+    /// A cluster whose first members are these.
+    pub async fn start_with(seed: u64, first: &[RaftId]) -> Self {
         let disks = MEMBERS.map(|id| (id, Arc::new(VirtualDisk::new(seed + id.0)))).into();
         let (switch, rng) = (Switch::new(seed), fastrand::Rng::with_seed(seed));
         let mut cluster = Self { switch, disks, members: BTreeMap::new(), rng };
-        for id in MEMBERS {
-            cluster.start_member(id).await;
+        for id in first {
+            cluster.start_member(*id).await;
         }
-        let members: BTreeMap<_, _> = MEMBERS.map(|id| (id, node(id.0))).into();
+        let members: BTreeMap<_, _> = first.iter().map(|id| (*id, node(id.0))).collect();
         cluster.raft(RaftId(1)).initialize(members).await.unwrap();
         cluster
     }
@@ -237,6 +244,31 @@ async fn a_member_that_lags_behind_the_log_gets_a_snapshot_and_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_member_learns_from_a_snapshot_then_votes_and_the_lost_one_is_removed() {
+    let mut cluster = Three::start_with(6, &MEMBERS[..2]).await;
+    let leader = cluster.leader(&MEMBERS[..2]).await;
+    for number in 0..60 {
+        cluster.decided(leader, create_topic(number)).await;
+    }
+    let purged = cluster.raft(leader).metrics().borrow().purged;
+    assert!(purged.is_some_and(|purged| purged.index > 10), "the leader's log still has all");
+    let new = MEMBERS[2];
+    cluster.start_member(new).await;
+    let raft = cluster.raft(leader).clone();
+    raft.add_learner(new, node(new.0), true).await.unwrap();
+    let lost = MEMBERS.into_iter().find(|id| *id != leader && *id != new).unwrap();
+    cluster.lose_power(lost).await;
+    // Two of three have to agree, and one of the first two is gone: the new one counts from here on.
+    cluster.start_member(lost).await;
+    raft.change_membership([leader, new], false).await.unwrap();
+    cluster.lose_power(lost).await;
+    let index = cluster.decided(leader, create_topic(100)).await;
+    cluster.settle(&[leader, new], index).await;
+    assert_eq!(cluster.image(new), cluster.image(leader));
+    assert!(cluster.switch.trace().iter().any(|line| line.contains("snapshot ")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_deposed_leader_was_told_is_refused_and_leaves_no_trace() {
     let cluster = Three::start(5).await;
     let stale = cluster.leader(&MEMBERS).await;
@@ -263,9 +295,11 @@ async fn what_a_deposed_leader_was_told_is_refused_and_leaves_no_trace() {
 /// whose creation was acknowledged is there, on all members.
 pub async fn chaos<C: MetadataRaft>(seed: u64, steps: usize) -> Cluster<C> {
     let mut cluster = Cluster::<C>::start(seed).await;
+    cluster.leader(&MEMBERS).await;
     cluster.switch.set_weather(20, 10);
     let mut acknowledged = Vec::new();
     for number in 0..steps as u64 {
+        C::AsyncRuntime::sleep(Duration::from_millis(50)).await;
         let id = RaftId(1 + cluster.switch.random(3));
         match cluster.switch.random(12) {
             0 if cluster.running().len() == 3 => cluster.lose_power(id).await,

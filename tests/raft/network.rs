@@ -101,7 +101,11 @@ impl<C: MetadataRaft> Switch<C> {
     }
 
     /// A message and its answer.
-    async fn exchange<R: Send, E: std::error::Error + Send, F: Future<Output = Result<R, RaftError<RaftId, E>>> + Send>(
+    async fn exchange<
+        R: Send,
+        E: std::error::Error + Send,
+        F: Future<Output = Result<R, RaftError<RaftId, E>>> + Send,
+    >(
         &self,
         (from, to): (RaftId, RaftId),
         timeout: Duration,
