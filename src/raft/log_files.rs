@@ -8,7 +8,7 @@
 //!
 //! The log's offsets are Raft's indexes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use openraft::Entry;

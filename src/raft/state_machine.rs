@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::RaftStateMachine;
-use openraft::{Entry, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftSnapshotBuilder, Snapshot};
+use openraft::{Entry, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
 use super::disk_work::DiskWork;
@@ -99,8 +99,7 @@ impl<C: MetadataRaft> StateMachine<C> {
         (Self { state, published, snapshots, config: PhantomData }, images)
     }
 
-    fn apply_one(&mut self, entry: Entry<C>) -> Result<Decided, StorageError> {
-        let id = *entry.get_log_id();
+    fn apply_one(&mut self, id: LogId, entry: Entry<C>) -> Result<Decided, RaftStorageError> {
         let index = id.index + 1;
         // Whoever follows the image may hold this one: then it is copied, else changed in place.
         let image = Arc::make_mut(&mut self.state.image);
@@ -110,8 +109,7 @@ impl<C: MetadataRaft> StateMachine<C> {
         };
         if let Err(error @ ApplyError::FeatureLevel { .. }) = outcome {
             // Newer software applies this one: going on without it would make another image of the same entries.
-            let error = RaftStorageError::Newer(error);
-            return Err(storage_error(ErrorSubject::Apply(id), ErrorVerb::Write, &error));
+            return Err(RaftStorageError::Newer(error));
         }
         self.state.applied = Some(id);
         Ok(Decided { index, outcome })
@@ -132,10 +130,12 @@ impl<C: MetadataRaft> RaftStateMachine<C> for StateMachine<C> {
     {
         let mut decided = Vec::new();
         for entry in entries {
+            let id = entry.log_id;
             if let EntryPayload::Membership(membership) = &entry.payload {
-                self.state.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.state.membership = StoredMembership::new(Some(id), membership.clone());
             }
-            decided.push(self.apply_one(entry)?);
+            let applied = self.apply_one(id, entry);
+            decided.push(applied.map_err(|error| storage_error(ErrorSubject::Apply(id), ErrorVerb::Write, &error))?);
         }
         self.published.send_replace(self.state.clone());
         Ok(decided)

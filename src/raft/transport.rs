@@ -133,16 +133,17 @@ impl<C: MetadataRaft, T: RaftTransport<C>> RaftNetworkFactory<C> for Network<T> 
     }
 }
 
-type Answer<R, E = openraft::error::Infallible> = Result<R, RPCError<RaftId, ControllerNode, RaftError<RaftId, E>>>;
+type Failed<E = openraft::error::Infallible> = RPCError<RaftId, ControllerNode, RaftError<RaftId, E>>;
 
 impl<C, T> Peer<C, T> {
-    fn answer<R, E: std::error::Error + 'static>(
+    /// What openraft is told of a message that got no answer.
+    fn failed<E: std::error::Error + 'static>(
         &self,
         action: RPCTypes,
         timeout: Duration,
-        answer: Result<R, TransportError<E>>,
-    ) -> Answer<R, E> {
-        answer.map_err(|error| match error {
+        error: TransportError<E>,
+    ) -> Failed<E> {
+        match error {
             TransportError::Remote(error) => {
                 RPCError::RemoteError(RemoteError::new_with_node(self.to.id, self.to.node.clone(), error))
             }
@@ -153,7 +154,7 @@ impl<C, T> Peer<C, T> {
             error @ (TransportError::Unreachable { .. } | TransportError::Refused { .. }) => {
                 RPCError::Unreachable(Unreachable::new(&error))
             }
-        })
+        }
     }
 }
 
@@ -162,26 +163,26 @@ impl<C: MetadataRaft, T: RaftTransport<C>> RaftNetwork<C> for Peer<C, T> {
         &mut self,
         request: AppendEntriesRequest<C>,
         option: RPCOption,
-    ) -> Answer<AppendEntriesResponse<RaftId>> {
+    ) -> Result<AppendEntriesResponse<RaftId>, Failed> {
         let timeout = option.hard_ttl();
         let answer = self.transport.append_entries(&self.to, request, timeout).await;
-        self.answer(RPCTypes::AppendEntries, timeout, answer)
+        answer.map_err(|error| self.failed(RPCTypes::AppendEntries, timeout, error))
     }
 
-    async fn vote(&mut self, request: VoteRequest<RaftId>, option: RPCOption) -> Answer<VoteResponse<RaftId>> {
+    async fn vote(&mut self, request: VoteRequest<RaftId>, option: RPCOption) -> Result<VoteResponse<RaftId>, Failed> {
         let timeout = option.hard_ttl();
         let answer = self.transport.vote(&self.to, request, timeout).await;
-        self.answer(RPCTypes::Vote, timeout, answer)
+        answer.map_err(|error| self.failed(RPCTypes::Vote, timeout, error))
     }
 
     async fn install_snapshot(
         &mut self,
         chunk: InstallSnapshotRequest<C>,
         option: RPCOption,
-    ) -> Answer<InstallSnapshotResponse<RaftId>, InstallSnapshotError> {
+    ) -> Result<InstallSnapshotResponse<RaftId>, Failed<InstallSnapshotError>> {
         let timeout = option.hard_ttl();
         let answer = self.transport.install_snapshot(&self.to, chunk, timeout).await;
-        self.answer(RPCTypes::InstallSnapshot, timeout, answer)
+        answer.map_err(|error| self.failed(RPCTypes::InstallSnapshot, timeout, error))
     }
 
     fn backoff(&self) -> Backoff {

@@ -137,14 +137,26 @@ async fn the_bytes_on_disk_are_golden() {
     let membership = Membership::new(vec![[RaftId(1)].into()], nodes);
     let members = Entry::<TypeConfig> { log_id: log_id(7, 0), payload: EntryPayload::Membership(membership) };
     let blank = Entry { log_id: log_id(7, 1), payload: EntryPayload::Blank };
-    log.append(vec![members.clone(), blank.clone(), entry(7, 2)]).unwrap();
+    log.append(vec![members, blank, entry(7, 2)]).unwrap();
     log.save_committed(Some(log_id(7, 1))).unwrap();
-    let mut machine = machine(&disk);
-    machine.apply([members, blank]).await.unwrap();
-    snapshot(&mut machine).await;
-    let found = ["voter", "log/00000000000000000000.log", "snapshot"].map(|name| hex(&disk, &format!("/raft/{name}")));
+    let found = ["voter", "log/00000000000000000000.log"].map(|name| hex(&disk, &format!("/raft/{name}")));
     assert_eq!(found, GOLDEN.map(|text| text.replace([' ', '\n'], "")), "the format changed: is that on purpose?");
 }
 
-/// The voter file, three entries, and a snapshot.
-const GOLDEN: [&str; 3] = ["", "", ""];
+/// The voter file, and three entries. The image in a snapshot has its own version: it is the engine's.
+const GOLDEN: [&str; 2] = [
+    "
+    4342727600010000009487a7636c7573746572c41000000000000000000000000000000063a96469726563746f7279c41000000000000000
+    0000000000000003e9a2696401a4766f746583a47465726d07a963616e64696461746502a76772616e746564c3a9636f6d6d697474656483
+    a47465726d07a66c656164657201a5696e64657801a6707572676564c0af7472756e636174696e675f66726f6dc0e28e397f",
+    "
+    0000000000000000000000c000000007025ba38f80000000000000ffffffffffffffffffffffffffffffffffffffffffffffffffffffffff
+    ff000000019a02000000018c0285a5696e64657800a47465726d07a66c656164657201ad73796e6365645f6265666f726500a77061796c6f
+    616481a74d656d6265727382a6766f74657273919101a56e6f646573810184a46e6f646501a96469726563746f7279c41000000000000000
+    0000000000000003e9a4686f7374ac636f6e74726f6c6c65722d31a4706f7274cd25ac0000000000000000010000006b00000007024a2e35
+    7d000000000000ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff0000000172000000016685a5696e64657801a4
+    7465726d07a66c656164657201ad73796e6365645f6265666f726500a77061796c6f6164a5426c616e6b0000000000000000020000009000
+    000007022dfc9353000000000000ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff00000001ba0100000001ac01
+    85a5696e64657802a47465726d07a66c656164657201ad73796e6365645f6265666f726500a77061796c6f616481a84465636973696f6e91
+    81b350726f6475636572496473526573657276656481a46e657874cd1b5a00",
+];

@@ -1,5 +1,5 @@
 //! Raft's storage under power loss, openraft's own suite over it, and small clusters in memory.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod cluster;
 mod damage;
