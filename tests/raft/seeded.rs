@@ -14,7 +14,7 @@ use crate::cluster::chaos;
 const SEEDS: u64 = 12;
 
 thread_local! {
-    static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(0));
+    static RNG: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
 }
 
 /// Random numbers from the thread's seed.
