@@ -25,7 +25,6 @@ use crate::types::{Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, To
 
 const LOG_DIR: &str = "log";
 const READ_BYTES: usize = 1 << 20;
-const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What a log holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +54,14 @@ pub struct RaftPlace {
     pub dir: PathBuf,
     /// Whose it is.
     pub identity: RaftIdentity,
+    /// A segment of the log is closed before it would grow beyond this many bytes; [`RaftPlace::SEGMENT_BYTES`] in a node.
+    pub segment_bytes: u64,
 }
 
 impl RaftPlace {
+    /// Purged entries go by whole segments, and a start reads them all: the size of some ten thousand decisions.
+    pub const SEGMENT_BYTES: u64 = 16 << 20;
+
     fn log_identity(&self) -> PartitionIdentity {
         PartitionIdentity {
             cluster_id: self.identity.cluster,
@@ -66,12 +70,12 @@ impl RaftPlace {
             partition: PartitionIndex(0),
         }
     }
-}
 
-fn log_config() -> LogConfig {
-    let settings = TopicConfig { retention_ms: -1, segment_bytes: SEGMENT_BYTES, ..TopicConfig::default() };
-    // Segments are closed by size only: a log without a clock needs no other.
-    LogConfig { segment_ms: u64::MAX, ..LogConfig::from(&settings) }
+    fn log_config(&self) -> LogConfig {
+        let settings = TopicConfig { retention_ms: -1, segment_bytes: self.segment_bytes, ..TopicConfig::default() };
+        // Segments are closed by size only: a log without a clock needs no other.
+        LogConfig { segment_ms: u64::MAX, ..LogConfig::from(&settings) }
+    }
 }
 
 impl LogFiles {
@@ -81,7 +85,7 @@ impl LogFiles {
     /// # Errors
     /// [`RaftStorageError::Exists`], or the disk's.
     pub fn create(place: &RaftPlace) -> Result<Self, RaftStorageError> {
-        let RaftPlace { disk, files, dir, identity } = place;
+        let RaftPlace { disk, files, dir, identity, .. } = place;
         if disk.exists(dir)? {
             return Err(RaftStorageError::Exists { path: dir.clone() });
         }
@@ -99,7 +103,7 @@ impl LogFiles {
             Arc::clone(files),
             &child(&temporary, LOG_DIR),
             &place.log_identity(),
-            log_config(),
+            place.log_config(),
         )?;
         disk.rename(&temporary, dir)?;
         // Until here a power loss may take the whole directory, and nobody has been told of it.
@@ -113,7 +117,7 @@ impl LogFiles {
     /// # Errors
     /// [`RaftStorageError`]: this member must not vote.
     pub fn open(place: &RaftPlace) -> Result<Self, RaftStorageError> {
-        let RaftPlace { disk, files, dir, identity } = place;
+        let RaftPlace { disk, files, dir, identity, .. } = place;
         if !disk.exists(dir)? {
             return Err(RaftStorageError::Missing { path: dir.clone() });
         }
@@ -128,7 +132,7 @@ impl LogFiles {
         // Before anything is cut: afterwards what tells of a loss may be gone.
         find_lost_entries(&**disk, &log_dir, voter.get().truncating_from)?;
         let (disk, files) = (Arc::clone(disk), Arc::clone(files));
-        let (log, report) = Log::open(disk, files, &log_dir, &place.log_identity(), log_config(), &mut ())?;
+        let (log, report) = Log::open(disk, files, &log_dir, &place.log_identity(), place.log_config(), &mut ())?;
         if let Some((from, _)) = report.damaged.first() {
             return Err(RaftStorageError::LostEntries { index: from.0, reason: "its checksum is wrong".to_owned() });
         }

@@ -10,7 +10,7 @@ use callboard::storage::disk::virtual_disk::is_crash;
 use callboard::storage::disk::{Disk, SyncPoint, VirtualDisk};
 use openraft::Membership;
 
-use crate::support::{DIR, cluster, entries, log_id, node, place};
+use crate::support::{DIR, cluster, entries, log_id, node, place_of_small_segments as place};
 
 /// What a member is told to do.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +27,13 @@ enum Step {
 
 use Step::{Append, Commit, Purge, Snapshot, Truncate, Vote as SaveVote};
 
-const STORIES: [(&str, &[Step]); 7] = [
+const STORIES: [(&str, &[Step]); 8] = [
     ("appending", &[Append(1, 1), Append(1, 3), Append(2, 2)]),
     ("truncating", &[Append(1, 5), Truncate(2), Append(3, 2), Truncate(3), Append(4, 1)]),
+    (
+        "truncating over segments, of entries that tell of each other",
+        &[Append(1, 2), Append(1, 2), Append(1, 2), Append(1, 2), Append(1, 2), Truncate(1), Append(3, 2)],
+    ),
     ("purging", &[Append(1, 5), Purge(1, 1), Append(1, 1), Purge(1, 5), Append(2, 1)]),
     ("purging beyond the end", &[Append(1, 3), Purge(2, 10), Append(3, 2), Purge(5, 40), Append(6, 1)]),
     ("voting", &[SaveVote(1), SaveVote(2), Append(2, 1), SaveVote(3)]),

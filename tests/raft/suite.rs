@@ -14,7 +14,7 @@ use callboard::raft::{
 };
 use callboard::storage::disk::VirtualDisk;
 
-use crate::support::place;
+use crate::support::place_of_small_segments as place;
 
 type Store = LogStore<TypeConfig>;
 type Machine = StateMachine<TypeConfig>;

@@ -21,7 +21,13 @@ pub fn place(disk: &Arc<VirtualDisk>, id: u64) -> RaftPlace {
         disk,
         dir: PathBuf::from(DIR),
         identity: RaftIdentity { cluster: cluster(), directory: directory(id), id: RaftId(id) },
+        segment_bytes: RaftPlace::SEGMENT_BYTES,
     }
+}
+
+/// The same with a log whose segments hold two or three entries.
+pub fn place_of_small_segments(disk: &Arc<VirtualDisk>, id: u64) -> RaftPlace {
+    RaftPlace { segment_bytes: 400, ..place(disk, id) }
 }
 
 pub fn cluster() -> ClusterId {
