@@ -330,8 +330,16 @@ pub async fn chaos<C: MetadataRaft>(seed: u64, steps: usize) -> Cluster<C> {
     for down in cluster.down() {
         cluster.start_member(down).await;
     }
-    let leader = cluster.leader(&MEMBERS).await;
-    let last = cluster.write(leader, create_topic(1_000_000), DEADLINE).await.expect("a last decision");
+    let last = async {
+        loop {
+            // Leadership may still change hands, the moment after all agreed.
+            let leader = cluster.leader(&MEMBERS).await;
+            if let Some(decided) = cluster.write(leader, create_topic(1_000_000), Duration::from_secs(5)).await {
+                return (leader, decided);
+            }
+        }
+    };
+    let (leader, last) = C::AsyncRuntime::timeout(DEADLINE, last).await.expect("a last decision in time");
     cluster.settle(&MEMBERS, last.index).await;
     let image = cluster.image(leader);
     for number in &acknowledged {

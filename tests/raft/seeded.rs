@@ -11,7 +11,7 @@ use openraft::{AsyncRuntime, OptionalSend, TokioInstant, TokioRuntime};
 use crate::cluster::chaos;
 
 /// Each runs twice.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 40;
 
 thread_local! {
     static RNG: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
