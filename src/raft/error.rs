@@ -1,0 +1,115 @@
+//! Why Raft's files cannot be read or written. A controller that meets one of these takes no part any more.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::types::RaftId;
+use crate::engine::metadata::ApplyError;
+use crate::storage::LogError;
+use crate::storage::atomic_file::AtomicFileError;
+use crate::types::{ClusterId, DirectoryId};
+
+/// Why a controller's Raft storage cannot be used.
+///
+/// None of them is retried: what a member has acknowledged may be gone, and one that has forgotten its votes or entries must
+/// not vote. It comes back under a new [`RaftId`] with an empty directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftStorageError {
+    /// The disk failed.
+    #[error("the Raft storage: {0}")]
+    Io(#[from] io::Error),
+    /// The log failed.
+    #[error("the Raft log: {0}")]
+    Log(#[from] LogError),
+    /// One of the small files is damaged, foreign, or of a newer release.
+    #[error("the Raft storage: {0}")]
+    File(#[from] AtomicFileError),
+    /// The directory is gone, or was never there.
+    #[error(
+        "there is no Raft storage at {}, and with it this controller's votes are gone: put the directory back, or reset this controller (it comes back under a new id)",
+        path.display()
+    )]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It is there already.
+    #[error("{} exists already: open it instead of creating it", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// One of its files is gone.
+    #[error(
+        "{} is gone, and this controller must not vote without it: put it back, or reset this controller (it comes back under a new id)",
+        path.display()
+    )]
+    LostFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It belongs to somebody else.
+    #[error(
+        "{} belongs to Raft member {} (cluster {}, directory {}), this is member {} (cluster {}, directory {}): it was copied or moved here, move it back",
+        path.display(), found.id, found.cluster, found.directory, expected.id, expected.cluster, expected.directory
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: RaftIdentity,
+        /// Whose it should be.
+        expected: RaftIdentity,
+    },
+    /// Entries that had been acknowledged are missing.
+    #[error(
+        "the Raft log has lost entry {index}, which was synced ({reason}): this controller must not vote. Reset it (it comes back under a new id); the others have what it lost"
+    )]
+    LostEntries {
+        /// The first one that is missing.
+        index: u64,
+        /// How that is known.
+        reason: String,
+    },
+    /// An entry does not decode.
+    #[error("entry {index} of the Raft log does not decode ({reason}): upgrade this node, or reset this controller")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// The snapshot does not decode, or is not what it says.
+    #[error("the metadata snapshot cannot be used ({reason}): upgrade this node, or reset this controller")]
+    Snapshot {
+        /// What is wrong.
+        reason: String,
+    },
+    /// An append would leave a hole, or write over what is there.
+    #[error(
+        "entry {found} was to be appended where {expected} is due: this is an error in the software, please report it"
+    )]
+    NotContiguous {
+        /// The index that is due.
+        expected: u64,
+        /// The entry's.
+        found: u64,
+    },
+    /// Newer software wrote an entry.
+    #[error(transparent)]
+    Newer(ApplyError),
+    /// The thread that does the disk's work has ended.
+    #[error("the thread for Raft's disk work has ended: restart this node")]
+    ThreadEnded,
+}
+
+/// Whose files they are, for life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftIdentity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The data directory: one that was wiped comes back with another.
+    pub directory: DirectoryId,
+    /// The member.
+    pub id: RaftId,
+}

@@ -1,0 +1,11 @@
+//! Raft's storage under power loss, openraft's own suite over it, and small clusters in memory.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod cluster;
+mod damage;
+mod machine;
+mod network;
+mod power_loss;
+mod seeded;
+mod suite;
+mod support;
