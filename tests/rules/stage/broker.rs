@@ -1,0 +1,253 @@
+//! A broker on the stage: a machine with a disk, and perhaps a process on it. Nothing happens here by itself.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use callboard::engine::assignment::Assignment;
+use callboard::engine::follower::FollowerSettings;
+use callboard::engine::leader::{LeaderSettings, Proposal};
+use callboard::engine::metadata::{ClusterImage, LastStop};
+use callboard::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
+use callboard::protocol::ApiError;
+use callboard::replica::{self, Answer, Effect, OpenJob, OpenedReplica, ProducerReplay, ReadState, Replica, open_all};
+use callboard::storage::data_dir::{DataDir, partition_dir_name};
+use callboard::storage::disk::{Disk, VirtualDisk};
+use callboard::storage::file_cache::FileCache;
+use callboard::storage::queue::{Job, LogNews, LogQueue, LogWork};
+use callboard::storage::{LogConfig, LogError, LogReader, PartitionIdentity};
+use callboard::types::{
+    BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicName, TopicPartition,
+};
+
+use super::{P0, Reply};
+
+pub const SETTINGS: replica::ReplicaSettings = replica::ReplicaSettings {
+    leader: LeaderSettings {
+        producer_expiry_ms: 86_400_000,
+        max_lag: Duration::from_millis(800),
+        proposal_timeout: Duration::from_millis(300),
+        proposal_backoff: Duration::from_millis(50),
+    },
+    follower: FollowerSettings {
+        producer_expiry_ms: 86_400_000,
+        fetch_bytes: 1_000,
+        fetch_timeout: Duration::from_secs(600),
+        fetch_backoff: Duration::from_millis(30),
+    },
+};
+
+pub const WALL: TimestampMs = TimestampMs(1_700_000_000_000);
+
+/// What a replica wants to be sent.
+pub enum Sent {
+    Fetch { leader: NodeId, fetch: ReplicaFetch, may_wait: bool },
+    Propose(Proposal),
+    Answer(Reply, Result<Answer, ApiError>, Bytes),
+}
+
+/// A machine.
+pub struct Broker {
+    pub node: NodeId,
+    pub disk: VirtualDisk,
+    pub process: Option<Process>,
+}
+
+/// A running broker.
+pub struct Process {
+    pub directory: DataDir,
+    pub stop: LastStop,
+    pub epoch: BrokerEpoch,
+    pub image: ClusterImage,
+    /// Entries of the metadata log that were applied.
+    pub applied: usize,
+    pub lease_until: MonoTime,
+    pub replicas: BTreeMap<TopicPartition, Hosted>,
+    /// Replicas that should be on the disk and are not.
+    pub lost: Vec<TopicPartition>,
+    /// Replicas whose recovery cut a tail that no power loss explains.
+    pub doubtful: Vec<TopicPartition>,
+}
+
+/// A replica with its log, and the jobs of that log which nobody has done yet.
+pub struct Hosted {
+    pub replica: Replica<Reply, ()>,
+    queue: LogQueue<(), ProducerReplay>,
+    pub reader: LogReader,
+    jobs: Vec<Job<(), ProducerReplay>>,
+    pub offline: Option<ApiError>,
+    pub closed_well: bool,
+}
+
+impl Broker {
+    pub fn new(node: u32) -> Self {
+        Self { node: NodeId(node), disk: VirtualDisk::new(u64::from(node)), process: None }
+    }
+
+    /// Starts a process on what the disk holds.
+    pub fn start(&mut self, cluster: ClusterId) {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let directory = DataDir::open(disk, Path::new("/data"), self.node, Some(cluster)).expect("a data directory");
+        let stop = replica::last_stop(&directory).expect("readable");
+        self.process = Some(Process {
+            directory,
+            stop,
+            epoch: BrokerEpoch::default(),
+            image: ClusterImage::empty(cluster),
+            applied: 0,
+            lease_until: MonoTime::default(),
+            replicas: BTreeMap::new(),
+            lost: Vec::new(),
+            doubtful: Vec::new(),
+        });
+    }
+
+    pub fn partition_dir(name: &TopicName) -> PathBuf {
+        Path::new("/data").join(partition_dir_name(name, P0))
+    }
+}
+
+impl Process {
+    fn config(&self, defaults: &TopicConfig) -> TopicConfig {
+        let topic = self.image.topics.get(&P0.topic);
+        topic.map_or_else(|| defaults.clone(), |topic| topic.config.resolve(defaults).expect("checked"))
+    }
+
+    /// Gives the replica the part that the metadata asks of it, and opens it if it is not open.
+    pub fn follow(&mut self, now: MonoTime, node: NodeId, defaults: &TopicConfig) {
+        if !self.image.is_registered(node, self.epoch) {
+            return;
+        }
+        let assignment = Assignment::of(&self.image, node, self.epoch, P0);
+        let config = self.config(defaults);
+        if assignment != Assignment::None && !self.replicas.contains_key(&P0) {
+            self.open(now, node, &config);
+        }
+        if let Some(hosted) = self.replicas.get_mut(&P0) {
+            hosted.replica.assign(now, assignment, config);
+        }
+    }
+
+    fn open(&mut self, now: MonoTime, node: NodeId, config: &TopicConfig) {
+        let Some((topic, state)) = self.image.topics.get(&P0.topic).zip(self.image.partition(P0)) else { return };
+        let job = OpenJob {
+            disk: Arc::clone(self.directory.disk()),
+            files: Arc::new(FileCache::new(Arc::clone(self.directory.disk()), 6)),
+            dir: Broker::partition_dir(&topic.name),
+            identity: PartitionIdentity {
+                cluster_id: self.image.cluster_id,
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                partition: P0.partition,
+            },
+            config: LogConfig::from(config),
+            may_be_new: !topic.has_opened(P0.partition, node) || !state.is_member(node),
+        };
+        let mut result = None;
+        open_all(vec![job], |_, opened| result = Some(opened));
+        match result.expect("each job is answered") {
+            Ok(opened) => self.host(now, node, config, opened),
+            Err(LogError::LostPartition { .. }) => self.lost = vec![P0],
+            Err(error) => panic!("the log of broker {node} cannot be opened: {error}"),
+        }
+    }
+
+    fn host(&mut self, now: MonoTime, node: NodeId, config: &TopicConfig, opened: OpenedReplica) {
+        if opened.report.as_ref().is_some_and(|report| report.doubtful) {
+            self.doubtful = vec![P0];
+        }
+        let state = replica::state_of(&opened.log, opened.producers);
+        let queue = LogQueue::new(opened.log, config.flush, 2_000);
+        let reader = queue.log().map(|log| log.reader()).expect("just given");
+        let mut replica = Replica::new(node, state, config.clone(), SETTINGS);
+        replica.on_lease(now, self.lease_until);
+        let hosted = Hosted { replica, queue, reader, jobs: Vec::new(), offline: None, closed_well: false };
+        self.replicas.insert(P0, hosted);
+    }
+}
+
+impl Hosted {
+    /// Passes on what the replica wants done: to the log, or back to whoever sends it.
+    pub fn pump(&mut self, now: MonoTime) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        loop {
+            let (effects, mut news) = (self.replica.take_effects(), Vec::new());
+            let is_idle = effects.is_empty();
+            for effect in effects {
+                sent.extend(self.carry_out(effect));
+            }
+            let before = self.jobs.len();
+            while let Some(job) = self.queue.next(WALL, &mut news) {
+                self.jobs.push(job);
+            }
+            if is_idle && before == self.jobs.len() && news.is_empty() {
+                return sent;
+            }
+            self.take(now, news);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect<Reply, ()>) -> Option<Sent> {
+        Some(match effect {
+            Effect::Write(work) => {
+                self.queue.push(work);
+                return None;
+            }
+            Effect::Answer(reply, result) => Sent::Answer(reply, result, Bytes::new()),
+            Effect::Read(reply, range, state) => {
+                let read = self.reader.read(range.from, range.upper_exclusive, range.max_bytes);
+                let error =
+                    |error: &LogError| ApiError::new(callboard::protocol::ErrorCode::DamagedLog, error.to_string());
+                let answer = match state {
+                    ReadState::Consumer(state) => Answer::Fetched(state),
+                    ReadState::Follower(state) => Answer::ReplicaFetched(ReplicaVerdict::Continues, state),
+                };
+                match read {
+                    Ok(slice) => Sent::Answer(reply, Ok(answer), slice.bytes),
+                    Err(cause) => Sent::Answer(reply, Err(error(&cause)), Bytes::new()),
+                }
+            }
+            Effect::LookUp(..) => return None,
+            Effect::Fetch { leader, fetch, may_wait } => Sent::Fetch { leader, fetch, may_wait },
+            Effect::Propose(proposal) => Sent::Propose(proposal),
+            Effect::Offline(cause) => {
+                self.offline = Some(cause);
+                return None;
+            }
+        })
+    }
+
+    fn take(&mut self, now: MonoTime, news: Vec<LogNews<ProducerReplay>>) {
+        for item in news {
+            self.closed_well |= matches!(item, LogNews::Closed(Ok(())));
+            self.replica.on_log_news(now, item);
+        }
+    }
+
+    /// Does the jobs that are there: the syncs, or all others. Returns whether there were any.
+    pub fn work(&mut self, now: MonoTime, syncs: bool) -> bool {
+        let (due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.jobs).into_iter().partition(|job| matches!(job, Job::Sync(_)) == syncs);
+        self.jobs = rest;
+        let worked = !due.is_empty();
+        for job in due {
+            let mut news = Vec::new();
+            self.queue.finish(job.run(), &mut news);
+            self.take(now, news);
+        }
+        worked
+    }
+
+    pub fn push(&mut self, work: LogWork<(), ProducerReplay>) {
+        self.queue.push(work);
+    }
+
+    pub fn watermark(&self) -> Offset {
+        self.replica.cursors().expect("a role").high_watermark()
+    }
+}
+
+/// What a leader says to a follower, on its way.
+pub type Verdict = Result<(ReplicaVerdict, LeaderState), ApiError>;
