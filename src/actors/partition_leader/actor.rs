@@ -21,7 +21,7 @@ use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::{
     Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, LeaderSettings, Leadership, ListOffsetsEvent, Output,
-    ProduceEvent, ReadRange, ReplicaFetchEvent,
+    ProduceEvent, ReplicaFetchEvent,
 };
 use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
@@ -64,10 +64,10 @@ pub struct PartitionLeader {
     pub(super) engine: LeaderEngine<ReplyTo>,
     out: Output<ReplyTo>,
     pub(super) cache: TailCache,
-    reader: LogReader,
+    pub(super) reader: LogReader,
     writer: Addr<LogWriter>,
-    settings: PartitionLeaderSettings,
-    metrics: PartitionHandle,
+    pub(super) settings: PartitionLeaderSettings,
+    pub(super) metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
     stopping: Option<oneshot::Sender<Result<(), LogError>>>,
 }
@@ -164,6 +164,7 @@ impl PartitionLeader {
             Command::ReplicaFetched { reply, result } => reply.answer(result.map(|(verdict, state)| {
                 Answer::ForFollower(RecordsForFollower { verdict, state, chunks: Vec::new() })
             })),
+            // A partition with one replica has no set to propose: brokers hold no more than that as yet.
             Command::Propose(_) => {}
             Command::Listed { reply, result } => reply.answer(result.map(Answer::Listed)),
             Command::LookUp { reply, at, upper_exclusive } => {
@@ -177,18 +178,6 @@ impl PartitionLeader {
 
     pub(super) fn now(&self) -> MonoTime {
         self.settings.clock.now()
-    }
-
-    /// Reads from the tail cache, or on a disk thread.
-    fn read(&mut self, reply: ReplyTo, range: ReadRange, state: ReadState) {
-        let Some(read) = self.cache.read(range) else {
-            let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
-            reads::read(&self.settings.disk, budget, reader, range, state, reply);
-            return;
-        };
-        let bytes = read.chunks.iter().map(bytes::Bytes::len).sum();
-        self.metrics.read(range.from, read.next_offset, bytes);
-        reply.answer(Ok(state.with(read.chunks, Some(read.next_offset))));
     }
 
     /// Keeps one timer for the earliest deadline. An earlier one replaces it, a later one waits for it to fire.

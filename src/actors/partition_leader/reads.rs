@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::actor::PartitionLeader;
 use super::messages::{Answer, FetchedRecords, RecordsForFollower, ReplyTo};
 use super::read_budget::{ReadBudget, ReadRoom};
 use crate::actors::errors::storage_error;
@@ -49,6 +50,20 @@ impl ReadState {
                 Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Continues, state, chunks })
             }
         }
+    }
+}
+
+impl PartitionLeader {
+    /// Reads from the tail cache, or on a disk thread.
+    pub(super) fn read(&mut self, reply: ReplyTo, range: ReadRange, state: ReadState) {
+        let Some(read) = self.cache.read(range) else {
+            let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
+            read(&self.settings.disk, budget, reader, range, state, reply);
+            return;
+        };
+        let bytes = read.chunks.iter().map(bytes::Bytes::len).sum();
+        self.metrics.read(range.from, read.next_offset, bytes);
+        reply.answer(Ok(state.with(read.chunks, Some(read.next_offset))));
     }
 }
 

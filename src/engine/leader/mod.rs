@@ -24,6 +24,7 @@ mod reads;
 mod serving;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use crate::protocol::messages::{Acks, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
@@ -35,7 +36,7 @@ use crate::types::{
 use super::cursors::Cursors;
 use super::producer_state::{ProducerTable, Verdict};
 use super::replication::ReplicaState;
-use super::waiters::{OwnerId, Waiter, WaiterQueue};
+use super::waiters::{Waiter, WaiterQueue};
 pub use events::{
     Command, DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, Output, ProduceEvent, ReadRange, ReplicaFetchEvent,
 };
@@ -357,42 +358,6 @@ impl<R> LeaderEngine<R> {
         }
     }
 
-    /// Time passed: answers those whose deadline is over.
-    pub fn on_tick(&mut self, now: MonoTime, out: &mut Output<R>) {
-        for queue in [&mut self.unwritten, &mut self.uncommitted] {
-            for waiter in queue.take_expired(now) {
-                out.0.push(Command::Produced { reply: waiter.payload.reply, result: Err(timed_out()) });
-            }
-        }
-        self.expire_readers(now, out);
-        self.expire_deletions(now, out);
-        self.expire_followers(now, out);
-        self.on_tick_in_sync(now, out);
-    }
-
-    /// When [`LeaderEngine::on_tick`] is next needed.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<MonoTime> {
-        let acks = [self.unwritten.next_deadline(), self.uncommitted.next_deadline()];
-        let others = [self.parked.next_deadline(), self.listings.next_deadline(), self.deletions.next_deadline()];
-        let followers = [self.next_follower_deadline(), self.next_in_sync_deadline()];
-        acks.into_iter().chain(others).chain(followers).flatten().min()
-    }
-
-    /// A connection is gone: nothing of it needs an answer any more.
-    pub fn on_owner_gone(&mut self, owner: OwnerId) {
-        self.unwritten.take_where(|waiter| waiter.owner == owner);
-        self.uncommitted.take_where(|waiter| waiter.owner == owner);
-        self.parked.take_where(|waiter| waiter.owner == owner);
-        self.listings.take_where(|waiter| waiter.owner == owner);
-        self.deletions.take_where(|waiter| waiter.owner == owner);
-    }
-
-    /// Takes back parked fetches of `owner` that `matches`.
-    pub fn on_cancel_fetch(&mut self, owner: OwnerId, mut matches: impl FnMut(&R) -> bool) {
-        self.parked.take_where(|waiter| waiter.owner == owner && matches(&waiter.payload.reply));
-    }
-
     /// Whether appends have ended for good: a write or sync failed, or the replica was stopped.
     #[must_use]
     pub fn is_failed(&self) -> bool {
@@ -404,11 +369,4 @@ impl<R> LeaderEngine<R> {
     pub fn flush(&self) -> FlushPolicy {
         self.config.flush
     }
-}
-
-fn timed_out() -> ApiError {
-    ApiError::new(
-        ErrorCode::TimedOut,
-        "the records were appended but not committed within the request's timeout: a retry of an idempotent producer is safe",
-    )
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::engine::waiters::OwnerId;
 use crate::protocol::messages::{DeleteBefore, FetchedPartition};
 use crate::types::record_batch::{BatchBuilder, Compression};
 use crate::types::{BrokerEpoch, ProducerEpoch, ProducerId};

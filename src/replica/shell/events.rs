@@ -1,0 +1,192 @@
+//! What happens to a replica, passed to the engine of its role.
+
+use super::{Effect, Replica, Role, not_here, storage_failed};
+use crate::engine::follower::{self, ReplicaFetched};
+use crate::engine::leader::{
+    self, DeleteRecordsEvent, FetchEvent, LeaderEngine, ListOffsetsEvent, ProduceEvent, ReplicaFetchEvent,
+};
+use crate::protocol::ApiError;
+use crate::replica::ProducerReplay;
+use crate::storage::queue::LogNews;
+use crate::types::record_batch::RecordBatch;
+use crate::types::{MonoTime, NodeId};
+
+impl<R, X> Replica<R, X> {
+    /// Lets the leader's engine do something; whoever is no leader says so to `refuse`.
+    fn with_leader(
+        &mut self,
+        batch: Option<(RecordBatch, X)>,
+        event: impl FnOnce(&mut LeaderEngine<R>, &mut leader::Output<R>),
+    ) -> bool {
+        let Some(Role::Leader(engine)) = self.role.as_mut().filter(|_| self.next.is_none()) else { return false };
+        let mut out = leader::Output::default();
+        event(engine, &mut out);
+        self.run_leader(out, batch);
+        true
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.role, Some(Role::Leader(_))) && self.next.is_none()
+    }
+
+    /// A batch wants to be appended.
+    pub fn on_produce(&mut self, now: MonoTime, batch: RecordBatch, token: X, event: ProduceEvent<R>) {
+        if self.leads() {
+            self.with_leader(Some((batch, token)), |engine, out| engine.on_produce(now, event, out));
+        } else {
+            self.effects.push(Effect::Answer(event.reply, Err(not_here())));
+        }
+    }
+
+    /// A consumer wants to read.
+    pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>) {
+        match &mut self.role {
+            Some(Role::Leader(_)) if self.next.is_none() => {
+                self.with_leader(None, |engine, out| engine.on_fetch(now, event, out));
+            }
+            Some(Role::Follower(engine)) if self.next.is_none() && !self.is_retired => {
+                let mut out = follower::Output::default();
+                engine.on_fetch(now, event, &mut out);
+                self.run_follower(out, Vec::new());
+            }
+            _ => self.effects.push(Effect::Answer(event.reply, Err(not_here()))),
+        }
+    }
+
+    /// Somebody asks for an offset.
+    pub fn on_list_offsets(&mut self, now: MonoTime, event: ListOffsetsEvent<R>) {
+        if self.leads() {
+            self.with_leader(None, |engine, out| engine.on_list_offsets(now, event, out));
+        } else {
+            self.effects.push(Effect::Answer(event.reply, Err(not_here())));
+        }
+    }
+
+    /// Somebody wants the first records gone.
+    pub fn on_delete_records(&mut self, event: DeleteRecordsEvent<R>) {
+        if self.leads() {
+            self.with_leader(None, |engine, out| engine.on_delete_records(event, out));
+        } else {
+            self.effects.push(Effect::Answer(event.reply, Err(not_here())));
+        }
+    }
+
+    /// A follower wants what comes next.
+    pub fn on_replica_fetch(&mut self, now: MonoTime, event: ReplicaFetchEvent<R>) {
+        if self.leads() {
+            self.with_leader(None, |engine, out| engine.on_replica_fetch(now, event, out));
+        } else {
+            self.effects.push(Effect::Answer(event.reply, Err(not_here())));
+        }
+    }
+
+    /// The leader answers; `batches` came with it, checksums verified.
+    pub fn on_fetched(&mut self, now: MonoTime, event: ReplicaFetched, batches: Vec<(RecordBatch, X)>) {
+        if let Some(Role::Follower(engine)) = self.role.as_mut().filter(|_| self.next.is_none()) {
+            let mut out = follower::Output::default();
+            engine.on_fetched(now, event, &mut out);
+            self.run_follower(out, batches);
+        }
+    }
+
+    /// The broker's lease was renewed.
+    pub fn on_lease(&mut self, now: MonoTime, until: MonoTime) {
+        self.lease_until = self.lease_until.max(until);
+        self.with_leader(None, |engine, out| engine.on_lease(now, until, out));
+    }
+
+    /// The controller has refused what was proposed.
+    pub fn on_proposal_refused(&mut self, now: MonoTime) {
+        self.with_leader(None, |engine, _| engine.on_proposal_refused(now));
+    }
+
+    /// The leadership is to be handed over.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotLeader`], or as [`LeaderEngine::on_hand_over`].
+    pub fn on_hand_over(&mut self, now: MonoTime, target: NodeId, deadline: MonoTime) -> Result<(), ApiError> {
+        let mut result = Err(not_here());
+        self.with_leader(None, |engine, out| result = engine.on_hand_over(now, target, deadline, out));
+        result
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, now: MonoTime) {
+        match &mut self.role {
+            Some(Role::Leader(engine)) if self.next.is_none() => {
+                let mut out = leader::Output::default();
+                engine.on_tick(now, &mut out);
+                self.run_leader(out, None);
+            }
+            Some(Role::Follower(engine)) if self.next.is_none() => {
+                let mut out = follower::Output::default();
+                engine.on_tick(now, &mut out);
+                self.run_follower(out, Vec::new());
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Replica::on_tick`] is next needed.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<MonoTime> {
+        match self.role.as_ref().filter(|_| self.next.is_none())? {
+            Role::Leader(engine) => engine.next_deadline(),
+            Role::Follower(engine) => engine.next_deadline(),
+        }
+    }
+
+    /// The log's queue has news.
+    pub fn on_log_news(&mut self, now: MonoTime, news: LogNews<ProducerReplay>) {
+        match &mut self.role {
+            Some(Role::Leader(engine)) => {
+                let mut out = leader::Output::default();
+                match news {
+                    LogNews::Written(end) => engine.on_written(now, end, &mut out),
+                    LogNews::Synced(end) => engine.on_synced(now, end, &mut out),
+                    LogNews::Rolled => engine.on_rolled(&mut out),
+                    LogNews::LogStart(start) => engine.on_log_start(start, &mut out),
+                    LogNews::NotDeleted(before, error) => {
+                        engine.on_delete_failed(before, &storage_failed(&error.to_string()), &mut out);
+                    }
+                    LogNews::Failed(error) => {
+                        let cause = storage_failed(&error.to_string());
+                        engine.on_failed(cause.clone(), &mut out);
+                        self.effects.push(Effect::Offline(cause));
+                    }
+                    LogNews::Truncated { .. }
+                    | LogNews::NotTruncated(_)
+                    | LogNews::NotReplicated(_)
+                    | LogNews::PutOff(_)
+                    | LogNews::Trouble(..)
+                    | LogNews::Closed(_) => {}
+                }
+                self.run_leader(out, None);
+            }
+            Some(Role::Follower(_)) => self.on_follower_news(now, news),
+            None => {}
+        }
+        self.change_if_settled(now);
+    }
+
+    fn on_follower_news(&mut self, now: MonoTime, news: LogNews<ProducerReplay>) {
+        let Some(Role::Follower(engine)) = &mut self.role else { return };
+        let mut out = follower::Output::default();
+        match news {
+            LogNews::Written(end) => engine.on_written(now, end, &mut out),
+            LogNews::Synced(end) => engine.on_synced(now, end, &mut out),
+            LogNews::Rolled => engine.on_rolled(&mut out),
+            LogNews::LogStart(start) => engine.on_log_start(start, &mut out),
+            LogNews::Truncated { log_start, end, replay } => {
+                engine.on_truncated(now, follower::Truncated { log_start, end, producers: replay.0 }, &mut out);
+            }
+            LogNews::NotTruncated(error) | LogNews::NotReplicated(error) | LogNews::Failed(error) => {
+                let cause = storage_failed(&error.to_string());
+                engine.on_failed(cause.clone());
+                self.effects.push(Effect::Offline(cause));
+            }
+            LogNews::NotDeleted(..) | LogNews::PutOff(_) | LogNews::Trouble(..) | LogNews::Closed(_) => {}
+        }
+        self.run_follower(out, Vec::new());
+    }
+}
