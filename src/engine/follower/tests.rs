@@ -1,1 +1,191 @@
 //! The follower's story, told by its commands.
+
+use super::*;
+use crate::engine::leader::{FetchEvent, ReadRange};
+use crate::protocol::messages::FetchedPartition;
+use crate::types::record_batch::{BatchBuilder, Compression};
+use crate::types::{BrokerEpoch, TimestampMs};
+
+const ME: NodeId = NodeId(2);
+const NOW: MonoTime = MonoTime(Duration::ZERO);
+
+fn following(leader: u32, epoch: u32) -> Following {
+    Following {
+        leader: Some(NodeId(leader)),
+        leader_epoch: LeaderEpoch(epoch),
+        broker_epoch: BrokerEpoch(9),
+        unclean_epoch: None,
+    }
+}
+
+/// A follower that holds `[0, end)`, written in epoch 1 up to 10 and in epoch 2 from there, of which `committed` is known to be so.
+fn follower(end: u64, committed: u64) -> FollowerEngine<&'static str> {
+    let mut epochs = EpochHistory::default();
+    for (epoch, start) in [(1, 0), (2, 10)] {
+        if start < end {
+            epochs.note(LeaderEpoch(epoch), Offset(start));
+        }
+    }
+    let opened = ReplicaState::opened(Offset(0), Offset(end), epochs, ProducerTable::default());
+    let state = ReplicaState { high_watermark: Offset(committed), ..opened };
+    let settings = FollowerSettings {
+        producer_expiry_ms: 1_000,
+        fetch_bytes: 100,
+        fetch_timeout: Duration::from_millis(500),
+        fetch_backoff: Duration::from_millis(50),
+    };
+    FollowerEngine::new(ME, following(1, 2), state, 0, settings)
+}
+
+fn run<R>(
+    engine: &mut FollowerEngine<R>,
+    event: impl FnOnce(&mut FollowerEngine<R>, &mut Output<R>),
+) -> Vec<Command<R>> {
+    let mut out = Output::default();
+    event(engine, &mut out);
+    out.0
+}
+
+/// What a fetch says: its number, position, last epoch and durable end.
+fn said(commands: &[Command<&'static str>]) -> Vec<(u64, u64, Option<u32>, u64)> {
+    let fetch = |command: &Command<_>| match command {
+        Command::Fetch { fetch, .. } => {
+            Some((fetch.number, fetch.position.0, fetch.last_epoch.map(|epoch| epoch.0), fetch.durable_end.0))
+        }
+        _ => None,
+    };
+    commands.iter().filter_map(fetch).collect()
+}
+
+fn leader_state(epoch: u32, watermark: u64, end: u64) -> LeaderState {
+    LeaderState {
+        leader_epoch: LeaderEpoch(epoch),
+        epoch_start: Offset(10),
+        log_start: Offset(0),
+        high_watermark: Offset(watermark),
+        written_end: Offset(end),
+    }
+}
+
+fn headers(base: u64, records: i32, epoch: u32) -> Vec<BatchHeader> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    (0..records).for_each(|_| builder.append(TimestampMs(5), None, Some(b"v"), &[]));
+    let header = BatchHeader::parse(&builder.build().expect("builds")).expect("parses");
+    vec![BatchHeader { base_offset: Offset(base), leader_epoch: LeaderEpoch(epoch), ..header }]
+}
+
+fn answer(number: u64, verdict: ReplicaVerdict, state: LeaderState, headers: Vec<BatchHeader>) -> ReplicaFetched {
+    ReplicaFetched { number, result: Ok((verdict, state)), headers }
+}
+
+#[test]
+fn records_are_appended_and_acknowledged_twice_as_written_and_as_synced() {
+    let mut engine = follower(12, 10);
+    let first = run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    assert_eq!(said(&first), [(1, 12, Some(2), 12)]);
+    let records = answer(1, ReplicaVerdict::Continues, leader_state(3, 12, 15), headers(12, 3, 3));
+    let appended = run(&mut engine, |e, out| e.on_fetched(NOW, records, out));
+    assert_eq!(appended, [Command::Append { base_offset: Offset(12) }], "the next fetch waits for the write");
+    assert_eq!(engine.cursors().high_watermark(), Offset(12));
+    let written = run(&mut engine, |e, out| e.on_written(NOW, Offset(15), out));
+    assert_eq!(said(&written), [(2, 15, Some(3), 12)]);
+    let synced = run(&mut engine, |e, out| e.on_synced(NOW, Offset(15), out));
+    assert_eq!(said(&synced), [(3, 15, Some(3), 15)], "it overtakes the one that is parked at the leader");
+}
+
+#[test]
+fn an_answer_of_an_earlier_leader_or_to_an_earlier_position_changes_nothing() {
+    let mut engine = follower(12, 10);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(3, 4), out));
+    let late = answer(1, ReplicaVerdict::Continues, leader_state(3, 12, 15), headers(12, 3, 3));
+    assert_eq!(run(&mut engine, |e, out| e.on_fetched(NOW, late, out)), []);
+    let elsewhere = answer(2, ReplicaVerdict::Continues, leader_state(4, 12, 15), headers(9, 3, 3));
+    let commands = run(&mut engine, |e, out| e.on_fetched(NOW, elsewhere, out));
+    assert_eq!(said(&commands), [(3, 12, Some(2), 12)], "asked again, nothing appended");
+}
+
+#[test]
+fn a_log_that_parts_from_the_leaders_is_cut_by_epochs_and_goes_on_once_it_is() {
+    let mut engine = follower(14, 10);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    let verdict = ReplicaVerdict::Diverged(Some((LeaderEpoch(2), Offset(12))));
+    let cut =
+        run(&mut engine, |e, out| e.on_fetched(NOW, answer(1, verdict.clone(), leader_state(3, 12, 20), vec![]), out));
+    assert_eq!(cut, [Command::Truncate { to: Offset(12), unclean_epoch: None }]);
+    let again = run(&mut engine, |e, out| e.on_fetched(NOW, answer(1, verdict, leader_state(3, 12, 20), vec![]), out));
+    assert_eq!(again, [], "a doubled answer does not cut what comes after");
+    let truncated = Truncated { log_start: Offset(0), end: Offset(12), producers: ProducerTable::default() };
+    let next = run(&mut engine, |e, out| e.on_truncated(NOW, truncated, out));
+    assert_eq!(said(&next), [(2, 12, Some(2), 12)]);
+}
+
+#[test]
+fn what_is_committed_is_cut_only_when_an_unclean_election_is_on_record() {
+    let verdict = ReplicaVerdict::Diverged(Some((LeaderEpoch(1), Offset(10))));
+    for (unclean_epoch, is_cut) in [(None, false), (Some(LeaderEpoch(2)), false), (Some(LeaderEpoch(3)), true)] {
+        let mut engine = follower(14, 13);
+        let following = Following { unclean_epoch, ..following(1, 3) };
+        run(&mut engine, |e, out| e.on_metadata(NOW, following, out));
+        let event = answer(1, verdict.clone(), leader_state(3, 10, 20), vec![]);
+        let commands = run(&mut engine, |e, out| e.on_fetched(NOW, event, out));
+        match &commands[..] {
+            [Command::Truncate { to, .. }] => assert!(is_cut && *to == Offset(10)),
+            [Command::GoOffline { .. }] => assert!(!is_cut && engine.failure().is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn consumers_read_up_to_this_replicas_watermark_and_wait_for_more() {
+    let mut engine = follower(12, 10);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    let fetch = |offset, reply| FetchEvent {
+        offset: Offset(offset),
+        max_bytes: 10,
+        leader_epoch: None,
+        wait_until: Some(MonoTime(Duration::from_millis(300))),
+        owner: OwnerId(1),
+        reply,
+    };
+    let read = |reply, from, upper| {
+        let state = FetchedPartition {
+            log_start_offset: Offset(0),
+            high_watermark: Offset(upper),
+            last_stable_offset: Offset(upper),
+        };
+        let range = ReadRange { from: Offset(from), upper_exclusive: Offset(upper), max_bytes: 10 };
+        Command::Read { reply, range, state }
+    };
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(NOW, fetch(4, "early"), out)), [read("early", 4, 10)]);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetch(NOW, fetch(10, "at the end"), out)), []);
+    let news = answer(1, ReplicaVerdict::Continues, leader_state(3, 12, 12), vec![]);
+    let commands = run(&mut engine, |e, out| e.on_fetched(NOW, news, out));
+    assert_eq!(commands[0], read("at the end", 10, 12), "the watermark alone is news enough");
+}
+
+#[test]
+fn an_offset_beyond_what_is_known_is_refused_only_by_what_the_leader_says_later() {
+    let mut engine = follower(12, 12);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    run(&mut engine, |e, out| {
+        e.on_fetched(NOW, answer(1, ReplicaVerdict::Continues, leader_state(3, 12, 12), vec![]), out)
+    });
+    let fetch = FetchEvent {
+        offset: Offset(40),
+        max_bytes: 10,
+        leader_epoch: None,
+        wait_until: Some(MonoTime(Duration::from_millis(300))),
+        owner: OwnerId(1),
+        reply: "beyond",
+    };
+    let asked = run(&mut engine, |e, out| e.on_fetch(NOW, fetch, out));
+    assert!(matches!(asked[..], [Command::Fetch { may_wait: false, .. }]), "the leader is asked at once: {asked:?}");
+    let event = answer(3, ReplicaVerdict::Continues, leader_state(3, 12, 12), vec![]);
+    let commands = run(&mut engine, |e, out| e.on_fetched(NOW, event, out));
+    let Some(Command::Fetched { reply: "beyond", result: Err(error) }) = commands.first() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(error.code, ErrorCode::OffsetOutOfRange);
+}

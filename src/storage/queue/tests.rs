@@ -1,1 +1,172 @@
+//! The queue's rules, on a virtual disk, with jobs that the test runs when it likes.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::storage::PartitionIdentity;
+use crate::storage::disk::virtual_disk::FaultyOperation;
+use crate::storage::disk::{Disk, VirtualDisk};
+use crate::storage::file_cache::FileCache;
+use crate::types::record_batch::{BatchBuilder, Compression};
+use crate::types::{ClusterId, LeaderEpoch, PartitionIndex, TopicConfig, TopicId, TopicName};
+
+const WALL: TimestampMs = TimestampMs(1_000);
+
+struct Stage {
+    disk: VirtualDisk,
+    queue: LogQueue<(), ()>,
+    news: Vec<LogNews<()>>,
+}
+
+fn batch(offset: u64) -> RecordBatch {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    builder.append(WALL, None, Some(b"value"), &[]);
+    let mut bytes = builder.build().expect("a small batch");
+    RecordBatch::split_from(&mut bytes).expect("just built").stamped(Offset(offset), LeaderEpoch(1), None)
+}
+
+impl Stage {
+    fn new(flush: FlushPolicy) -> Self {
+        let disk = VirtualDisk::new(1);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let identity = PartitionIdentity {
+            cluster_id: ClusterId(uuid::Uuid::nil()),
+            topic: TopicName::new("rides").expect("legal"),
+            topic_id: TopicId(uuid::Uuid::nil()),
+            partition: PartitionIndex(0),
+        };
+        let files = Arc::new(FileCache::new(Arc::clone(&shared), 8));
+        let config = LogConfig::from(&TopicConfig::default());
+        let log = Log::create(shared, files, Path::new("/data/rides-0"), &identity, config).expect("created");
+        Self { disk, queue: LogQueue::new(log, flush, 1 << 20), news: Vec::new() }
+    }
+
+    fn append(&mut self, offsets: std::ops::Range<u64>) {
+        offsets.for_each(|offset| self.queue.push(LogWork::Append(batch(offset), ())));
+    }
+
+    fn next(&mut self) -> Option<Job<(), ()>> {
+        self.queue.next(WALL, &mut self.news)
+    }
+
+    fn run(&mut self, job: Option<Job<(), ()>>) {
+        self.queue.finish(job.expect("something can be done").run(), &mut self.news);
+    }
+
+    /// Runs all that can be run, and says what was told.
+    fn settle(&mut self) -> Vec<String> {
+        while let Some(job) = self.next() {
+            self.run(Some(job));
+        }
+        self.told()
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        let words = |news: LogNews<()>| match news {
+            LogNews::Written(end) => format!("written {end}"),
+            LogNews::Synced(end) => format!("synced {end}"),
+            LogNews::LogStart(start) => format!("starts at {start}"),
+            LogNews::Truncated { log_start, end, .. } => format!("cut to {log_start}..{end}"),
+            LogNews::NotTruncated(_) => "not cut".to_owned(),
+            LogNews::NotReplicated(_) => "not replicated".to_owned(),
+            LogNews::Failed(_) => "failed".to_owned(),
+            LogNews::Closed(result) => format!("closed, {}", if result.is_ok() { "cleanly" } else { "not cleanly" }),
+            other => format!("{other:?}"),
+        };
+        self.news.drain(..).map(words).collect()
+    }
+}
+
+#[test]
+fn appends_that_wait_together_are_one_write_and_the_sync_goes_beside() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..3);
+    let write = stage.next();
+    assert!(matches!(&write, Some(Job::Append { group, .. }) if group.len() == 3));
+    stage.run(write);
+    assert!(matches!(stage.next(), Some(Job::Sync(_))));
+}
+
+#[test]
+fn one_sync_is_under_way_at_a_time_and_the_next_covers_what_came_meanwhile() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..1);
+    let write = stage.next();
+    stage.run(write);
+    let sync = stage.next();
+    assert!(matches!(sync, Some(Job::Sync(_))));
+    stage.append(1..4);
+    let write = stage.next();
+    stage.run(write);
+    assert!(stage.next().is_none(), "the next sync waits for the one under way");
+    stage.run(sync);
+    assert_eq!(stage.settle(), ["written 1", "written 4", "synced 1", "synced 4"]);
+}
+
+#[test]
+fn work_waits_while_the_log_is_away_and_keeps_its_order() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..2);
+    let write = stage.next();
+    stage.queue.push(LogWork::DeleteRecords(Offset(1)));
+    stage.append(2..3);
+    assert!(stage.next().is_none(), "the log is with the first write");
+    stage.run(write);
+    assert_eq!(stage.settle(), ["written 2", "synced 2", "starts at 1", "written 3"]);
+}
+
+#[test]
+fn a_cut_comes_after_the_appends_before_it_and_says_where_the_log_ends() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..5);
+    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::Uncommitted, replay: () });
+    stage.append(3..4);
+    assert_eq!(stage.settle(), ["written 5", "cut to 0..3", "written 4"]);
+}
+
+#[test]
+fn a_cut_below_the_watermark_that_was_written_down_is_refused_and_the_log_goes_on() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..5);
+    stage.queue.push(LogWork::Checkpoint(Offset(4)));
+    assert_eq!(stage.settle(), ["written 5"]);
+    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::Uncommitted, replay: () });
+    stage.append(5..6);
+    assert_eq!(stage.settle(), ["not cut", "written 6"]);
+}
+
+#[test]
+fn batches_of_a_leader_that_do_not_follow_on_the_log_are_refused_and_the_log_goes_on() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    for offset in [0, 2, 1] {
+        stage.queue.push(LogWork::AppendReplicated(vec![batch(offset)], ()));
+    }
+    assert_eq!(stage.settle(), ["written 1", "not replicated", "written 2"]);
+}
+
+#[test]
+fn a_log_that_starts_anew_has_its_producers_before_anything_is_appended() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..2);
+    let (leave, producers) = (TruncateLeave::Uncommitted, b"known".to_vec());
+    stage.queue.push(LogWork::StartAt { offset: Offset(40), leave, producers, replay: () });
+    stage.append(40..41);
+    assert_eq!(stage.settle(), ["written 2", "cut to 40..40", "written 41"]);
+    let names = stage.disk.read_dir(Path::new("/data/rides-0")).expect("a directory");
+    assert!(names.iter().any(|entry| entry.name == "00000000000000000040.snapshot"), "{names:?}");
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_appended_and_that_is_told_once() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..1);
+    assert_eq!(stage.settle(), ["written 1", "synced 1"]);
+    stage.disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    stage.append(1..2);
+    assert_eq!(stage.settle(), ["written 2", "failed"]);
+    stage.append(2..3);
+    assert_eq!(stage.settle(), [""; 0]);
+    stage.queue.push(LogWork::Close { high_watermark: Offset(1), producers: Vec::new() });
+    assert_eq!(stage.settle(), ["closed, not cleanly"]);
+}
