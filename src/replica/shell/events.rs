@@ -103,7 +103,7 @@ impl<R, X> Replica<R, X> {
     /// The leadership is to be handed over.
     ///
     /// # Errors
-    /// [`ErrorCode::NotLeader`], or as [`LeaderEngine::on_hand_over`].
+    /// `not-leader`, or as [`LeaderEngine::on_hand_over`].
     pub fn on_hand_over(&mut self, now: MonoTime, target: NodeId, deadline: MonoTime) -> Result<(), ApiError> {
         let mut result = Err(not_here());
         self.with_leader(None, |engine, out| result = engine.on_hand_over(now, target, deadline, out));
