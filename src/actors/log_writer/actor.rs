@@ -14,7 +14,7 @@ use crate::config::LogWriterPlacement;
 use crate::engine::follower::Truncated;
 use crate::metrics::PartitionMetrics;
 use crate::replica::ProducerReplay;
-use crate::storage::queue::{Job, LogNews, LogQueue, LogWork};
+use crate::storage::queue::{Done, Job, LogNews, LogQueue, LogWork};
 use crate::storage::{Log, LogError};
 use crate::types::{Clock, FlushPolicy};
 
@@ -111,8 +111,20 @@ impl LogWriter {
         }
     }
 
-    fn send_away(&self, job: Job<Room, ProducerReplay>, ctx: &Context<Self>) {
+    fn send_away(&mut self, job: Job<Room, ProducerReplay>, ctx: &Context<Self>) {
         let home = ctx.address();
+        if job.is_the_last() {
+            // Told from there: an actor that nobody holds any more can end before it handles a last message.
+            let told = self.closing.take();
+            self.settings.disk.run(Lane::Background, move || {
+                if let Done::Closed(result) = job.run() {
+                    // Nobody listens any more when the node was told to stop at once.
+                    let _ = told.map(|told| told.send(result));
+                }
+                post(&home, Ended);
+            });
+            return;
+        }
         let lane = match job {
             Job::Append { .. } | Job::Sync(_) => Lane::Sync,
             Job::Lent { .. } | Job::Side(_) => Lane::Background,
@@ -156,13 +168,8 @@ impl LogWriter {
                     tracing::warn!(%error, "{what}");
                     continue;
                 }
-                LogNews::Closed(result) => {
-                    // Nobody listens any more when the node was told to stop at once.
-                    let _ = self.closing.take().map(|done| done.send(result));
-                    // The leader and this actor hold each other's address: neither would end by itself.
-                    ctx.stop();
-                    continue;
-                }
+                // The job itself tells that, and ends the actor.
+                LogNews::Closed(_) => continue,
             };
             post_to(&self.settings.events, event);
         }
@@ -204,6 +211,14 @@ impl Handler<Pump> for LogWriter {
     fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
         self.pump_scheduled = false;
         self.pump(ctx);
+    }
+}
+
+impl Handler<Ended> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, _: Ended, ctx: &mut Self::Context) {
+        // The leader and this actor hold each other's address: neither would end by itself.
+        ctx.stop();
     }
 }
 

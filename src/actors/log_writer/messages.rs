@@ -138,3 +138,8 @@ pub(super) struct JobDone(pub Done<Room, ProducerReplay>);
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Pump;
+
+/// The log was closed: the actor may stop.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Ended;

@@ -124,6 +124,12 @@ pub enum Outcome<X, P> {
 }
 
 impl<X, P: Replay> Job<X, P> {
+    /// Whether the log does not come back from it.
+    #[must_use]
+    pub fn is_the_last(&self) -> bool {
+        matches!(self, Self::Lent { work: LentWork::Close { .. } | LentWork::Abandon, .. })
+    }
+
     /// Does it. Blocks for as long as the disk takes.
     pub fn run(self) -> Done<X, P> {
         match self {
