@@ -9,6 +9,7 @@
 
 use crate::types::{BrokerEpoch, EpochHistory, LeaderEpoch, NodeId, Offset};
 
+use super::cursors::Cursors;
 use super::producer_state::ProducerTable;
 
 /// A replica's log and what is known of it, when its replica starts to lead or to follow.
@@ -33,6 +34,19 @@ impl ReplicaState {
     #[must_use]
     pub fn opened(log_start: Offset, end: Offset, epochs: EpochHistory, producers: ProducerTable) -> Self {
         Self { log_start, durable_end: end, written_end: end, high_watermark: log_start, epochs, producers }
+    }
+
+    /// A replica that stands at `cursors`, with nothing on its way to the log.
+    #[must_use]
+    pub fn at(cursors: &Cursors, epochs: EpochHistory, producers: ProducerTable) -> Self {
+        Self {
+            log_start: cursors.log_start(),
+            durable_end: cursors.durable_end(),
+            written_end: cursors.written_end(),
+            high_watermark: cursors.high_watermark(),
+            epochs,
+            producers,
+        }
     }
 
     /// A replica that holds nothing.

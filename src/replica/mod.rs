@@ -23,13 +23,12 @@ use crate::types::EpochHistory;
 /// What a replica whose log was just opened starts with.
 #[must_use]
 pub fn state_of(log: &Log, producers: ProducerTable) -> ReplicaState {
-    let epochs = EpochHistory::from_entries(log.leader_epochs().entries().to_vec()).unwrap_or_default();
     ReplicaState {
         log_start: log.log_start(),
         durable_end: log.durable_end(),
         written_end: log.written_end(),
         high_watermark: log.saved_high_watermark(),
-        epochs,
+        epochs: EpochHistory::clone(log.leader_epochs()),
         producers,
     }
 }

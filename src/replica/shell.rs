@@ -11,13 +11,13 @@ mod commands;
 mod events;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::follower::{self, FollowerEngine, FollowerSettings};
+use crate::engine::follower::{self, FollowerEngine, FollowerSettings, Following};
 use crate::engine::leader::{self, LeaderEngine, LeaderSettings, Proposal, ReadRange};
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::queue::LogWork;
-use crate::types::{LeaderEpoch, MonoTime, NodeId, Offset, TopicConfig};
+use crate::types::{MonoTime, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
 
@@ -108,13 +108,7 @@ impl<R, X> Replica<R, X> {
     /// A replica whose log is as `state` says. It does nothing before [`Replica::assign`].
     #[must_use]
     pub fn new(node: NodeId, state: ReplicaState, config: TopicConfig, settings: ReplicaSettings) -> Self {
-        let nobody = follower::Following {
-            leader: None,
-            leader_epoch: LeaderEpoch::default(),
-            broker_epoch: Default::default(),
-            unclean_epoch: None,
-        };
-        let follower = FollowerEngine::new(node, nobody, state, 0, settings.follower);
+        let follower = FollowerEngine::new(node, Following::nobody(), state, 0, settings.follower);
         Self {
             node,
             role: Some(Role::Follower(Box::new(follower))),
@@ -264,14 +258,9 @@ impl<R, X> Replica<R, X> {
                     Assignment::Follow(following) => Some(following),
                     _ => None,
                 };
-                let nobody = follower::Following {
-                    leader: None,
-                    leader_epoch: LeaderEpoch::default(),
-                    broker_epoch: Default::default(),
-                    unclean_epoch: None,
-                };
                 let (first, settings) = (self.newest_fetch, self.settings.follower);
-                let mut engine = FollowerEngine::new(self.node, following.unwrap_or(nobody), state, first, settings);
+                let mut engine =
+                    FollowerEngine::new(self.node, following.unwrap_or_else(Following::nobody), state, first, settings);
                 let mut out = follower::Output::default();
                 if let Some(cause) = failure {
                     engine.on_failed(cause);

@@ -102,15 +102,6 @@ impl LogReader {
         let view = self.shared.read();
         view.epochs.epoch_of(offset)
     }
-
-    /// The largest epoch in the log that is not above `epoch`, and its end (exclusive): what a leader answers to a follower
-    /// that compares its log. `None` when there is no such epoch. The end is that of what is written.
-    #[must_use]
-    pub fn end_offset_of(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let view = self.shared.read();
-        view.epochs.end_offset_for(epoch, view.written_end)
-    }
-
     /// The leader epochs in the log and its written end, as of one moment.
     #[must_use]
     pub fn leader_epochs(&self) -> (LeaderEpochs, Offset) {

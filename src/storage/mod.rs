@@ -63,7 +63,7 @@ pub use beside::{SideDone, SideJob};
 pub use create::{CREATING_SUFFIX, NewLog};
 pub use error::LogError;
 pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
-pub use leader_epochs::{Comparison, LeaderEpochs};
+pub use leader_epochs::LeaderEpochs;
 pub use log::{Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
 pub use open::{Cut, OpenReport};

@@ -8,6 +8,8 @@
 //! A leader writes its epoch into each batch, and no epoch has two leaders. So two logs that hold the same epoch at the same
 //! offset hold the same records up to there.
 
+use std::ops::Range;
+
 use super::{LeaderEpoch, Offset};
 
 /// The leader epochs of a log, each with the offset of its first record. Both rise strictly.
@@ -33,6 +35,13 @@ impl EpochHistory {
     #[must_use]
     pub fn latest(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// The epoch of the record at `offset`.
+    #[must_use]
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|(_, start)| *start <= offset);
+        self.entries[..after].last().map(|(epoch, _)| *epoch)
     }
 
     /// The epoch of the record before `offset`; `None` when the log holds none there.
@@ -66,7 +75,7 @@ impl EpochHistory {
         }
     }
 
-    /// Notes that a batch of `epoch` starts at `offset`.
+    /// Notes that a batch of `epoch` starts at `offset`, and returns whether the epoch is new.
     pub fn note(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
         let is_new = self.latest().is_none_or(|latest| epoch > latest);
         if is_new {
@@ -77,20 +86,42 @@ impl EpochHistory {
         is_new
     }
 
-    /// Forgets what starts at or after `end`.
-    pub fn truncate_to(&mut self, end: Offset) {
-        self.entries.truncate(self.entries.partition_point(|(_, start)| *start < end));
+    /// Forgets what starts at or after `end`, and returns whether there was something.
+    pub fn truncate_to(&mut self, end: Offset) -> bool {
+        let kept = self.entries.partition_point(|(_, start)| *start < end);
+        let is_news = kept < self.entries.len();
+        self.entries.truncate(kept);
+        is_news
     }
 
-    /// Forgets the epochs that end at or before `log_start`, and lets the one in force there start there.
-    pub fn advance_start(&mut self, log_start: Offset) {
+    /// The batches in `range` were replaced by others, in a log that ends at `log_end`: these epochs with their offsets, in order.
+    pub fn replace(
+        &mut self,
+        range: Range<Offset>,
+        log_end: Offset,
+        found: impl Iterator<Item = (LeaderEpoch, Offset)>,
+    ) {
+        let in_force_after = self.epoch_of(range.end).filter(|_| range.end < log_end);
+        let later = self.entries.split_off(self.entries.partition_point(|(_, start)| *start <= range.end));
+        self.truncate_to(range.start);
+        let after = in_force_after.map(|epoch| (epoch, range.end));
+        for (epoch, start) in found.chain(after).chain(later) {
+            self.note(epoch, start);
+        }
+    }
+
+    /// Forgets the epochs that end at or before `log_start`, and lets the one in force there start there. Returns whether that
+    /// changed something.
+    pub fn advance_start(&mut self, log_start: Offset) -> bool {
         let after = self.entries.partition_point(|(_, start)| *start <= log_start);
         if let Some(in_force) = after.checked_sub(1)
             && (in_force > 0 || self.entries[0].1 < log_start)
         {
             self.entries.drain(..in_force);
             self.entries[0].1 = log_start;
+            return true;
         }
+        false
     }
 }
 
@@ -134,6 +165,24 @@ mod tests {
         let mut follower = vec![1, 1, 1, 2, 2];
         assert_eq!(follow(&mut follower, &[1, 1, 3, 3]), 1);
         assert_eq!(follower, [1, 1]);
+    }
+
+    #[test]
+    fn an_epoch_that_is_left_without_records_makes_way_for_the_next() {
+        let mut history = history(&[1, 2, 2]);
+        assert!(history.advance_start(Offset(3)) && history.note(LeaderEpoch(3), Offset(3)));
+        assert_eq!(history.entries(), [(LeaderEpoch(3), Offset(3))]);
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_starts() {
+        let history = history(&[1, 1, 4, 4, 5]);
+        let ends = |epoch| history.end_offset_for(LeaderEpoch(epoch), Offset(9)).map(|(epoch, end)| (epoch.0, end.0));
+        assert_eq!(
+            [0, 1, 3, 4, 5, 9].map(ends),
+            [None, Some((1, 2)), Some((1, 2)), Some((4, 4)), Some((5, 9)), Some((5, 9))]
+        );
+        assert_eq!([1, 2, 4].map(|at| history.epoch_of(Offset(at)).map(|epoch| epoch.0)), [Some(1), Some(4), Some(5)]);
     }
 
     #[test]

@@ -72,7 +72,6 @@ pub struct Broker {
     pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
     pub robbed: BTreeSet<TopicPartition>,
-    pub boots: u64,
     /// Whether the crash that its disk is set for is a power loss.
     pub loses_power: bool,
 }
@@ -127,7 +126,6 @@ impl Broker {
             paused_until: 0,
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
-            boots: 1,
             loses_power: false,
         }
     }

@@ -13,7 +13,7 @@ use callboard::storage::queue::{LogQueue, LogWork};
 use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPartition};
 
 use crate::broker::{Hosted, SETTINGS, wall};
-use crate::metadata::{LEASE, apply_entry};
+use crate::metadata::LEASE;
 use crate::net::{Message, Place};
 use crate::world::{Event, World};
 
@@ -59,7 +59,6 @@ impl World {
         let loses_power = std::mem::take(&mut broker.loses_power);
         if loses_power {
             broker.disk.power_loss(&mut self.rng);
-            broker.boots += 1;
             broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
         } else {
             broker.disk.kill();
@@ -277,7 +276,7 @@ impl World {
             let Some(process) = self.brokers[number].process.as_mut() else { return };
             let Some(known) = process.applied.checked_sub(from) else { return };
             let Some(entry) = entries.get(known) else { break };
-            apply_entry(&mut process.image, entry);
+            let _ = process.image.apply_entry(entry);
             process.applied += 1;
             // Brokers may see each state on the way, or only the last.
             if self.rng.bool() {

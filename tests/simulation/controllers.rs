@@ -10,7 +10,6 @@ use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
 use callboard::protocol::messages::NewTopic;
 use callboard::types::{MonoTime, NodeId, TopicId};
 
-use crate::metadata::apply_entry;
 use crate::net::{Message, Place};
 use crate::world::{Decision, Event, Then, World};
 
@@ -225,7 +224,7 @@ impl World {
     fn check_newest_entry(&mut self, at: usize) -> bool {
         let entry = Arc::clone(&self.raft.entries[at]);
         let newest = self.plan.newest.get_or_insert_with(|| ClusterImage::empty(self.cluster));
-        apply_entry(newest, &entry)
+        newest.apply_entry(&entry).is_ok()
     }
 
     pub fn deliver_to_controller(&mut self, number: usize, from: Place, message: Message) {

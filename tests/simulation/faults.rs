@@ -122,7 +122,6 @@ impl World {
             self.partitions_on(number).map(|partition| (partition, self.plan.flush_of(partition))).collect();
         let broker = &mut self.brokers[number];
         broker.disk.power_loss(&mut rng);
-        broker.boots += 1;
         broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
         for (partition, flush) in flush {
             if flush != FlushPolicy::Always {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::keeping::Keeping;
 use super::messages::*;
 use super::read_budget::ReadBudget;
-use super::reads::{self, ReadState};
+use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
     self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
@@ -26,7 +26,7 @@ use crate::engine::leader::{
 use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::replica;
+use crate::replica::{self, ReadState};
 use crate::storage::{Log, LogConfig, LogError, LogReader};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};

@@ -12,9 +12,10 @@ use crate::actors::errors::storage_error;
 use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
-use crate::engine::replication::{LeaderState, ReplicaVerdict};
+use crate::engine::replication::ReplicaVerdict;
 use crate::metrics::PartitionMetrics;
-use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
+use crate::protocol::messages::{ListedOffset, OffsetAt};
+use crate::replica::ReadState;
 use crate::storage::{LogError, LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
 
@@ -35,20 +36,12 @@ impl AsRef<[u8]> for Budgeted {
     }
 }
 
-/// Who reads, and the state that goes with the records.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ReadState {
-    Consumer(FetchedPartition),
-    Follower(LeaderState),
-}
-
-impl ReadState {
-    pub(super) fn with(self, chunks: Vec<Bytes>, next_offset: Option<Offset>) -> Answer {
-        match self {
-            Self::Consumer(state) => Answer::Fetched(FetchedRecords { state, chunks, next_offset }),
-            Self::Follower(state) => {
-                Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Continues, state, chunks })
-            }
+/// Records, or none yet, for whoever reads.
+fn records_for(state: ReadState, chunks: Vec<Bytes>, next_offset: Option<Offset>) -> Answer {
+    match state {
+        ReadState::Consumer(state) => Answer::Fetched(FetchedRecords { state, chunks, next_offset }),
+        ReadState::Follower(state) => {
+            Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Continues, state, chunks })
         }
     }
 }
@@ -63,7 +56,7 @@ impl PartitionLeader {
         };
         let bytes = read.chunks.iter().map(bytes::Bytes::len).sum();
         self.metrics.read(range.from, read.next_offset, bytes);
-        reply.answer(Ok(state.with(read.chunks, Some(read.next_offset))));
+        reply.answer(Ok(records_for(state, read.chunks, Some(read.next_offset))));
     }
 }
 
@@ -149,12 +142,12 @@ fn answer(
     metrics.read(range.from, next, bytes.len());
     let next_offset = (!bytes.is_empty()).then_some(next);
     let chunk = Bytes::from_owner(Budgeted { bytes, _room: room });
-    reply.answer(Ok(state.with(vec![chunk], next_offset)));
+    reply.answer(Ok(records_for(state, vec![chunk], next_offset)));
 }
 
 /// An empty answer says "not yet", and the session asks again.
 fn not_yet(state: ReadState, reply: ReplyTo) {
-    reply.answer(Ok(state.with(Vec::new(), None)));
+    reply.answer(Ok(records_for(state, Vec::new(), None)));
 }
 
 /// Looks an offset up by time on a disk thread and answers `reply`.

@@ -4,7 +4,7 @@ use crate::engine::leader::ReadRange;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::protocol::ApiError;
-use crate::protocol::messages::{FetchedPartition, ListedOffset};
+use crate::protocol::messages::FetchedPartition;
 use crate::types::record_batch::BatchHeader;
 use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 
@@ -19,6 +19,14 @@ pub struct Following {
     pub broker_epoch: BrokerEpoch,
     /// The newest epoch whose leader may lack what was committed before it (an unclean election is on record).
     pub unclean_epoch: Option<LeaderEpoch>,
+}
+
+impl Following {
+    /// Nobody, as yet.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { leader: None, leader_epoch: LeaderEpoch(0), broker_epoch: BrokerEpoch(0), unclean_epoch: None }
+    }
 }
 
 /// An answer of the leader, its records verified and in hand.
@@ -101,13 +109,6 @@ pub enum Command<R> {
         reply: R,
         /// With what.
         result: Result<FetchedPartition, ApiError>,
-    },
-    /// Answer a look-up.
-    Listed {
-        /// How.
-        reply: R,
-        /// With what.
-        result: Result<ListedOffset, ApiError>,
     },
     /// Have the log writer store this producer snapshot, after the appends that went before.
     SnapshotProducers {

@@ -71,7 +71,7 @@ pub struct FollowerEngine<R> {
     newest_fetch: u64,
     oldest_valid: u64,
     /// What the newest fetch said was synced.
-    reported: Option<(Offset, Offset)>,
+    reported: Option<Offset>,
     /// When to fetch, if no answer comes before.
     fetch_at: Option<MonoTime>,
     /// What the leader said last, and to which fetch.
@@ -160,7 +160,7 @@ impl<R> FollowerEngine<R> {
         self.newest_fetch += 1;
         self.fetch_at = Some(now.plus(self.settings.fetch_timeout));
         let (position, durable_end) = (self.cursors.written_end(), self.cursors.durable_end());
-        self.reported = Some((position, durable_end));
+        self.reported = Some(durable_end);
         let fetch = ReplicaFetch {
             replica: self.me,
             broker_epoch: self.following.broker_epoch,
@@ -303,7 +303,7 @@ impl<R> FollowerEngine<R> {
     /// The log writer has synced up to `end`. The leader is told at once, whatever else it was asked: somebody may wait for it.
     pub fn on_synced(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
         self.cursors.synced(end);
-        if self.reported.is_none_or(|(_, durable)| durable < self.cursors.durable_end()) {
+        if self.reported.is_none_or(|durable| durable < self.cursors.durable_end()) {
             self.fetch(now, true, out);
         }
     }
@@ -344,15 +344,7 @@ impl<R> FollowerEngine<R> {
     /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
     #[must_use]
     pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
-        let state = ReplicaState {
-            log_start: self.cursors.log_start(),
-            durable_end: self.cursors.durable_end(),
-            written_end: self.cursors.written_end(),
-            high_watermark: self.cursors.high_watermark(),
-            epochs: self.epochs,
-            producers: self.producers,
-        };
-        (state, self.failed)
+        (ReplicaState::at(&self.cursors, self.epochs, self.producers), self.failed)
     }
 
     /// Time passed.
@@ -378,12 +370,6 @@ impl<R> FollowerEngine<R> {
     #[must_use]
     pub fn failure(&self) -> Option<&ApiError> {
         self.failed.as_ref()
-    }
-
-    /// The epoch of the leader that is followed.
-    #[must_use]
-    pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.following.leader_epoch
     }
 }
 

@@ -16,15 +16,7 @@ impl<R> LeaderEngine<R> {
     /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
     #[must_use]
     pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
-        let state = ReplicaState {
-            log_start: self.cursors.log_start(),
-            durable_end: self.cursors.durable_end(),
-            written_end: self.cursors.written_end(),
-            high_watermark: self.cursors.high_watermark(),
-            epochs: self.epochs,
-            producers: self.producers,
-        };
-        (state, self.log_failure)
+        (ReplicaState::at(&self.cursors, self.epochs, self.producers), self.log_failure)
     }
 
     /// What the metadata says of this leadership.

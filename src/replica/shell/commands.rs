@@ -68,7 +68,6 @@ impl<R, X> Replica<R, X> {
                     Effect::Read(reply, range, ReadState::Consumer(state))
                 }
                 follower::Command::Fetched { reply, result } => Effect::Answer(reply, result.map(Answer::Fetched)),
-                follower::Command::Listed { reply, result } => Effect::Answer(reply, result.map(Answer::Listed)),
                 follower::Command::SnapshotProducers { at, payload } => Effect::Write(LogWork::Snapshot(at, payload)),
             };
             self.effects.push(effect);

@@ -42,7 +42,8 @@ fn a_follower_has_the_same_bytes_and_epochs_as_its_leader() {
         let reader = story.reader();
         assert_eq!(listed(&reader.leader_epochs().0), epochs);
         assert_eq!([0, 27, 28, 55, 56, 69].map(|at| reader.epoch_of(Offset(at)).unwrap().0), [1, 1, 3, 3, 7, 7]);
-        let ends = |epoch| reader.end_offset_of(LeaderEpoch(epoch)).map(|(epoch, end)| (epoch.0, end.0));
+        let (known, log_end) = reader.leader_epochs();
+        let ends = |epoch| known.end_offset_for(LeaderEpoch(epoch), log_end).map(|(epoch, end)| (epoch.0, end.0));
         assert_eq!([0, 1, 2, 3, 9].map(ends), [None, Some((1, 28)), Some((1, 28)), Some((3, 56)), Some((7, 70))]);
     }
     // A consumer is served up to the high watermark only.

@@ -107,7 +107,14 @@ pub enum Outcome<X, P> {
         tokens: Vec<X>,
     },
     /// Of a leader's batches.
-    Replicated(Result<Appended, LogError>),
+    Replicated {
+        /// What came of it.
+        result: Result<Appended, LogError>,
+        /// What was to be written.
+        batches: Vec<RecordBatch>,
+        /// What goes with it.
+        token: X,
+    },
     /// Of cutting.
     Truncated {
         /// What came of it.
@@ -146,7 +153,9 @@ impl<X, P: Replay> Job<X, P> {
 
 fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: TimestampMs) -> Done<X, P> {
     let outcome = match work {
-        LentWork::AppendReplicated(batches, _token) => Outcome::Replicated(log.append_replicated(wall, &batches)),
+        LentWork::AppendReplicated(batches, token) => {
+            Outcome::Replicated { result: log.append_replicated(wall, &batches), batches, token }
+        }
         LentWork::Truncate { to, leave, mut replay, anew } => {
             let cut = match anew {
                 None => log.truncate_to(to, leave).map(drop),

@@ -1,13 +1,12 @@
 //! What becomes of the queue, and what is told, when a job was done.
 
 use super::job::{Done, Outcome};
-use super::{LogNews, LogQueue, LogWork, SyncWish};
+use super::{LogNews, LogQueue, LogWork, SyncWish, bytes_of};
 use crate::storage::Appended;
 use crate::storage::error::LogError;
 use crate::storage::producer_snapshots::Replay;
 use crate::storage::retention::RetentionOutcome;
 use crate::types::Offset;
-use crate::types::record_batch::RecordBatch;
 
 impl<X, P: Replay> LogQueue<X, P> {
     /// A job was done.
@@ -31,7 +30,9 @@ impl<X, P: Replay> LogQueue<X, P> {
         match outcome {
             Outcome::Appended { result, mut group, mut tokens } => {
                 if let Err(error @ LogError::NoDescriptor { .. }) = result {
-                    self.put_off(error, group, tokens, news);
+                    let written = self.written_end();
+                    let left = group.into_iter().zip(tokens).filter(|(batch, _)| batch.header.base_offset >= written);
+                    self.put_back(left.map(|(batch, token)| LogWork::Append(batch, token)).collect(), error, news);
                     return;
                 }
                 group.clear();
@@ -39,12 +40,16 @@ impl<X, P: Replay> LogQueue<X, P> {
                 (self.group, self.tokens) = (group, tokens);
                 self.take_append(result, news);
             }
-            Outcome::Replicated(result) => match result {
+            Outcome::Replicated { result, mut batches, token } => match result {
+                Err(error @ LogError::NoDescriptor { .. }) => {
+                    let written = self.written_end();
+                    batches.retain(|batch| batch.header.base_offset >= written);
+                    self.put_back(vec![LogWork::AppendReplicated(batches, token)], error, news);
+                }
                 Err(
                     error @ (LogError::NotContiguous { .. }
                     | LogError::EpochWentBack { .. }
-                    | LogError::InvalidBatch { .. }
-                    | LogError::NoDescriptor { .. }),
+                    | LogError::InvalidBatch { .. }),
                 ) => news.push(LogNews::NotReplicated(error)),
                 result => self.take_append(result, news),
             },
@@ -108,14 +113,15 @@ impl<X, P: Replay> LogQueue<X, P> {
         news.push(LogNews::Rolled);
     }
 
-    /// Puts a group back to the front of the queue until there may be a descriptor for it.
-    fn put_off(&mut self, error: LogError, group: Vec<RecordBatch>, tokens: Vec<X>, news: &mut Vec<LogNews<P>>) {
-        let written = self.log.as_ref().map_or(Offset::ZERO, |log| log.written_end());
-        for (batch, token) in
-            group.into_iter().zip(tokens).rev().filter(|(batch, _)| batch.header.base_offset >= written)
-        {
-            self.queued_bytes += batch.total_bytes();
-            self.work.push_front(LogWork::Append(batch, token));
+    fn written_end(&self) -> Offset {
+        self.log.as_ref().map_or(Offset::ZERO, |log| log.written_end())
+    }
+
+    /// Puts appends back to the front of the queue until there may be a descriptor for them.
+    fn put_back(&mut self, appends: Vec<LogWork<X, P>>, error: LogError, news: &mut Vec<LogNews<P>>) {
+        for append in appends.into_iter().rev() {
+            self.queued_bytes += bytes_of(&append);
+            self.work.push_front(append);
         }
         // A segment that was closed on the way is synced whatever the policy.
         self.sync_wish = SyncWish::Now;

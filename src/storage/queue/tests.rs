@@ -146,6 +146,24 @@ fn batches_of_a_leader_that_do_not_follow_on_the_log_are_refused_and_the_log_goe
 }
 
 #[test]
+fn without_a_descriptor_appends_of_a_leader_and_of_a_follower_wait_alike() {
+    for is_leader in [true, false] {
+        let mut stage = Stage::new(FlushPolicy::Os);
+        // The segment's file cannot be opened, also after those that are only read were closed.
+        (1..=2).for_each(|nth| stage.disk.fail_nth(FaultyOperation::Open, nth, ".log"));
+        match is_leader {
+            true => stage.append(0..2),
+            false => stage.queue.push(LogWork::AppendReplicated(vec![batch(0), batch(1)], ())),
+        }
+        let told = stage.settle();
+        assert!(matches!(&told[..], [put_off] if put_off.starts_with("PutOff")), "{told:?}");
+        assert!(stage.queue.queued_bytes() > 0);
+        stage.queue.try_again();
+        assert_eq!(stage.settle(), ["written 2", "synced 2"], "what closed on the way is synced");
+    }
+}
+
+#[test]
 fn a_log_that_starts_anew_has_its_producers_before_anything_is_appended() {
     let mut stage = Stage::new(FlushPolicy::Os);
     stage.append(0..2);
