@@ -86,14 +86,15 @@ pub struct ReplicaFetch {
 pub struct LeaderState {
     /// The leader's epoch.
     pub leader_epoch: LeaderEpoch,
-    /// Where that epoch starts: up to there the watermark has to come before offsets can be judged.
-    pub epoch_start: Offset,
     /// The first offset that the leader's log holds.
     pub log_start: Offset,
     /// The end of what is committed.
     pub high_watermark: Offset,
     /// The end of what the leader has written.
     pub written_end: Offset,
+    /// Whether the leader knew, when it said so, that nobody else leads and how much is committed: an offset beyond
+    /// `written_end` was then no offset of the partition.
+    pub knows_all: bool,
 }
 
 /// What a follower has to do before it can go on.

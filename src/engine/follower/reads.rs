@@ -89,7 +89,7 @@ impl<R> FollowerEngine<R> {
     /// Refuses what the leader, which knows how much is committed, does not have.
     pub(super) fn refuse_beyond(&mut self, out: &mut Output<R>) {
         let Some((number, leader)) = self.leader else { return };
-        if self.parked.is_empty() || leader.high_watermark < leader.epoch_start {
+        if self.parked.is_empty() || !leader.knows_all {
             return;
         }
         let is_beyond = |fetch: &ParkedFetch<R>| fetch.offset > leader.written_end && fetch.asked_after < number;

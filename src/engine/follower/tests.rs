@@ -60,10 +60,10 @@ fn said(commands: &[Command<&'static str>]) -> Vec<(u64, u64, Option<u32>, u64)>
 fn leader_state(epoch: u32, watermark: u64, end: u64) -> LeaderState {
     LeaderState {
         leader_epoch: LeaderEpoch(epoch),
-        epoch_start: Offset(10),
         log_start: Offset(0),
         high_watermark: Offset(watermark),
         written_end: Offset(end),
+        knows_all: true,
     }
 }
 
@@ -182,7 +182,11 @@ fn an_offset_beyond_what_is_known_is_refused_only_by_what_the_leader_says_later(
     };
     let asked = run(&mut engine, |e, out| e.on_fetch(NOW, fetch, out));
     assert!(matches!(asked[..], [Command::Fetch { may_wait: false, .. }]), "the leader is asked at once: {asked:?}");
-    let event = answer(3, ReplicaVerdict::Continues, leader_state(3, 12, 12), vec![]);
+    let unsure = LeaderState { knows_all: false, ..leader_state(3, 12, 12) };
+    let deposed = answer(3, ReplicaVerdict::Continues, unsure, vec![]);
+    let commands = run(&mut engine, |e, out| e.on_fetched(NOW, deposed, out));
+    assert!(matches!(commands[..], [Command::Fetch { .. }]), "one that may be deposed judges nothing: {commands:?}");
+    let event = answer(4, ReplicaVerdict::Continues, leader_state(3, 12, 12), vec![]);
     let commands = run(&mut engine, |e, out| e.on_fetched(NOW, event, out));
     let Some(Command::Fetched { reply: "beyond", result: Err(error) }) = commands.first() else {
         panic!("{commands:?}")

@@ -267,7 +267,7 @@ impl<R> LeaderEngine<R> {
     pub fn on_written(&mut self, now: MonoTime, end: Offset, out: &mut Output<R>) {
         self.cursors.wrote(end);
         self.advance(now, out);
-        self.answer_followers(out);
+        self.answer_followers(now, out);
     }
 
     /// The log writer has synced up to `end`.
@@ -289,7 +289,7 @@ impl<R> LeaderEngine<R> {
     fn advance(&mut self, now: MonoTime, out: &mut Output<R>) {
         let moved = self.committable().is_some_and(|end| self.cursors.commit(end));
         if moved {
-            self.answer_followers(out);
+            self.answer_followers(now, out);
         }
         self.answer(now, out);
     }

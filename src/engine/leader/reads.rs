@@ -41,7 +41,7 @@ impl<R> LeaderEngine<R> {
         }
     }
 
-    fn knows_what_is_committed(&self) -> bool {
+    pub(super) fn knows_what_is_committed(&self) -> bool {
         self.cursors.high_watermark() >= self.epoch_start
     }
 
@@ -70,7 +70,7 @@ impl<R> LeaderEngine<R> {
 
     /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed,
     /// does not know when it is.
-    fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
+    pub(super) fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
         self.check_lease(now)?;
         let is_leaving = self.may_be_deposed || (self.log_failure.is_some() && self.leadership.replicas.len() > 1);
         if !is_leaving {

@@ -22,21 +22,21 @@ impl<R> LeaderEngine<R> {
             return;
         }
         // A newer fetch overtakes a parked one: with it comes what was synced meanwhile.
-        self.release_parked(fetch.replica, out);
+        self.release_parked(now, fetch.replica, out);
         let verdict = self.compare(&fetch);
         if verdict != ReplicaVerdict::Continues {
-            out.0.push(Command::ReplicaFetched { reply, result: Ok((verdict, self.leader_state())) });
+            out.0.push(Command::ReplicaFetched { reply, result: Ok((verdict, self.leader_state(now))) });
             return;
         }
         self.followers.note(now, &fetch, self.cursors.written_end(), self.cursors.high_watermark(), self.config.flush);
         self.advance(now, out);
         self.reconsider(now, out);
         if fetch.position < self.cursors.written_end() {
-            out.0.push(self.read_for_follower(&fetch, reply));
+            out.0.push(self.read_for_follower(now, &fetch, reply));
         } else if let Some(deadline) = wait_until.filter(|_| !self.has_news_for(&fetch)) {
             self.parked_replicas.push(ParkedReplica { fetch, deadline, reply });
         } else {
-            out.0.push(self.nothing_new(reply));
+            out.0.push(self.nothing_new(now, reply));
         }
     }
 
@@ -96,40 +96,40 @@ impl<R> LeaderEngine<R> {
         ReplicaVerdict::StartsAt { offset, producers: self.producers.as_of(offset).to_snapshot() }
     }
 
-    fn leader_state(&self) -> LeaderState {
+    fn leader_state(&self, now: MonoTime) -> LeaderState {
         LeaderState {
             leader_epoch: self.leadership.epoch,
-            epoch_start: self.epoch_start,
             log_start: self.cursors.log_start(),
             high_watermark: self.cursors.high_watermark(),
             written_end: self.cursors.written_end(),
+            knows_all: self.knows_what_is_committed() && self.check_sole(now).is_ok(),
         }
     }
 
     /// Followers get what is written, before it is synced here: the syncs of all replicas overlap.
-    fn read_for_follower(&self, fetch: &ReplicaFetch, reply: R) -> Command<R> {
+    fn read_for_follower(&self, now: MonoTime, fetch: &ReplicaFetch, reply: R) -> Command<R> {
         let upper_exclusive = self.cursors.written_end();
         let range = ReadRange { from: fetch.position, upper_exclusive, max_bytes: fetch.max_bytes };
-        Command::ReadForFollower { reply, range, state: self.leader_state() }
+        Command::ReadForFollower { reply, range, state: self.leader_state(now) }
     }
 
-    fn nothing_new(&self, reply: R) -> Command<R> {
-        Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::Continues, self.leader_state())) }
+    fn nothing_new(&self, now: MonoTime, reply: R) -> Command<R> {
+        Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::Continues, self.leader_state(now))) }
     }
 
     fn has_news_for(&self, fetch: &ReplicaFetch) -> bool {
         fetch.position < self.cursors.written_end() || fetch.high_watermark < self.cursors.high_watermark()
     }
 
-    fn release_parked(&mut self, replica: NodeId, out: &mut Output<R>) {
+    fn release_parked(&mut self, now: MonoTime, replica: NodeId, out: &mut Output<R>) {
         if let Some(at) = self.parked_replicas.iter().position(|parked| parked.fetch.replica == replica) {
             let parked = self.parked_replicas.swap_remove(at);
-            out.0.push(self.nothing_new(parked.reply));
+            out.0.push(self.nothing_new(now, parked.reply));
         }
     }
 
     /// Answers the parked fetches for which there is news: records, or a higher watermark.
-    pub(super) fn answer_followers(&mut self, out: &mut Output<R>) {
+    pub(super) fn answer_followers(&mut self, now: MonoTime, out: &mut Output<R>) {
         let mut at = 0;
         while let Some(parked) = self.parked_replicas.get(at) {
             if !self.has_news_for(&parked.fetch) {
@@ -138,14 +138,18 @@ impl<R> LeaderEngine<R> {
             }
             let ParkedReplica { fetch, reply, .. } = self.parked_replicas.swap_remove(at);
             let has_records = fetch.position < self.cursors.written_end();
-            out.0.push(if has_records { self.read_for_follower(&fetch, reply) } else { self.nothing_new(reply) });
+            out.0.push(if has_records {
+                self.read_for_follower(now, &fetch, reply)
+            } else {
+                self.nothing_new(now, reply)
+            });
         }
     }
 
     pub(super) fn expire_followers(&mut self, now: MonoTime, out: &mut Output<R>) {
         while let Some(at) = self.parked_replicas.iter().position(|parked| parked.deadline <= now) {
             let parked = self.parked_replicas.swap_remove(at);
-            out.0.push(self.nothing_new(parked.reply));
+            out.0.push(self.nothing_new(now, parked.reply));
         }
     }
 
