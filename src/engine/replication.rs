@@ -81,6 +81,24 @@ pub struct ReplicaFetch {
     pub max_bytes: usize,
 }
 
+/// Names a fetch, for its answer: numbers begin anew with each registration, and an answer to an earlier process of the broker,
+/// which may have had another log, must not pass for one to this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchId {
+    /// The registration under which it was sent.
+    pub broker_epoch: BrokerEpoch,
+    /// Its number.
+    pub number: u64,
+}
+
+impl ReplicaFetch {
+    /// What its answer is named by.
+    #[must_use]
+    pub fn id(&self) -> FetchId {
+        FetchId { broker_epoch: self.broker_epoch, number: self.number }
+    }
+}
+
 /// What a leader knows that its followers need, with every answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaderState {

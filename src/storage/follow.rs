@@ -33,7 +33,8 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::NotContiguous`], [`LogError::EpochWentBack`] and [`LogError::InvalidBatch`] refuse all of the batches
-    /// and change nothing; otherwise as [`Log::append`].
+    /// and change nothing, as does [`LogError::SyncOutstanding`] where an empty log would have to begin before its start while a side
+    /// job is in flight, which would write down the later beginning; otherwise as [`Log::append`].
     pub fn append_replicated(&mut self, now: TimestampMs, batches: &[RecordBatch]) -> Result<Appended, LogError> {
         self.check_alive()?;
         let (start, end) = (self.log_start(), self.written_end());
@@ -48,6 +49,9 @@ impl Log {
             batch.verify_checksum().map_err(|cause| LogError::InvalidBatch { base_offset, cause })?;
         }
         if due < end {
+            if self.side_in_flight {
+                return Err(LogError::SyncOutstanding);
+            }
             self.step_back_to(due).map_err(|error| self.fail(error))?;
         }
         self.append(now, batches)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard::engine::controller::{InSyncProposal, ReplicaEnd};
 use callboard::engine::metadata::{BrokerRegistration, MetadataRecord};
-use callboard::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
+use callboard::engine::replication::{FetchId, LeaderState, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::ApiError;
 use callboard::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
 use callboard::types::{BrokerEpoch, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
@@ -35,7 +35,7 @@ pub enum Kind {
     Fetch,
     List,
     Delete,
-    Replica,
+    Replica(BrokerEpoch),
 }
 
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ pub enum Message {
     },
     ReplicaFetched {
         partition: TopicPartition,
-        number: u64,
+        id: FetchId,
         result: Result<(ReplicaVerdict, LeaderState), ApiError>,
         records: Bytes,
     },

@@ -5,7 +5,7 @@ use callboard::engine::follower::ReplicaFetched;
 use callboard::engine::leader::{
     DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
 };
-use callboard::engine::replication::ReplicaVerdict;
+use callboard::engine::replication::{FetchId, ReplicaVerdict};
 use callboard::engine::waiters::OwnerId;
 use callboard::protocol::messages::{DeleteBefore, OffsetAt};
 use callboard::protocol::{ApiError, ErrorCode};
@@ -213,9 +213,9 @@ impl World {
                     _ => Err(wrong()),
                 }),
             },
-            Kind::Replica => Message::ReplicaFetched {
+            Kind::Replica(broker_epoch) => Message::ReplicaFetched {
                 partition: reply.partition,
-                number: request,
+                id: FetchId { broker_epoch, number: request },
                 result: result.and_then(|answer| match answer {
                     Answer::ReplicaFetched(verdict, state) => Ok((verdict, state)),
                     _ => Err(wrong()),
@@ -285,15 +285,15 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
-                let reply = reply(partition, fetch.number, Kind::Replica);
+                let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
             }
-            Message::ReplicaFetched { number: fetch, result, records, .. } => {
+            Message::ReplicaFetched { id, result, records, .. } => {
                 let batches = batches_of(records);
                 if batches.iter().all(|batch| batch.verify_checksum().is_ok()) {
                     let headers = batches.iter().map(|batch| batch.header).collect();
                     let batches = batches.into_iter().map(|batch| (batch, ())).collect();
-                    hosted.replica.on_fetched(now, ReplicaFetched { number: fetch, result, headers }, batches);
+                    hosted.replica.on_fetched(now, ReplicaFetched { id, result, headers }, batches);
                 }
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use crate::engine::leader::ReadRange;
 use crate::engine::producer_state::ProducerTable;
-use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
+use crate::engine::replication::{FetchId, LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::protocol::ApiError;
 use crate::protocol::messages::FetchedPartition;
 use crate::types::record_batch::BatchHeader;
@@ -32,8 +32,8 @@ impl Following {
 /// An answer of the leader, its records verified and in hand.
 #[derive(Clone, Debug)]
 pub struct ReplicaFetched {
-    /// The number of the fetch that it answers.
-    pub number: u64,
+    /// The fetch that it answers.
+    pub id: FetchId,
     /// What the leader says.
     pub result: Result<(ReplicaVerdict, LeaderState), ApiError>,
     /// The headers of the batches that came with it, in order, checksums verified.

@@ -26,7 +26,7 @@ use crate::types::{EpochHistory, LeaderEpoch, MonoTime, NodeId, Offset};
 
 use super::cursors::Cursors;
 use super::producer_state::ProducerTable;
-use super::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
+use super::replication::{FetchId, LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use super::waiters::{OwnerId, WaiterQueue};
 pub use events::{Command, Following, Output, ReplicaFetched, Truncated};
 use reads::ParkedFetch;
@@ -178,8 +178,9 @@ impl<R> FollowerEngine<R> {
 
     /// The leader answers.
     pub fn on_fetched(&mut self, now: MonoTime, event: ReplicaFetched, out: &mut Output<R>) {
-        let ReplicaFetched { number, result, headers } = event;
-        let is_valid = (self.oldest_valid..=self.newest_fetch).contains(&number);
+        let ReplicaFetched { id: FetchId { broker_epoch, number }, result, headers } = event;
+        let is_mine = broker_epoch == self.following.broker_epoch;
+        let is_valid = is_mine && (self.oldest_valid..=self.newest_fetch).contains(&number);
         if !is_valid || self.phase != Phase::Fetching || self.failed.is_some() {
             return;
         }

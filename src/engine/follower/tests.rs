@@ -75,7 +75,8 @@ fn headers(base: u64, records: i32, epoch: u32) -> Vec<BatchHeader> {
 }
 
 fn answer(number: u64, verdict: ReplicaVerdict, state: LeaderState, headers: Vec<BatchHeader>) -> ReplicaFetched {
-    ReplicaFetched { number, result: Ok((verdict, state)), headers }
+    let id = FetchId { broker_epoch: BrokerEpoch(9), number };
+    ReplicaFetched { id, result: Ok((verdict, state)), headers }
 }
 
 #[test]
@@ -100,6 +101,9 @@ fn an_answer_of_an_earlier_leader_or_to_an_earlier_position_changes_nothing() {
     run(&mut engine, |e, out| e.on_metadata(NOW, following(3, 4), out));
     let late = answer(1, ReplicaVerdict::Continues, leader_state(3, 12, 15), headers(12, 3, 3));
     assert_eq!(run(&mut engine, |e, out| e.on_fetched(NOW, late, out)), []);
+    let mut of_an_earlier_process = answer(2, ReplicaVerdict::Continues, leader_state(4, 12, 15), headers(12, 3, 4));
+    of_an_earlier_process.id.broker_epoch = BrokerEpoch(8);
+    assert_eq!(run(&mut engine, |e, out| e.on_fetched(NOW, of_an_earlier_process, out)), []);
     let elsewhere = answer(2, ReplicaVerdict::Continues, leader_state(4, 12, 15), headers(9, 3, 3));
     let commands = run(&mut engine, |e, out| e.on_fetched(NOW, elsewhere, out));
     assert_eq!(said(&commands), [(3, 12, Some(2), 12)], "asked again, nothing appended");

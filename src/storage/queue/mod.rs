@@ -259,7 +259,9 @@ impl<X, P: Replay> LogQueue<X, P> {
     /// Whether work that is no append cannot be done yet.
     fn must_wait(&self, work: &LogWork<X, P>) -> bool {
         // What writes the small files itself waits for the job that does.
-        let waits_for_side = self.is_beside && !matches!(work, LogWork::AppendReplicated(..));
+        // The first batch of an empty log may do so, too.
+        let is_plain_append = matches!(work, LogWork::AppendReplicated(..)) && !self.is_empty();
+        let waits_for_side = self.is_beside && !is_plain_append;
         let waits_for_sync = match work {
             // A log is closed only when no sync of it is under way.
             LogWork::Close { .. } | LogWork::Abandon => true,
@@ -268,6 +270,10 @@ impl<X, P: Replay> LogQueue<X, P> {
             _ => false,
         };
         waits_for_side || (waits_for_sync && self.is_syncing)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.log_start() == log.written_end())
     }
 
     fn is_ahead_of_disk(&self, offset: Offset) -> bool {

@@ -176,6 +176,33 @@ fn a_log_that_starts_anew_has_its_producers_before_anything_is_appended() {
 }
 
 #[test]
+fn an_empty_log_takes_a_batch_from_before_its_start_only_once_no_checkpoint_is_under_way() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    (0..4).for_each(|_| builder.append(WALL, None, Some(b"value"), &[]));
+    let mut bytes = builder.build().expect("a small batch");
+    let whole = RecordBatch::split_from(&mut bytes).expect("just built").stamped(Offset(38), LeaderEpoch(1), None);
+    let (leave, producers) = (TruncateLeave::Uncommitted, Vec::new());
+    stage.queue.push(LogWork::StartAt { offset: Offset(40), leave, producers, replay: () });
+    assert_eq!(stage.settle(), ["cut to 40..40"]);
+    // Of the watermark that was known before.
+    stage.queue.push(LogWork::Checkpoint(Offset(3)));
+    let checkpoint = stage.next();
+    assert!(matches!(checkpoint, Some(Job::Side(_))), "{checkpoint:?}");
+    stage.queue.push(LogWork::AppendReplicated(vec![whole], ()));
+    assert!(stage.next().is_none(), "the checkpoint would put the later start on record");
+    stage.run(checkpoint);
+    assert_eq!(stage.settle(), ["written 42", "synced 42"]);
+    stage.disk.kill();
+    let (dir, shared): (_, Arc<dyn Disk>) = (Path::new("/data/rides-0"), Arc::new(stage.disk.clone()));
+    let files = Arc::new(FileCache::new(Arc::clone(&shared), 8));
+    let identity = PartitionIdentity::read(&*shared, dir).expect("there");
+    let config = LogConfig::from(&TopicConfig::default());
+    let (log, _) = Log::open(shared, files, dir, &identity, config, &mut ()).expect("opened");
+    assert_eq!((log.log_start(), log.written_end()), (Offset(40), Offset(42)));
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_appended_and_that_is_told_once() {
     let mut stage = Stage::new(FlushPolicy::Always);
     stage.append(0..1);

@@ -26,7 +26,7 @@ use callboard::engine::leader::{
     DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, Proposal, ReplicaFetchEvent,
 };
 use callboard::engine::metadata::{ClusterImage, MetadataRecord};
-use callboard::engine::replication::ReplicaFetch;
+use callboard::engine::replication::{FetchId, ReplicaFetch};
 use callboard::engine::waiters::OwnerId;
 use callboard::protocol::ErrorCode;
 use callboard::protocol::messages::{Acks, DeleteBefore, OffsetAt};
@@ -48,7 +48,7 @@ pub const P0: TopicPartition =
 #[derive(Clone, Copy, Debug)]
 pub enum Reply {
     Client(&'static str),
-    Follower(NodeId, u64),
+    Follower(NodeId, FetchId),
 }
 
 /// What a client was told.
@@ -70,7 +70,7 @@ const FETCH_WAIT: Duration = Duration::from_millis(200);
 
 enum Mail {
     Fetch { leader: NodeId, fetch: ReplicaFetch, may_wait: bool },
-    Answer { to: NodeId, number: u64, verdict: Verdict, records: Bytes },
+    Answer { to: NodeId, id: FetchId, verdict: Verdict, records: Bytes },
 }
 
 impl Mail {
@@ -124,12 +124,12 @@ impl Stage {
                     let told = result.map_or_else(|error| Told::Refused(error.code), |answer| told(answer, records));
                     self.told.insert(name, told);
                 }
-                Sent::Answer(Reply::Follower(to, number), result, records) => {
+                Sent::Answer(Reply::Follower(to, id), result, records) => {
                     let verdict = result.map(|answer| match answer {
                         Answer::ReplicaFetched(verdict, state) => (verdict, state),
                         other => panic!("a follower is answered with {other:?}"),
                     });
-                    self.mail.push(Mail::Answer { to, number, verdict, records });
+                    self.mail.push(Mail::Answer { to, id, verdict, records });
                 }
             }
         }
@@ -258,7 +258,7 @@ impl Stage {
     fn deliver(&mut self, leader: NodeId, fetch: ReplicaFetch, may_wait: bool) {
         self.with(leader.0, |hosted, now| {
             let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
-            let reply = Reply::Follower(fetch.replica, fetch.number);
+            let reply = Reply::Follower(fetch.replica, fetch.id());
             hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
         });
     }
@@ -266,7 +266,7 @@ impl Stage {
     /// The answers of its leader reach it.
     pub fn answer(&mut self, node: u32) {
         for mail in self.take_mail(|mail| matches!(mail, Mail::Answer { .. }) && mail.follower() == NodeId(node)) {
-            let Mail::Answer { number, verdict, records, .. } = mail else { continue };
+            let Mail::Answer { id, verdict, records, .. } = mail else { continue };
             let batches = batches_of(records);
             // As the actor does: nothing damaged gets as far as the replica.
             if batches.iter().any(|batch| batch.verify_checksum().is_err()) {
@@ -275,7 +275,7 @@ impl Stage {
             let headers = batches.iter().map(|batch| batch.header).collect();
             let batches = batches.into_iter().map(|batch| (batch, ())).collect();
             self.with(node, |hosted, now| {
-                hosted.replica.on_fetched(now, ReplicaFetched { number, result: verdict, headers }, batches);
+                hosted.replica.on_fetched(now, ReplicaFetched { id, result: verdict, headers }, batches);
             });
         }
     }
