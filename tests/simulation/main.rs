@@ -15,6 +15,8 @@ mod net;
 mod oracle;
 mod replicas;
 mod run;
+mod topics;
+mod voters;
 mod world;
 
 use run::{Outcome, run};
