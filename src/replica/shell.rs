@@ -17,7 +17,7 @@ use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, Replic
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::queue::LogWork;
-use crate::types::{MonoTime, NodeId, Offset, TopicConfig};
+use crate::types::{MonoTime, Mutant, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
 
@@ -176,7 +176,7 @@ impl<R, X> Replica<R, X> {
 
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
-        self.is_retired = assignment == Assignment::None;
+        self.is_retired = assignment == Assignment::None && !Mutant::ServesWithoutAPart.is_on();
         let config_changed = config != self.config;
         self.config = config;
         if self.next.is_some() {

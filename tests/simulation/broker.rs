@@ -18,6 +18,7 @@ use callboard::storage::{LogConfig, LogReader, PartitionIdentity};
 use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition};
 
 use crate::net::ReplyTo;
+use crate::rules::Duties;
 
 pub const ROOT: &str = "/data";
 
@@ -109,6 +110,7 @@ pub struct Hosted {
     pub is_offline: bool,
     /// The log is about to be cut: what it had is not what it will have.
     pub is_cutting: bool,
+    pub duties: Duties,
 }
 
 pub fn wall(now_us: u64) -> TimestampMs {

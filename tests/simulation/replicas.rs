@@ -113,7 +113,10 @@ impl World {
         match effect {
             Effect::Write(work) => {
                 match &work {
-                    LogWork::Append(batch, ()) => self.oracle.on_append(partition, node, batch),
+                    LogWork::Append(batch, ()) => {
+                        self.check_append(number, partition);
+                        self.oracle.on_append(partition, node, batch);
+                    }
                     LogWork::AppendReplicated(batches, ()) => {
                         batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
                     }
@@ -182,6 +185,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
+        self.check_answer(number, reply, result.is_ok());
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -249,7 +253,7 @@ impl World {
             }
             _ => return,
         };
-        let wall = wall(self.now);
+        let (now_us, wall) = (self.now, wall(self.now));
         let Some(hosted) = self.hosted(number, partition) else {
             return self.refuse_unhosted(number, from, &message);
         };
@@ -285,6 +289,7 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
+                hosted.duties.asked(&fetch, now_us);
                 let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
             }
@@ -341,6 +346,7 @@ impl World {
         }
         if let Some(leadership) = leadership {
             self.check_leader(number, partition, leadership.epoch);
+            self.check_duties(number, partition);
         }
     }
 
