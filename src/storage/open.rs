@@ -24,8 +24,8 @@ use super::recovery::{Recovered, Recovery};
 use super::scan::Step;
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, base_of, segment_path};
 use super::view::{Shared, View};
-use crate::types::Offset;
 use crate::types::record_batch::BatchHeader;
+use crate::types::{Mutant, Offset};
 
 /// What was cut off the end of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +164,8 @@ impl Log {
         let recovered = match clean {
             Some(clean) => open_clean(&*disk, dir, &listing, &state, clean, interval, &mut report)?,
             None => {
-                let same_boot = state.boot_id == boot_id && !state_is_lost;
+                let is_same = state.boot_id == boot_id || Mutant::TakesAPowerLossForAKill.is_on();
+                let same_boot = is_same && !state_is_lost;
                 report.doubtful |= state_is_lost;
                 let epoch_there = epochs.as_ref().and_then(|epochs| epochs.epoch_before(state.recovery.offset));
                 let epoch = epoch_there.unwrap_or_default();

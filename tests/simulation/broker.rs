@@ -18,6 +18,7 @@ use callboard::storage::{LogConfig, LogReader, PartitionIdentity};
 use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition};
 
 use crate::net::ReplyTo;
+use crate::rules::Duties;
 
 pub const ROOT: &str = "/data";
 
@@ -119,6 +120,7 @@ pub struct Hosted {
     pub is_cutting: bool,
     /// Its topic is gone: the log is being closed.
     pub is_leaving: bool,
+    pub duties: Duties,
 }
 
 pub fn wall(now_us: u64) -> TimestampMs {

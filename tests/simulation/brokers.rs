@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use callboard::engine::assignment::Assignment;
 use callboard::engine::controller::{InSyncProposal, Member, ReplicaEnd};
@@ -16,6 +15,7 @@ use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPar
 use crate::broker::{Hosted, SETTINGS, wall};
 use crate::metadata::LEASE;
 use crate::net::{Message, Place};
+use crate::rules::Duties;
 use crate::world::{Event, World};
 
 /// How often a broker renews its lease.
@@ -222,6 +222,7 @@ impl World {
                 if hosted.replica.leader().is_some_and(|leader| leader.leadership().partition_epoch == partition_epoch)
                 {
                     hosted.replica.on_proposal_refused(now);
+                    hosted.duties.is_refused();
                 }
                 self.pump(number, partition);
             }
@@ -405,6 +406,7 @@ impl World {
                     is_offline: false,
                     is_cutting: false,
                     is_leaving: false,
+                    duties: Duties::default(),
                 };
                 process.replicas.insert(partition, hosted);
                 self.check_opened(number, partition, end);
@@ -456,7 +458,7 @@ impl World {
     fn on_hand_over(&mut self, number: usize, partition: TopicPartition, to: callboard::types::NodeId) {
         let now = self.local_time(number);
         let Some(hosted) = self.hosted(number, partition) else { return };
-        if hosted.replica.on_hand_over(now, to, now.plus(Duration::from_millis(400))).is_ok() {
+        if hosted.hand_over(now, to) {
             self.coverage.count("a hand-over begins");
             self.tell(format_args!("{partition} is to be handed over to broker {to}"));
         }
@@ -470,6 +472,7 @@ impl World {
         partition: TopicPartition,
         proposal: callboard::engine::leader::Proposal,
     ) {
+        self.check_proposal(number, partition, &proposal);
         let leader = self.brokers[number].node;
         let Some(broker_epoch) = self.brokers[number].process.as_ref().and_then(|process| process.epoch) else {
             return;
@@ -519,7 +522,7 @@ impl World {
         if !led.is_empty() && now_us - since < 2_000_000 {
             for (partition, to) in led {
                 if let Some(hosted) = self.hosted(number, partition) {
-                    let _ = hosted.replica.on_hand_over(now, to, now.plus(Duration::from_millis(400)));
+                    hosted.hand_over(now, to);
                 }
                 self.pump(number, partition);
             }

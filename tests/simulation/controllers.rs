@@ -228,7 +228,12 @@ impl World {
     fn check_newest_entry(&mut self, at: usize) -> bool {
         let entry = Arc::clone(&self.raft.entries[at]);
         let newest = self.plan.newest.get_or_insert_with(|| ClusterImage::empty(self.cluster));
-        newest.apply_entry(&entry).is_ok()
+        let before = newest.clone();
+        let fits = newest.apply_entry(&entry).is_ok();
+        if fits {
+            self.check_entry(&before, &entry);
+        }
+        fits
     }
 
     pub fn deliver_to_controller(&mut self, number: usize, from: Place, message: Message) {
@@ -282,6 +287,7 @@ impl World {
             Message::Propose(proposal) => self.ask_in_sync(number, from, proposal, image),
             Message::Damaged { partition, node, epoch, leader_epoch } => {
                 if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
+                    self.check_damage(image, partition, node, &decision);
                     self.propose(number, decision.records, Then::Nothing);
                 }
             }
@@ -365,6 +371,7 @@ impl World {
                     self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));
                 }
             }
+            Renewal::Lapsed => self.coverage.count("a renewal comes too late"),
             Renewal::StaleEpoch { .. } => {
                 self.send(Place::Controller(number), to, Message::StaleEpoch { epoch });
             }

@@ -11,9 +11,12 @@ mod controllers;
 mod coverage;
 mod faults;
 mod metadata;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod net;
 mod oracle;
 mod replicas;
+mod rules;
 mod run;
 mod topics;
 mod voters;

@@ -115,7 +115,10 @@ impl World {
         match effect {
             Effect::Write(work) => {
                 match &work {
-                    LogWork::Append(batch, ()) => self.oracle.on_append(partition, node, batch),
+                    LogWork::Append(batch, ()) => {
+                        self.check_append(number, partition);
+                        self.oracle.on_append(partition, node, batch);
+                    }
                     LogWork::AppendReplicated(batches, ()) => {
                         batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
                     }
@@ -190,6 +193,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
+        self.check_answer(number, reply, result.is_ok());
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -257,7 +261,7 @@ impl World {
             }
             _ => return,
         };
-        let wall = wall(self.now);
+        let (now_us, wall) = (self.now, wall(self.now));
         let Some(hosted) = self.hosted(number, partition) else {
             return self.refuse_unhosted(number, from, &message);
         };
@@ -293,6 +297,7 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
+                hosted.duties.asked(&fetch, now_us);
                 let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
             }
@@ -350,6 +355,7 @@ impl World {
         self.check_log_start(partition, node, log_start);
         if let Some(leadership) = leadership {
             self.check_leader(number, partition, leadership.epoch);
+            self.check_duties(number, partition);
         }
     }
 

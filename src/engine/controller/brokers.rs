@@ -15,7 +15,7 @@ use crate::engine::metadata::{
     ApplyError, BrokerImage, BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage,
 };
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, NodeId, TopicConfig, TopicPartition};
+use crate::types::{BrokerEpoch, Mutant, NodeId, TopicConfig, TopicPartition};
 
 /// Registers a broker under a new epoch, fenced. Whatever it led it leads no more (rule 5); those of its replicas that may lack
 /// what is committed leave both sets. `defaults` are the settings of topics that do not override them.
@@ -56,7 +56,7 @@ pub fn register(
             change_and_settle(&mut draft, partition, |change, min_in_sync| {
                 if has_lost_its_past {
                     change.expel(node, false, min_in_sync);
-                } else if may_lack {
+                } else if may_lack && !Mutant::KeepsUnsyncedReplicas.is_on() {
                     change.expel(node, true, min_in_sync);
                 }
             })?;
@@ -93,7 +93,7 @@ pub fn unfence(
         for partition in touched(image, |state| state.replicas.contains(&node)) {
             let is_doubtful = doubtful.contains(&partition) && image.partition(partition).is_some_and(has_others);
             change_and_settle(&mut draft, partition, |change, min_in_sync| {
-                if is_doubtful {
+                if is_doubtful && !Mutant::KeepsTheDoubtful.is_on() {
                     change.expel(node, true, min_in_sync);
                 }
             })?;
@@ -111,7 +111,7 @@ pub fn unfence(
 /// [`ErrorCode::StaleMetadata`] for another registration than the current one.
 pub fn fence(image: &ClusterImage, node: NodeId, epoch: BrokerEpoch) -> Result<Decision<()>, ApiError> {
     let mut draft = Draft::new(image);
-    if current(image, node, epoch)?.fenced {
+    if current(image, node, epoch)?.fenced && !Mutant::FencesTwice.is_on() {
         return Ok(draft.decide(()));
     }
     let mut take = || {

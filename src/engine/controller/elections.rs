@@ -22,7 +22,7 @@ use super::{Decision, Draft, stale};
 use crate::engine::metadata::{ApplyError, ClusterImage, MetadataRecord, PartitionChange, PartitionImage};
 use crate::protocol::ApiError;
 use crate::types::{
-    BrokerEpoch, FlushPolicy, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition, UncleanRecovery,
+    BrokerEpoch, FlushPolicy, LeaderEpoch, Mutant, NodeId, Offset, TopicConfig, TopicPartition, UncleanRecovery,
 };
 
 /// How far the log of a last member reaches, as its broker says.
@@ -107,8 +107,9 @@ pub(super) fn settle_change(
     let has_no_members = change.in_sync.is_empty() && change.eligible.is_empty();
     // With one replica there is nobody to compare it with, and nothing to wait for.
     let sole = || if has_no_members && replicas.len() == 1 { first_of(&change.last_members) } else { None };
+    let anybody = || first_of(replicas).filter(|_| Mutant::ElectsAnybody.is_on());
     change.is_unclean = member.is_none();
-    match member.or_else(sole).and_then(|node| Some((node, image.epoch_of(node)?))) {
+    match member.or_else(sole).or_else(anybody).and_then(|node| Some((node, image.epoch_of(node)?))) {
         Some((node, epoch)) => change.elect(node, epoch, min_in_sync),
         None => change.is_unclean = false,
     }
@@ -188,7 +189,8 @@ fn best_of_last_members<'a>(
     let config = config_of(image, partition, defaults);
     let is_allowed = state.replicas.len() == 1
         || was_synced(image, partition, u64::MAX, defaults)
-        || config.unclean_recovery == UncleanRecovery::LastMembers;
+        || config.unclean_recovery == UncleanRecovery::LastMembers
+        || Mutant::ElectsLastMembersUnasked.is_on();
     if !is_allowed {
         return Err(Recovery::Forbidden);
     }

@@ -95,6 +95,14 @@ fn an_election_needs_a_higher_leader_epoch_and_the_partition_as_it_was() {
 }
 
 #[test]
+fn rule_19_a_fencing_is_on_record_once() {
+    let mut image = image();
+    let fencing = MetadataRecord::BrokerFenced { node: NodeId(1), epoch: BrokerEpoch(5) };
+    image.apply(&fencing).expect("it was counted on");
+    assert_eq!(refused(&image, &fencing), ApplyError::FencedAlready { node: NodeId(1) });
+}
+
+#[test]
 fn stale_brokers_unknown_topics_and_newer_levels_are_refused() {
     let image = image();
     let (stale, unknown) = (registration(1, 5), topic(9));

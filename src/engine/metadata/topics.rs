@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{ApplyError, ClusterImage, PartitionImage, TopicImage};
-use crate::types::{NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
+use crate::types::{Mutant, NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
 
 /// The setting that says when records are on disk.
 const FLUSH: &str = "flush";
@@ -99,7 +99,7 @@ impl ClusterImage {
             // committed than it has. Where nobody is in sync nothing is: whoever is elected is the first that learns of the new
             // minimum, and clearing the set there would leave nobody to elect.
             for partition in &mut image.partitions {
-                if !partition.in_sync.is_empty() {
+                if !partition.in_sync.is_empty() && !Mutant::KeepsTheEligibleUnderANewMinimum.is_on() {
                     partition.eligible.clear();
                 }
                 partition.partition_epoch += 1;
