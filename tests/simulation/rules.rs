@@ -124,8 +124,7 @@ impl World {
     /// Rules 9 and 13: what a leader owes its followers after each step.
     pub fn check_duties(&mut self, number: usize, partition: TopicPartition) {
         let (node, now) = (self.brokers[number].node, self.now);
-        // Whoever stands still goes on when its time is over, or everything works again.
-        let resumed = if self.plan.is_over { self.plan.ends_at } else { self.brokers[number].paused_until };
+        let resumed = self.brokers[number].paused_until;
         let Some(hosted) = self.hosted(number, partition) else { return };
         let Some(leader) = hosted.replica.leader() else { return };
         let (epoch, cursors) = (leader.epoch(), *leader.cursors());
