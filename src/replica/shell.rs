@@ -16,8 +16,9 @@ use crate::engine::leader::{self, LeaderEngine, LeaderSettings, Proposal, ReadRa
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::LogConfig;
 use crate::storage::queue::LogWork;
-use crate::types::{MonoTime, NodeId, Offset, TopicConfig};
+use crate::types::{MonoTime, Mutant, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
 
@@ -176,8 +177,11 @@ impl<R, X> Replica<R, X> {
 
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
-        self.is_retired = assignment == Assignment::None;
+        self.is_retired = assignment == Assignment::None && !Mutant::ServesWithoutAPart.is_on();
         let config_changed = config != self.config;
+        if config_changed {
+            self.effects.push(Effect::Write(LogWork::Reconfigure(LogConfig::from(&config), config.flush)));
+        }
         self.config = config;
         if self.next.is_some() {
             self.next = Some(assignment);

@@ -262,6 +262,20 @@ fn rule_03_the_controller_waits_for_a_lease_and_drift_and_a_new_one_for_as_long_
 }
 
 #[test]
+fn rule_03_a_renewal_that_comes_too_late_renews_nothing() {
+    // The decision to fence broker 1 is on its way. With a new lease it would answer beside the next leader.
+    let mut stage = Stage::with_records(&[], &["a"]);
+    stage.silence(1);
+    stage.pass(600);
+    stage.pass(600);
+    assert_eq!(stage.silent_for_too_long(), [1]);
+    stage.renew(1);
+    stage.list(1, "lister");
+    assert_eq!(stage.told("lister"), Some(Told::Refused(callboard::protocol::ErrorCode::NotLeader)));
+    assert_eq!(stage.silent_for_too_long(), [1], "nor has it spoken in time");
+}
+
+#[test]
 fn rule_03_a_stale_leader_cannot_commit_whatever_its_clock_says() {
     // Its clock stands still, so it believes in its lease. The followers do not fetch from it any more, and they count.
     let mut stage = Stage::with_records(&[], &["a"]);

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::BatchHeader;
-use crate::types::{EpochHistory, LeaderEpoch, MonoTime, NodeId, Offset};
+use crate::types::{EpochHistory, LeaderEpoch, MonoTime, Mutant, NodeId, Offset};
 
 use super::cursors::Cursors;
 use super::producer_state::ProducerTable;
@@ -159,7 +159,8 @@ impl<R> FollowerEngine<R> {
         }
         self.newest_fetch += 1;
         self.fetch_at = Some(now.plus(self.settings.fetch_timeout));
-        let (position, durable_end) = (self.cursors.written_end(), self.cursors.durable_end());
+        let (position, synced) = (self.cursors.written_end(), self.cursors.durable_end());
+        let durable_end = if Mutant::ReportsWhatIsNotSynced.is_on() { position } else { synced };
         self.reported = Some(durable_end);
         let fetch = ReplicaFetch {
             replica: self.me,
@@ -179,7 +180,7 @@ impl<R> FollowerEngine<R> {
     /// The leader answers.
     pub fn on_fetched(&mut self, now: MonoTime, event: ReplicaFetched, out: &mut Output<R>) {
         let ReplicaFetched { id: FetchId { broker_epoch, number }, result, headers } = event;
-        let is_mine = broker_epoch == self.following.broker_epoch;
+        let is_mine = broker_epoch == self.following.broker_epoch || Mutant::TakesAnswersToEarlierProcesses.is_on();
         let is_valid = is_mine && (self.oldest_valid..=self.newest_fetch).contains(&number);
         if !is_valid || self.phase != Phase::Fetching || self.failed.is_some() {
             return;
@@ -200,7 +201,8 @@ impl<R> FollowerEngine<R> {
             _ if number != self.newest_fetch => {}
             ReplicaVerdict::Diverged(theirs) => {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
-                let to = self.epochs.agreement(start, end, theirs);
+                let agreed = self.epochs.agreement(start, end, theirs);
+                let to = if Mutant::TruncatesToTheWatermark.is_on() { self.cursors.high_watermark() } else { agreed };
                 self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch }, out);
             }
             ReplicaVerdict::StartsAt { offset, producers } => {
@@ -255,7 +257,8 @@ impl<R> FollowerEngine<R> {
         let latest = self.epochs.latest();
         let unclean_epoch =
             self.following.unclean_epoch.filter(|unclean| latest.is_none_or(|latest| *unclean > latest));
-        if to < self.cursors.high_watermark() && unclean_epoch.is_none() {
+        let is_allowed = unclean_epoch.is_some() || Mutant::CutsBelowTheWatermark.is_on();
+        if to < self.cursors.high_watermark() && !is_allowed {
             let cause = self.would_lose(to);
             self.phase = Phase::Offline;
             self.failed = Some(cause.clone());
@@ -285,9 +288,11 @@ impl<R> FollowerEngine<R> {
         let Truncated { log_start, end, producers } = event;
         let watermark = self.cursors.high_watermark().min(end);
         self.cursors = Cursors::resumed(log_start, watermark, end, end);
-        self.epochs.truncate_to(end);
+        if !Mutant::KeepsTheEpochsOfACut.is_on() {
+            self.epochs.truncate_to(end);
+        }
         self.epochs.advance_start(log_start);
-        self.producers = producers;
+        self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
         if self.phase == Phase::Cutting {
             self.phase = Phase::Fetching;
             self.fetch(now, true, out);

@@ -7,7 +7,7 @@ use super::{Command, FetchEvent, LeaderEngine, ListOffsetsEvent, Output, ReadRan
 use crate::engine::waiters::Waiter;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{MonoTime, Offset};
+use crate::types::{MonoTime, Mutant, Offset};
 
 #[derive(Debug)]
 pub(super) struct ParkedFetch<R> {
@@ -26,7 +26,9 @@ pub(super) struct Listing<R> {
 impl<R> LeaderEngine<R> {
     /// Somebody wants to read.
     pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>, out: &mut Output<R>) {
-        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| self.check_lease(now));
+        let lease =
+            self.check_lease(now).or_else(|error| if Mutant::ReadsAfterItsLease.is_on() { Ok(()) } else { Err(error) });
+        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| lease);
         if let Err(error) = epoch.and_then(|()| self.check_range(now, event.offset)) {
             out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
             return;
@@ -76,7 +78,7 @@ impl<R> LeaderEngine<R> {
             return;
         }
         let listing = Listing { at, reply };
-        if at == OffsetAt::Earliest || self.knows_what_is_committed() {
+        if at == OffsetAt::Earliest || self.knows_what_is_committed() || Mutant::ListsWhatItDoesNotKnow.is_on() {
             out.0.push(self.list(listing));
         } else {
             self.listings.insert(Waiter { until: self.epoch_start, deadline, owner, payload: listing });
@@ -86,7 +88,7 @@ impl<R> LeaderEngine<R> {
     /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed,
     /// does not know when it is.
     pub(super) fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
-        self.check_lease(now)?;
+        self.check_lease(now).or_else(|error| if Mutant::ListsAfterItsLease.is_on() { Ok(()) } else { Err(error) })?;
         let is_leaving = self.may_be_deposed || (self.log_failure.is_some() && self.leadership.replicas.len() > 1);
         if !is_leaving {
             return Ok(());
