@@ -9,6 +9,8 @@
 
 mod commands;
 mod events;
+#[cfg(test)]
+mod tests;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::follower::{self, FollowerEngine, FollowerSettings, Following};
