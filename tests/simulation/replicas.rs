@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use callboard::engine::follower::ReplicaFetched;
 use callboard::engine::leader::{
-    DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
+    DeleteRecordsEvent, FetchEvent, LeaderEngine, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
 };
 use callboard::engine::replication::{FetchId, ReplicaVerdict};
 use callboard::engine::waiters::OwnerId;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::broker::{FETCH_WAIT, wall};
 use crate::net::{Kind, Message, Place, ReplyTo};
 use crate::oracle::batches_of;
+use crate::rules::counts;
 use crate::world::{Event, World};
 
 const CLIENT_WAIT: Duration = Duration::from_millis(300);
@@ -185,7 +186,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
-        self.check_answer(number, reply, result.is_ok());
+        self.check_answer(number, reply, counts(&result));
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -260,6 +261,7 @@ impl World {
         match message {
             Message::Produce { request, batch, acks, .. } => {
                 let Ok(batch) = RecordBatch::from_client(batch) else { return };
+                let is_early_retry = crate::rules::is_early_retry(hosted, &batch);
                 let event = ProduceEvent {
                     header: batch.header,
                     batch_bytes: batch.total_bytes(),
@@ -271,15 +273,22 @@ impl World {
                     reply: reply(partition, request, Kind::Produce),
                 };
                 hosted.replica.on_produce(now, batch, (), event);
+                self.coverage.count_if(is_early_retry, "a retry comes before the original is committed");
             }
             Message::Fetch { request, offset, waits, .. } => {
                 let wait_until = waits.then_some(deadline);
+                let is_beyond = hosted.replica.cursors().is_some_and(|cursors| offset > cursors.high_watermark());
                 let reply = reply(partition, request, Kind::Fetch);
                 let event = FetchEvent { offset, max_bytes: 500, leader_epoch: None, wait_until, owner, reply };
                 hosted.replica.on_fetch(now, event);
+                self.coverage.count_if(is_beyond, "a replica is asked for more than it knows");
             }
             Message::List { request, .. } => {
                 let reply = reply(partition, request, Kind::List);
+                let is_new = |leader: &LeaderEngine<_>| leader.cursors().high_watermark() < leader.epoch_start();
+                let is_early = hosted.replica.leader().is_some_and(is_new);
+                self.coverage.count_if(is_early, "the end is asked of a leader that does not know it");
+                let Some(hosted) = self.hosted(number, partition) else { return };
                 hosted.replica.on_list_offsets(now, ListOffsetsEvent { at: OffsetAt::Latest, deadline, owner, reply });
             }
             Message::Delete { request, before, .. } => {
@@ -289,9 +298,11 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
-                hosted.duties.asked(&fetch, now_us);
+                let leader = hosted.replica.leader().map(|leader| (leader.epoch(), leader.leadership()));
+                let void = hosted.duties.asked(&fetch, leader, now_us);
                 let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
+                void.into_iter().for_each(|why| self.coverage.count(why));
             }
             Message::ReplicaFetched { id, result, records, .. } => {
                 let batches = batches_of(records);

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::engine::controller::{DamageOutcome, Decision};
-use callboard::engine::leader::Proposal;
+use callboard::engine::leader::{Leadership, Proposal};
 use callboard::engine::metadata::{ClusterImage, MetadataRecord, PartitionImage};
-use callboard::engine::replication::ReplicaFetch;
-use callboard::types::{FlushPolicy, MonoTime, NodeId, Offset, TopicPartition};
+use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
+use callboard::engine::producer_state::Verdict;
+use callboard::protocol::ApiError;
+use callboard::replica::Answer;
+use callboard::types::record_batch::RecordBatch;
+use callboard::types::{BrokerEpoch, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TopicPartition};
 
 use crate::broker::Hosted;
-use crate::net::{Kind, ReplyTo};
+use crate::net::{Kind, Place, ReplyTo};
 use crate::world::World;
 
 /// After so long without a fetch a member is proposed to leave: the lag that is allowed, a proposal that was under way, clocks.
@@ -28,17 +32,47 @@ pub struct Duties {
     /// A hand-over in this partition epoch: until then nothing is appended.
     hand_over: Option<(u32, MonoTime)>,
     /// The epoch that it leads in, and since when.
-    leads_since: Option<(callboard::types::LeaderEpoch, u64)>,
+    leads_since: Option<(LeaderEpoch, u64)>,
     /// When each follower was last heard.
     heard: BTreeMap<NodeId, u64>,
     /// When it last proposed a set without them.
     left_out: BTreeMap<NodeId, u64>,
+    /// The newest fetch of each that counted, in that epoch.
+    counted: BTreeMap<NodeId, FetchId>,
+    /// The fetch that is being looked at, if it must not count, and why.
+    void: Option<(FetchId, &'static str)>,
 }
 
 impl Duties {
-    pub fn asked(&mut self, fetch: &ReplicaFetch, now_us: u64) {
+    /// A fetch comes. What must not count says why.
+    pub fn asked(&mut self, fetch: &ReplicaFetch, leader: Option<(LeaderEpoch, &Leadership)>, now_us: u64) -> Option<&'static str> {
         self.waiting.push(*fetch);
         self.heard.insert(fetch.replica, now_us);
+        let (epoch, leadership) = leader?;
+        if self.leads_since.is_none_or(|(known, _)| known != epoch) {
+            self.counted.clear();
+        }
+        self.counted.retain(|node, id| leadership.epoch_of(*node) == Some(id.broker_epoch));
+        let is_overtaken = self.counted.get(&fetch.replica).is_some_and(|newest| newest.number >= fetch.number);
+        let why = match () {
+            () if fetch.leader_epoch != epoch => "a fetch for another epoch comes",
+            () if leadership.epoch_of(fetch.replica) != Some(fetch.broker_epoch) => "a fetch of an earlier registration comes",
+            () if is_overtaken => "a fetch is overtaken",
+            () => return None,
+        };
+        self.void = Some((fetch.id(), why));
+        Some(why)
+    }
+
+    /// A fetch of `node` was answered: its end if it counted. Says why it must not have, if that is so.
+    fn answered(&mut self, node: NodeId, id: FetchId, counted: bool) -> Option<&'static str> {
+        self.waiting.retain(|fetch| fetch.id() != id || fetch.replica != node);
+        let void = self.void.take_if(|(void, _)| *void == id);
+        if counted && void.is_none() {
+            let newest = self.counted.entry(node).or_insert(id);
+            *newest = if newest.number < id.number { id } else { *newest };
+        }
+        void.filter(|_| counted).map(|(_, why)| why)
     }
 
     pub fn is_refused(&mut self) {
@@ -59,6 +93,21 @@ impl Hosted {
     }
 }
 
+/// Whether a batch is the retry of one that is appended, and not committed yet.
+pub fn is_early_retry(hosted: &Hosted, batch: &RecordBatch) -> bool {
+    let Some(leader) = hosted.replica.leader() else { return false };
+    let watermark = leader.cursors().high_watermark();
+    matches!(leader.producers().judge(&batch.header), Verdict::Duplicate { end_offset_exclusive, .. } if end_offset_exclusive > watermark)
+}
+
+/// Whether an answer says that what was asked counts: a follower that is told to cut its log has said nothing of this one.
+pub fn counts(result: &Result<Answer, ApiError>) -> bool {
+    match result {
+        Ok(Answer::ReplicaFetched(verdict, _)) => *verdict == ReplicaVerdict::Continues,
+        result => result.is_ok(),
+    }
+}
+
 impl World {
     /// Rule 3: a leader answers within its lease only. Rule 13: a fetch that was answered waits no more.
     pub fn check_answer(&mut self, number: usize, reply: ReplyTo, is_ok: bool) {
@@ -66,9 +115,11 @@ impl World {
         let Some(process) = self.brokers[number].process.as_mut() else { return };
         let lease_until = process.lease_until;
         let Some(hosted) = process.replicas.get_mut(&reply.partition) else { return };
-        if let Kind::Replica(epoch) = reply.kind {
-            let is_it = |fetch: &ReplicaFetch| fetch.number == reply.request && fetch.broker_epoch == epoch;
-            hosted.duties.waiting.retain(|fetch| !is_it(fetch));
+        if let (Kind::Replica(broker_epoch), Place::Broker(from)) = (reply.kind, reply.place) {
+            let id = FetchId { broker_epoch, number: reply.request };
+            if let Some(why) = hosted.duties.answered(NodeId(from as u32 + 1), id, is_ok) {
+                self.oracle.fail(format!("{why} to broker {node}, and counts for {}", reply.partition));
+            }
             return;
         }
         let is_bound = matches!(reply.kind, Kind::Produce | Kind::Fetch | Kind::List) && hosted.replica.leader().is_some();
@@ -139,17 +190,18 @@ impl World {
             ));
             return;
         }
-        if leader.failure().is_some() {
-            return;
-        }
+        let watermark_only = |fetch: &ReplicaFetch| fetch.position == cursors.written_end() && fetch.high_watermark < fetch.position;
+        let waits_for_watermark = duties.waiting.iter().any(watermark_only);
+        let is_failed = leader.failure().is_some();
         let is_silent = |member: &&NodeId| {
             let heard = |times: &BTreeMap<NodeId, u64>| times.get(member).copied().unwrap_or_default();
             let last = heard(&duties.heard).max(heard(&duties.left_out)).max(since).max(resumed);
-            **member != node && now.saturating_sub(last) > SILENCE_US
+            !is_failed && **member != node && now.saturating_sub(last) > SILENCE_US
         };
         if let Some(member) = leader.leadership().in_sync.iter().find(is_silent).copied() {
             self.oracle.fail(format!("broker {member} is silent, and the leader of {partition} proposes nothing"));
         }
+        self.coverage.count_if(waits_for_watermark, "a follower waits when only the watermark moves");
     }
 
     /// Rule 16: whoever reports damage leaves both sets, if another may lead.
@@ -168,6 +220,7 @@ impl World {
     /// What an entry of the metadata log may do to what was there `before`.
     pub fn check_entry(&mut self, before: &ClusterImage, entry: &Arc<Vec<MetadataRecord>>) {
         let Some(after) = self.plan.newest.clone() else { return };
+        let registers = matches!(entry.first(), Some(MetadataRecord::BrokerRegistered(_)));
         for record in entry.iter() {
             match record {
                 MetadataRecord::BrokerFenced { node, epoch } => {
@@ -183,14 +236,14 @@ impl World {
                     }
                 }
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
-                MetadataRecord::PartitionChanged(change) => self.check_change(before, &after, change.partition),
+                MetadataRecord::PartitionChanged(change) => self.check_change(before, &after, change.partition, registers),
                 _ => {}
             }
         }
     }
 
     /// Rule 16: a doubtful replica is no member beside others.
-    fn check_unfenced(&mut self, before: &ClusterImage, after: &ClusterImage, node: NodeId, epoch: callboard::types::BrokerEpoch) {
+    fn check_unfenced(&mut self, before: &ClusterImage, after: &ClusterImage, node: NodeId, epoch: BrokerEpoch) {
         let process = self.brokers[self.broker_of(node)].process.as_ref().filter(|process| process.epoch == Some(epoch));
         let doubtful = process.map(|process| process.doubtful.clone()).unwrap_or_default();
         for partition in doubtful {
@@ -204,7 +257,7 @@ impl World {
     }
 
     /// Rule 9: whoever is in sync is counted on. Rule 12: a reassignment ends when all targets are in sync.
-    fn check_change(&mut self, before: &ClusterImage, after: &ClusterImage, partition: TopicPartition) {
+    fn check_change(&mut self, before: &ClusterImage, after: &ClusterImage, partition: TopicPartition, registers: bool) {
         let (Some(old), Some(new)) = (before.partition(partition), after.partition(partition)) else { return };
         if let Some(fenced) = new.in_sync.iter().find(|node| new.leader.is_some() && !after.is_live(**node)) {
             self.oracle.fail(format!("broker {fenced} is fenced, and in sync for {partition}"));
@@ -215,7 +268,15 @@ impl World {
                 self.oracle.fail(format!("{partition} is moved, and broker {missing} is not in sync"));
             }
         }
+        let have = new.in_sync.len() as u32;
+        let is_below = after.topics.get(&partition.topic).is_some_and(|topic| have < topic.min_in_sync());
+        self.coverage.count_if(new.leader.is_some() && is_below, "the minimum holds the watermark back");
+        let has_left = old.replicas.iter().any(|node| old.is_member(*node) && !new.is_member(*node));
+        let is_unsynced = self.plan.flush_of(partition) != FlushPolicy::Always;
+        self.coverage.count_if(has_left && registers && is_unsynced, "a replica leaves for what was not synced");
         if new.leader_epoch > old.leader_epoch {
+            let last = self.oracle.history(partition).last_leader.replace(new.leader);
+            self.coverage.count_if(last == Some(new.leader), "a broker is elected again");
             self.coverage.count(if new.leader.is_some_and(|leader| old.eligible.contains(&leader)) {
                 "an eligible replica is elected"
             } else {
