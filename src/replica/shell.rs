@@ -16,6 +16,7 @@ use crate::engine::leader::{self, LeaderEngine, LeaderSettings, Proposal, ReadRa
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::LogConfig;
 use crate::storage::queue::LogWork;
 use crate::types::{MonoTime, Mutant, NodeId, Offset, TopicConfig};
 
@@ -178,6 +179,9 @@ impl<R, X> Replica<R, X> {
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         self.is_retired = assignment == Assignment::None && !Mutant::ServesWithoutAPart.is_on();
         let config_changed = config != self.config;
+        if config_changed {
+            self.effects.push(Effect::Write(LogWork::Reconfigure(LogConfig::from(&config), config.flush)));
+        }
         self.config = config;
         if self.next.is_some() {
             self.next = Some(assignment);

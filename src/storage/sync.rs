@@ -119,7 +119,9 @@ impl Log {
     /// As [`Log::finish_sync`].
     pub fn note_synced(&mut self, done: SyncDone) -> Result<Offset, LogError> {
         self.sync_in_flight = false;
-        if let Err(error) = done.result.or_else(|error| if Mutant::GoesOnAfterAFailedSync.is_on() { Ok(()) } else { Err(error) }) {
+        if let Err(error) =
+            done.result.or_else(|error| if Mutant::GoesOnAfterAFailedSync.is_on() { Ok(()) } else { Err(error) })
+        {
             return Err(self.fail(error));
         }
         self.check_alive()?;

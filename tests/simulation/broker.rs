@@ -73,6 +73,10 @@ pub struct Broker {
     pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
     pub robbed: BTreeSet<TopicPartition>,
+    /// Its whole directory is another one, or an older copy: so much for whatever it is asked to hold before the controller knows.
+    pub is_wiped: bool,
+    /// It lost its power, and the controller does not know yet.
+    pub is_without_power: bool,
     /// Whether the crash that its disk is set for is a power loss.
     pub loses_power: bool,
 }
@@ -95,6 +99,10 @@ pub struct Process {
     /// Replicas whose log cannot be opened, for another reason.
     pub shut: BTreeSet<TopicPartition>,
     pub has_opened: bool,
+    /// Whether it has looked for directories that nobody knows.
+    pub has_looked: bool,
+    /// Whose files are being removed.
+    pub removing: BTreeSet<TopicPartition>,
     pub doubtful: Vec<TopicPartition>,
     pub lease_until: MonoTime,
     pub stopping_since: Option<u64>,
@@ -110,6 +118,8 @@ pub struct Hosted {
     pub is_offline: bool,
     /// The log is about to be cut: what it had is not what it will have.
     pub is_cutting: bool,
+    /// Its topic is gone: the log is being closed.
+    pub is_leaving: bool,
     pub duties: Duties,
 }
 
@@ -128,6 +138,8 @@ impl Broker {
             paused_until: 0,
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
+            is_wiped: false,
+            is_without_power: false,
             loses_power: false,
         }
     }
@@ -156,6 +168,8 @@ impl Broker {
             lost: BTreeSet::new(),
             shut: BTreeSet::new(),
             has_opened: false,
+            has_looked: false,
+            removing: BTreeSet::new(),
             doubtful: Vec::new(),
             lease_until: MonoTime::default(),
             stopping_since: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use callboard::engine::assignment::Assignment;
 use callboard::engine::controller::{InSyncProposal, Member, ReplicaEnd};
 use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
+use callboard::raft::decode_image;
 use callboard::replica::{self, Replica, open_all};
 use callboard::storage::LogError;
 use callboard::storage::queue::{LogQueue, LogWork};
@@ -55,13 +56,12 @@ impl World {
     /// The disk said that the machine has stopped: it lost its power, or the process was killed.
     fn stop_machine(&mut self, number: usize) {
         self.stop_process(number);
-        let broker = &mut self.brokers[number];
-        let loses_power = std::mem::take(&mut broker.loses_power);
-        if loses_power {
-            broker.disk.power_loss(&mut self.rng);
-            broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
+        // What its topics are set to may have changed since the crash was planned.
+        let loses_power = std::mem::take(&mut self.brokers[number].loses_power);
+        if loses_power && self.may_lose_power(number) {
+            self.power_off(number);
         } else {
-            broker.disk.kill();
+            self.brokers[number].disk.kill();
         }
     }
 
@@ -166,6 +166,7 @@ impl World {
                 messages.push(Message::Opened { topic: *topic, node, partitions });
             }
         }
+        messages.extend(process.files_gone(node).map(|topic| Message::FilesGone { topic, node }));
         messages
     }
 
@@ -186,6 +187,11 @@ impl World {
             let Some(hosted) = self.hosted(number, partition) else { continue };
             let Some(watermark) = hosted.replica.cursors().map(|cursors| cursors.high_watermark()) else { continue };
             hosted.queue.push(LogWork::Checkpoint(watermark));
+            if self.rng.u64(0..4) == 0 {
+                self.hosted(number, partition).into_iter().for_each(|hosted| {
+                    hosted.queue.push(LogWork::Retention(watermark));
+                });
+            }
             self.pump(number, partition);
         }
     }
@@ -209,6 +215,7 @@ impl World {
             Message::Renewed { epoch, sent } => self.on_renewed(number, epoch, sent),
             Message::StaleEpoch { epoch } => self.on_stale_epoch(number, epoch),
             Message::Metadata { from, entries } => self.on_metadata(number, from, &entries),
+            Message::Image { entries, image } => self.on_image(number, entries, &image),
             Message::Refused { partition, partition_epoch } => {
                 let now = self.local_time(number);
                 let Some(hosted) = self.hosted(number, partition) else { return };
@@ -237,6 +244,8 @@ impl World {
         }
         let node = self.brokers[number].node;
         self.brokers[number].robbed.clear();
+        self.brokers[number].is_wiped = false;
+        self.brokers[number].is_without_power = false;
         self.tell(format_args!("broker {node} is registered under epoch {epoch}"));
         self.follow_image(number);
     }
@@ -287,6 +296,17 @@ impl World {
         self.follow_image(number);
     }
 
+    /// Metadata comes as a whole: what was applied meanwhile may be newer.
+    fn on_image(&mut self, number: usize, entries: usize, image: &[u8]) {
+        let Ok(image) = decode_image(image, self.cluster) else { return };
+        let Some(process) = self.brokers[number].process.as_mut() else { return };
+        if process.image.install(image) {
+            process.applied = entries;
+            self.coverage.count("a broker is given an image");
+            self.follow_image(number);
+        }
+    }
+
     /// Gives every replica the part that the metadata asks of it.
     fn follow_image(&mut self, number: usize) {
         let node = self.brokers[number].node;
@@ -334,6 +354,7 @@ impl World {
             }
         }
         self.note_opened(number);
+        self.tidy(number);
     }
 
     fn note_opened(&mut self, number: usize) {
@@ -384,6 +405,7 @@ impl World {
                     wake_at: None,
                     is_offline: false,
                     is_cutting: false,
+                    is_leaving: false,
                     duties: Duties::default(),
                 };
                 process.replicas.insert(partition, hosted);

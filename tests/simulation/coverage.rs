@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 const OF_RULES: &[(u8, &[&str])] = &[
     (1, &["a set is proposed", "the minimum holds the watermark back", "a proposal is refused"]),
     (2, &["a fetch of an earlier registration comes", "a fetch for another epoch comes", "a fetch is overtaken"]),
-    (3, &[
-        "a leader is asked after its lease",
-        "a broker is fenced for its silence",
-        "a renewal comes too late",
-        "a renewal is not answered for want of a quorum",
-        "a controller is elected",
-    ]),
+    (
+        3,
+        &[
+            "a leader is asked after its lease",
+            "a broker is fenced for its silence",
+            "a renewal comes too late",
+            "a renewal is not answered for want of a quorum",
+            "a controller is elected",
+        ],
+    ),
     (4, &["a retry comes before the original is committed"]),
     (5, &["a leader is elected", "a broker is elected again"]),
     (6, &["a log is cut"]),

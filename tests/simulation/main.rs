@@ -18,6 +18,8 @@ mod oracle;
 mod replicas;
 mod rules;
 mod run;
+mod topics;
+mod voters;
 mod world;
 
 use run::{Outcome, run};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use callboard::engine::controller::{DamageOutcome, Decision};
 use callboard::engine::leader::{Leadership, Proposal};
 use callboard::engine::metadata::{ClusterImage, MetadataRecord, PartitionImage};
-use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
 use callboard::engine::producer_state::Verdict;
+use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::ApiError;
 use callboard::replica::Answer;
 use callboard::types::record_batch::RecordBatch;
@@ -45,7 +45,12 @@ pub struct Duties {
 
 impl Duties {
     /// A fetch comes. What must not count says why.
-    pub fn asked(&mut self, fetch: &ReplicaFetch, leader: Option<(LeaderEpoch, &Leadership)>, now_us: u64) -> Option<&'static str> {
+    pub fn asked(
+        &mut self,
+        fetch: &ReplicaFetch,
+        leader: Option<(LeaderEpoch, &Leadership)>,
+        now_us: u64,
+    ) -> Option<&'static str> {
         self.waiting.push(*fetch);
         self.heard.insert(fetch.replica, now_us);
         let (epoch, leadership) = leader?;
@@ -56,7 +61,9 @@ impl Duties {
         let is_overtaken = self.counted.get(&fetch.replica).is_some_and(|newest| newest.number >= fetch.number);
         let why = match () {
             () if fetch.leader_epoch != epoch => "a fetch for another epoch comes",
-            () if leadership.epoch_of(fetch.replica) != Some(fetch.broker_epoch) => "a fetch of an earlier registration comes",
+            () if leadership.epoch_of(fetch.replica) != Some(fetch.broker_epoch) => {
+                "a fetch of an earlier registration comes"
+            }
             () if is_overtaken => "a fetch is overtaken",
             () => return None,
         };
@@ -122,12 +129,16 @@ impl World {
             }
             return;
         }
-        let is_bound = matches!(reply.kind, Kind::Produce | Kind::Fetch | Kind::List) && hosted.replica.leader().is_some();
+        let is_bound =
+            matches!(reply.kind, Kind::Produce | Kind::Fetch | Kind::List) && hosted.replica.leader().is_some();
         if is_bound && now >= lease_until {
             self.coverage.count("a leader is asked after its lease");
             if is_ok {
                 let kind = reply.kind;
-                self.oracle.fail(format!("broker {node} answers after its lease: {kind:?}, as a leader of {}", reply.partition));
+                self.oracle.fail(format!(
+                    "broker {node} answers after its lease: {kind:?}, as a leader of {}",
+                    reply.partition
+                ));
             }
         }
     }
@@ -148,7 +159,8 @@ impl World {
         let now = self.now;
         let flush = self.plan.flush_of(partition);
         let Some(hosted) = self.hosted(number, partition) else { return };
-        let in_sync: Vec<_> = hosted.replica.leader().map(|leader| leader.leadership().in_sync.clone()).unwrap_or_default();
+        let in_sync: Vec<_> =
+            hosted.replica.leader().map(|leader| leader.leadership().in_sync.clone()).unwrap_or_default();
         let is_in = |node: NodeId| proposal.members.iter().any(|(member, _)| *member == node);
         let left: Vec<_> = in_sync.into_iter().filter(|node| !is_in(*node)).collect();
         for node in &left {
@@ -190,7 +202,8 @@ impl World {
             ));
             return;
         }
-        let watermark_only = |fetch: &ReplicaFetch| fetch.position == cursors.written_end() && fetch.high_watermark < fetch.position;
+        let watermark_only =
+            |fetch: &ReplicaFetch| fetch.position == cursors.written_end() && fetch.high_watermark < fetch.position;
         let waits_for_watermark = duties.waiting.iter().any(watermark_only);
         let is_failed = leader.failure().is_some();
         let is_silent = |member: &&NodeId| {
@@ -205,12 +218,19 @@ impl World {
     }
 
     /// Rule 16: whoever reports damage leaves both sets, if another may lead.
-    pub fn check_damage(&mut self, image: &ClusterImage, partition: TopicPartition, node: NodeId, decision: &Decision<DamageOutcome>) {
+    pub fn check_damage(
+        &mut self,
+        image: &ClusterImage,
+        partition: TopicPartition,
+        node: NodeId,
+        decision: &Decision<DamageOutcome>,
+    ) {
         let mut after = image.clone();
         let _ = after.apply_entry(&decision.records);
         let Some(state) = after.partition(partition) else { return };
         let may_lead = |other: &NodeId| *other != node && after.may_lead(*other);
-        let has_another = state.leader.is_some_and(|leader| leader != node) || members(state).any(|other| may_lead(&other));
+        let has_another =
+            state.leader.is_some_and(|leader| leader != node) || members(state).any(|other| may_lead(&other));
         self.coverage.count("a damaged replica is reported");
         if has_another && state.is_member(node) {
             self.oracle.fail(format!("broker {node} reports damage of {partition}, and stays a member beside others"));
@@ -236,7 +256,9 @@ impl World {
                     }
                 }
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
-                MetadataRecord::PartitionChanged(change) => self.check_change(before, &after, change.partition, registers),
+                MetadataRecord::PartitionChanged(change) => {
+                    self.check_change(before, &after, change.partition, registers)
+                }
                 _ => {}
             }
         }
@@ -244,27 +266,40 @@ impl World {
 
     /// Rule 16: a doubtful replica is no member beside others.
     fn check_unfenced(&mut self, before: &ClusterImage, after: &ClusterImage, node: NodeId, epoch: BrokerEpoch) {
-        let process = self.brokers[self.broker_of(node)].process.as_ref().filter(|process| process.epoch == Some(epoch));
+        let process =
+            self.brokers[self.broker_of(node)].process.as_ref().filter(|process| process.epoch == Some(epoch));
         let doubtful = process.map(|process| process.doubtful.clone()).unwrap_or_default();
         for partition in doubtful {
-            let (Some(before), Some(after)) = (before.partition(partition), after.partition(partition)) else { continue };
+            let (Some(before), Some(after)) = (before.partition(partition), after.partition(partition)) else {
+                continue;
+            };
             let has_others = members(before).chain(before.last_members.iter().copied()).any(|other| other != node);
             self.coverage.count("a doubtful replica is counted on again");
             if has_others && after.is_member(node) {
-                self.oracle.fail(format!("the doubtful replica of {partition} on broker {node} is a member beside others"));
+                self.oracle
+                    .fail(format!("the doubtful replica of {partition} on broker {node} is a member beside others"));
             }
         }
     }
 
     /// Rule 9: whoever is in sync is counted on. Rule 12: a reassignment ends when all targets are in sync.
-    fn check_change(&mut self, before: &ClusterImage, after: &ClusterImage, partition: TopicPartition, registers: bool) {
+    fn check_change(
+        &mut self,
+        before: &ClusterImage,
+        after: &ClusterImage,
+        partition: TopicPartition,
+        registers: bool,
+    ) {
         let (Some(old), Some(new)) = (before.partition(partition), after.partition(partition)) else { return };
         if let Some(fenced) = new.in_sync.iter().find(|node| new.leader.is_some() && !after.is_live(**node)) {
             self.oracle.fail(format!("broker {fenced} is fenced, and in sync for {partition}"));
         }
-        if let Some(moved) = old.reassignment.as_ref().filter(|moved| new.reassignment.is_none() && moved.from != moved.to) {
+        if let Some(moved) =
+            old.reassignment.as_ref().filter(|moved| new.reassignment.is_none() && moved.from != moved.to)
+        {
             self.coverage.count("a reassignment is complete");
-            if let Some(missing) = moved.to.iter().find(|node| new.replicas == moved.to && !new.in_sync.contains(node)) {
+            if let Some(missing) = moved.to.iter().find(|node| new.replicas == moved.to && !new.in_sync.contains(node))
+            {
                 self.oracle.fail(format!("{partition} is moved, and broker {missing} is not in sync"));
             }
         }

@@ -12,8 +12,8 @@
 //!
 //! The last members of a partition elect by themselves
 //! * when it has a single replica: nobody else could ever lead;
-//! * when the topic is flushed `always`: a member leaves such a partition only when its disk let it down (a torn tail, a hole),
-//!   never for an unclean stop, and no intact member is left to wait for (rule 16).
+//! * when the topic is flushed `always`, and was when its last leader was elected: a member leaves such a partition only when its
+//!   disk let it down (a torn tail, a hole), never for an unclean stop, and no intact member is left to wait for (rule 16).
 //!
 //! Of all other topics they elect when `unclean_recovery = "last_members"` says so (rule 15).
 
@@ -188,7 +188,7 @@ fn best_of_last_members<'a>(
     }
     let config = config_of(image, partition, defaults);
     let is_allowed = state.replicas.len() == 1
-        || config.flush == FlushPolicy::Always
+        || was_synced(image, partition, u64::MAX, defaults)
         || config.unclean_recovery == UncleanRecovery::LastMembers
         || Mutant::ElectsLastMembersUnasked.is_on();
     if !is_allowed {
@@ -213,6 +213,19 @@ fn best_of_last_members<'a>(
 pub(super) fn config_of(image: &ClusterImage, partition: TopicPartition, defaults: &TopicConfig) -> TopicConfig {
     let overrides = image.topics.get(&partition.topic).map(|topic| topic.config.resolve(defaults));
     overrides.and_then(Result::ok).unwrap_or_else(|| defaults.clone())
+}
+
+/// Whether whatever was committed on a replica was synced there before. A broker that was registered before `flush` became `always`
+/// may have written something that it had not synced when it went down; a leader that was elected before may not have known.
+pub(super) fn was_synced(
+    image: &ClusterImage,
+    partition: TopicPartition,
+    registered_at: u64,
+    defaults: &TopicConfig,
+) -> bool {
+    let changed_at = image.topics.get(&partition.topic).map_or(0, |topic| topic.flush_changed_at);
+    let elected_at = image.partition(partition).map_or(0, |state| state.elected_at);
+    config_of(image, partition, defaults).flush == FlushPolicy::Always && changed_at <= registered_at.min(elected_at)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl<R> LeaderEngine<R> {
         }
         self.epochs.advance_start(to);
         for waiter in self.parked.take_where(|waiter| waiter.payload.offset < to) {
-            let result = self.check_range(waiter.payload.offset).map(|()| self.fetch_state());
+            let result = Err(self.out_of_range(waiter.payload.offset));
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result });
         }
         let start = self.cursors.log_start();

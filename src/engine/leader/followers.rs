@@ -68,7 +68,9 @@ impl Followers {
         if is_newer {
             for node in self.union.drain(..).filter(|node| !leadership.in_sync.contains(node)) {
                 // It may have left because it is damaged: it comes in again only by what it says from here on.
-                self.progress.entry(node).and_modify(|progress| progress.is_outdated = !Mutant::JoinsOnWhatItSaidBefore.is_on());
+                self.progress
+                    .entry(node)
+                    .and_modify(|progress| progress.is_outdated = !Mutant::JoinsOnWhatItSaidBefore.is_on());
             }
         }
         self.widen(&leadership.in_sync);

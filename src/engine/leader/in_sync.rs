@@ -214,7 +214,8 @@ impl<R> LeaderEngine<R> {
         let end = self.cursors.next_offset();
         let own = self.cursors.safe_end(self.config.flush);
         let theirs = self.followers.get(target)?.counted(self.config.flush);
-        (members.contains(&target) && own == end && (theirs == end || Mutant::HandsOverTooEarly.is_on())).then_some(target)
+        (members.contains(&target) && own == end && (theirs == end || Mutant::HandsOverTooEarly.is_on()))
+            .then_some(target)
     }
 
     pub(super) fn handing_over_to(&self) -> Option<NodeId> {

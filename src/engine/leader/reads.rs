@@ -26,9 +26,10 @@ pub(super) struct Listing<R> {
 impl<R> LeaderEngine<R> {
     /// Somebody wants to read.
     pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>, out: &mut Output<R>) {
-        let lease = self.check_lease(now).or_else(|error| if Mutant::ReadsAfterItsLease.is_on() { Ok(()) } else { Err(error) });
+        let lease =
+            self.check_lease(now).or_else(|error| if Mutant::ReadsAfterItsLease.is_on() { Ok(()) } else { Err(error) });
         let epoch = self.check_epoch(event.leader_epoch).and_then(|()| lease);
-        if let Err(error) = epoch.and_then(|()| self.check_range(event.offset)) {
+        if let Err(error) = epoch.and_then(|()| self.check_range(now, event.offset)) {
             out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
             return;
         }
@@ -46,12 +47,27 @@ impl<R> LeaderEngine<R> {
         self.cursors.high_watermark() >= self.epoch_start
     }
 
-    pub(super) fn check_range(&self, offset: Offset) -> Result<(), ApiError> {
+    /// Whether what lies beyond this log's end is no offset of the partition: another leader may have committed it.
+    pub(super) fn knows_all(&self, now: MonoTime) -> bool {
+        self.knows_what_is_committed() && self.check_sole(now).is_ok()
+    }
+
+    fn check_range(&self, now: MonoTime, offset: Offset) -> Result<(), ApiError> {
         let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
-        if (start..=end).contains(&offset) || (offset > end && !self.knows_what_is_committed()) {
+        if (start..=end).contains(&offset) || (offset > end && !self.knows_all(now)) {
             return Ok(());
         }
-        Err(out_of_range(offset, start, end))
+        Err(self.out_of_range(offset))
+    }
+
+    pub(super) fn out_of_range(&self, offset: Offset) -> ApiError {
+        let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
+        ApiError::new(
+            ErrorCode::OffsetOutOfRange,
+            format!(
+                "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
+            ),
+        )
     }
 
     /// Somebody asks for an offset.
@@ -118,9 +134,9 @@ impl<R> LeaderEngine<R> {
             out.0.push(self.read(waiter.payload));
         }
         let end = self.cursors.next_offset();
-        if self.knows_what_is_committed() {
+        if self.knows_all(now) {
             for waiter in self.parked.take_where(|waiter| waiter.payload.offset > end) {
-                let error = out_of_range(waiter.payload.offset, self.cursors.log_start(), end);
+                let error = self.out_of_range(waiter.payload.offset);
                 out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(error) });
             }
         }
@@ -155,13 +171,4 @@ impl<R> LeaderEngine<R> {
             out.0.push(Command::Listed { reply: waiter.payload.reply, result: Err(cause.clone()) });
         }
     }
-}
-
-fn out_of_range(offset: Offset, start: Offset, end: Offset) -> ApiError {
-    ApiError::new(
-        ErrorCode::OffsetOutOfRange,
-        format!(
-            "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
-        ),
-    )
 }

@@ -105,7 +105,7 @@ impl<R> LeaderEngine<R> {
             log_start: self.cursors.log_start(),
             high_watermark: self.cursors.high_watermark(),
             written_end: self.cursors.written_end(),
-            knows_all: self.knows_what_is_committed() && self.check_sole(now).is_ok(),
+            knows_all: self.knows_all(now),
         }
     }
 

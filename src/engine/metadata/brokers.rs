@@ -9,7 +9,9 @@ impl ClusterImage {
     pub(super) fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
         let (node, epoch) = (registration.node, registration.epoch);
         let found = self.index - 1;
-        if let Some(expected) = registration.decided_at.filter(|at| *at != found && !Mutant::RegistersOnOldMetadata.is_on()) {
+        if let Some(expected) =
+            registration.decided_at.filter(|at| *at != found && !Mutant::RegistersOnOldMetadata.is_on())
+        {
             return Err(ApplyError::DecidedElsewhere { expected, found });
         }
         if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {

@@ -41,6 +41,9 @@ pub struct PartitionImage {
     /// lost, and replicas may truncate below their watermark for it.
     #[serde(default)]
     pub unclean_epoch: Option<LeaderEpoch>,
+    /// The index of the newest election: its leader knows all metadata up to there.
+    #[serde(default)]
+    pub elected_at: u64,
 }
 
 /// A change of replicas: it ends in one swap, when all of `to` are in sync.
@@ -99,6 +102,7 @@ impl PartitionImage {
             last_members: Vec::new(),
             reassignment: None,
             unclean_epoch: None,
+            elected_at: 0,
         }
     }
 
@@ -177,10 +181,13 @@ impl PartitionImage {
         Ok(())
     }
 
-    /// Takes on what `change` says, which was checked.
-    pub(super) fn take(&mut self, change: &PartitionChange) {
-        if self.is_election(change) && change.is_unclean {
-            self.unclean_epoch = Some(change.leader_epoch);
+    /// Takes on what `change` says, which was checked and stands at `index`.
+    pub(super) fn take(&mut self, change: &PartitionChange, index: u64) {
+        if self.is_election(change) {
+            self.elected_at = index;
+            if change.is_unclean {
+                self.unclean_epoch = Some(change.leader_epoch);
+            }
         }
         self.leader = change.leader;
         self.leader_epoch = change.leader_epoch;

@@ -275,6 +275,34 @@ fn records_of_feature_level_1_mean_what_they_meant() {
 }
 
 #[test]
+fn an_image_is_taken_on_as_a_whole_and_never_takes_back_what_was_applied() {
+    let older = image();
+    let mut newer = older.clone();
+    newer.apply(&created(2, "fares")).expect("new");
+    let mut other = newer.clone();
+    other.cluster_id = ClusterId(Uuid::from_u128(9));
+    let mut follower = older.clone();
+    assert!(!follower.install(other), "of another cluster");
+    assert!(follower.install(newer.clone()));
+    assert_eq!(follower, newer);
+    assert!(!follower.install(older) && !follower.install(newer.clone()));
+    assert_eq!(follower, newer);
+}
+
+#[test]
+fn files_of_a_deleted_topic_may_lie_where_its_replicas_were_before_a_reassignment() {
+    let mut image = image();
+    let opened = |node| MetadataRecord::TopicOpened { topic: topic(1), node: NodeId(node), partitions: None };
+    [1, 2].into_iter().for_each(|node| image.apply(&opened(node)).expect("there"));
+    image.apply(&MetadataRecord::TopicDeleted { topic: topic(1) }).expect("there");
+    for node in [1, 2] {
+        assert!(image.holds_tombstone(topic(1), NodeId(node)));
+        image.apply(&MetadataRecord::TombstoneCleared { topic: topic(1), node: Some(NodeId(node)) }).expect("held");
+    }
+    assert!(image.tombstones.is_empty());
+}
+
+#[test]
 fn a_replica_of_a_broker_that_was_fenced_before_its_topic_came_is_not_in_sync() {
     let mut image = image();
     image.apply(&MetadataRecord::BrokerRegistered(registration(2, 9))).expect("new");

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::{ApplyError, ClusterImage, PartitionImage, TopicImage};
 use crate::types::{Mutant, NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
 
+/// The setting that says when records are on disk.
+const FLUSH: &str = "flush";
+
 impl ClusterImage {
     pub(super) fn create_topic(
         &mut self,
@@ -27,6 +30,7 @@ impl ClusterImage {
             partitions: partitions.collect(),
             opened: BTreeSet::new(),
             unopened: BTreeSet::new(),
+            flush_changed_at: 0,
         };
         self.topic_ids.insert(name.clone(), topic);
         self.topics.insert(topic, Arc::new(image));
@@ -83,8 +87,12 @@ impl ClusterImage {
     }
 
     pub(super) fn configure_topic(&mut self, topic: TopicId, config: &TopicConfigOverrides) -> Result<(), ApplyError> {
+        let index = self.index;
         let image = self.topic_mut(topic)?;
         let minimum = image.min_in_sync();
+        if image.config.0.get(FLUSH) != config.0.get(FLUSH) {
+            image.flush_changed_at = index;
+        }
         image.config = config.clone();
         if image.min_in_sync() != minimum {
             // Whoever is eligible is so because fewer than the minimum were in sync; under another minimum more may be
@@ -104,7 +112,8 @@ impl ClusterImage {
         let removed = self.topics.remove(&topic).ok_or(ApplyError::UnknownTopic { topic })?;
         self.topic_ids.remove(&removed.name);
         self.tombstones.insert(topic);
-        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas);
+        // Whoever held a replica before a reassignment may have its files still.
+        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas).chain(&removed.opened);
         self.tombstone_holders.insert(topic, holders.copied().collect());
         Ok(())
     }

@@ -66,8 +66,8 @@ pub enum LogWork<X, P> {
     Checkpoint(Offset),
     /// Note that the log is whole: an intact replica was compared with it, or it is the best there is.
     MarkVerified,
-    /// Keep the log like that from now on.
-    Reconfigure(LogConfig),
+    /// Keep the log like that from now on, and sync it when that says.
+    Reconfigure(LogConfig, FlushPolicy),
     /// Close the log, so that the next start reads no record data.
     Close {
         /// The end of what is committed.
@@ -191,11 +191,6 @@ impl<X, P: Replay> LogQueue<X, P> {
         self.log.is_some() && self.queued_bytes >= self.group_bytes
     }
 
-    /// When to sync from now on.
-    pub fn set_flush(&mut self, flush: FlushPolicy) {
-        self.flush = flush;
-    }
-
     /// Syncs at the next opportunity, whatever the policy.
     pub fn want_sync(&mut self) {
         self.sync_wish = SyncWish::Now;
@@ -233,10 +228,12 @@ impl<X, P: Replay> LogQueue<X, P> {
                     self.queued_bytes -= self.work.pop_front().map_or(0, |work| bytes_of(&work));
                 }
                 Some(LogWork::Append(..)) => return self.next_append(wall),
-                Some(LogWork::Reconfigure(_)) => {
-                    if let (Some(log), Some(LogWork::Reconfigure(config))) = (self.log.as_mut(), self.work.pop_front())
+                Some(LogWork::Reconfigure(..)) => {
+                    if let (Some(log), Some(LogWork::Reconfigure(config, flush))) =
+                        (self.log.as_mut(), self.work.pop_front())
                     {
                         log.set_config(config);
+                        self.flush = flush;
                     }
                 }
                 Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..)) => {
@@ -364,7 +361,7 @@ impl<X, P: Replay> LogQueue<X, P> {
             LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
             LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
             LogWork::Abandon => LentWork::Abandon,
-            LogWork::Append(..) | LogWork::Reconfigure(_) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) => {
+            LogWork::Append(..) | LogWork::Reconfigure(..) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) => {
                 return None;
             }
         };
