@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 /// The situations that each rule of replication is for. In many seeds each rule's are met: `scripts/simulate` looks.
 const OF_RULES: &[(u8, &[&str])] = &[
     (1, &["a set is proposed", "the minimum holds the watermark back", "a proposal is refused"]),
-    (2, &["a fetch of an earlier registration comes", "a fetch for another epoch comes", "a fetch is overtaken"]),
+    (
+        2,
+        &[
+            "an answer to an earlier process comes",
+            "a fetch of an earlier registration comes",
+            "a fetch for another epoch comes",
+            "a fetch is overtaken",
+        ],
+    ),
     (
         3,
         &[
@@ -23,14 +31,23 @@ const OF_RULES: &[(u8, &[&str])] = &[
     (8, &["a hand-over begins", "a hand-over is proposed", "a planned stop"]),
     (9, &["a replica comes into the in-sync set", "a member that lags is proposed to leave"]),
     (10, &["a decision did not fit what came before it"]),
-    (11, &["a replica is eligible beside the in-sync set", "an eligible replica is elected", "a minimum is changed"]),
+    (11, &["a replica is eligible beside the in-sync set", "an eligible replica is elected", "a setting is changed"]),
     (12, &["a reassignment begins", "a reassignment is complete"]),
     (13, &["a follower waits when only the watermark moves"]),
     (14, &["a disk is wiped", "a disk is rolled back", "a registration is refused"]),
     (15, &["a broker loses its power", "a replica leaves for what was not synced"]),
     (16, &["a log fails", "a damaged replica is reported", "a doubtful replica is counted on again"]),
-    (18, &["a log is cut", "a log is started anew", "records are deleted on request"]),
-    (19, &["a broker is fenced"]),
+    (17, &["a topic is deleted", "files of a deleted topic are removed", "files that nobody knows are put aside"]),
+    (
+        18,
+        &[
+            "a log is cut",
+            "a log is started anew",
+            "records are deleted on request",
+            "records are deleted by retention",
+        ],
+    ),
+    (19, &["a broker is fenced", "a topic cannot be placed for want of live brokers"]),
 ];
 
 #[derive(Default, Clone)]

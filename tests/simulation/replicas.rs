@@ -19,7 +19,6 @@ use std::time::Duration;
 use crate::broker::{FETCH_WAIT, wall};
 use crate::net::{Kind, Message, Place, ReplyTo};
 use crate::oracle::batches_of;
-use crate::rules::counts;
 use crate::world::{Event, World};
 
 const CLIENT_WAIT: Duration = Duration::from_millis(300);
@@ -194,7 +193,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
-        self.check_answer(number, reply, counts(&result));
+        self.check_answer(number, reply, &result);
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -317,12 +316,17 @@ impl World {
                 if batches.iter().all(|batch| batch.verify_checksum().is_ok()) {
                     let headers = batches.iter().map(|batch| batch.header).collect();
                     let batches = batches.into_iter().map(|batch| (batch, ())).collect();
+                    hosted.duties.is_unsure = matches!(&result, Ok((_, leader)) if !leader.knows_all);
+                    let before = hosted.heard();
                     hosted.replica.on_fetched(now, ReplicaFetched { id, result, headers }, batches);
+                    let is_taken = hosted.heard() != before;
+                    self.check_taken(number, partition, id.broker_epoch, is_taken);
                 }
             }
             _ => {}
         }
         self.pump(number, partition);
+        self.hosted(number, partition).into_iter().for_each(|hosted| hosted.duties.is_unsure = false);
     }
 
     fn refuse_unhosted(&mut self, number: usize, from: Place, message: &Message) {

@@ -3,16 +3,17 @@
 //! What a rule protects is often protected by another one, too, and breaking it loses nothing: a leader that answers after its lease, a
 //! fetch that waits for too long. So it is asked for directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::engine::controller::{DamageOutcome, Decision};
-use callboard::engine::leader::{Leadership, Proposal};
-use callboard::engine::metadata::{ClusterImage, MetadataRecord, PartitionImage};
+use callboard::engine::cursors::Cursors;
+use callboard::engine::leader::{LeaderEngine, Leadership, Proposal};
+use callboard::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord, PartitionImage};
 use callboard::engine::producer_state::Verdict;
 use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
-use callboard::protocol::ApiError;
+use callboard::protocol::{ApiError, ErrorCode};
 use callboard::replica::Answer;
 use callboard::types::record_batch::RecordBatch;
 use callboard::types::{BrokerEpoch, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TopicPartition};
@@ -39,6 +40,13 @@ pub struct Duties {
     left_out: BTreeMap<NodeId, u64>,
     /// The newest fetch of each that counted, in that epoch.
     counted: BTreeMap<NodeId, FetchId>,
+    /// The in-sync set when it was last looked at, and who left it and has not been heard since.
+    in_sync: Vec<NodeId>,
+    left: BTreeSet<NodeId>,
+    /// The partition epoch in which it proposed another leader.
+    proposes_leader_in: Option<u32>,
+    /// The answer of a leader that is being looked at: whether it knew all.
+    pub is_unsure: bool,
     /// The fetch that is being looked at, if it must not count, and why.
     void: Option<(FetchId, &'static str)>,
 }
@@ -59,6 +67,9 @@ impl Duties {
         }
         self.counted.retain(|node, id| leadership.epoch_of(*node) == Some(id.broker_epoch));
         let is_overtaken = self.counted.get(&fetch.replica).is_some_and(|newest| newest.number >= fetch.number);
+        if fetch.broker_epoch == leadership.epoch_of(fetch.replica).unwrap_or_default() && !is_overtaken {
+            self.left.remove(&fetch.replica);
+        }
         let why = match () {
             () if fetch.leader_epoch != epoch => "a fetch for another epoch comes",
             () if leadership.epoch_of(fetch.replica) != Some(fetch.broker_epoch) => {
@@ -82,12 +93,22 @@ impl Duties {
         void.filter(|_| counted).map(|(_, why)| why)
     }
 
+    fn note_in_sync(&mut self, in_sync: &[NodeId]) {
+        self.left.extend(self.in_sync.iter().filter(|node| !in_sync.contains(node)));
+        self.in_sync = in_sync.to_vec();
+    }
+
     pub fn is_refused(&mut self) {
         self.hand_over = None;
     }
 }
 
 impl Hosted {
+    /// What an answer of its leader changes in a follower.
+    pub fn heard(&self) -> Option<(u64, Cursors)> {
+        self.replica.follower().map(|follower| (follower.newest_fetch(), *follower.cursors()))
+    }
+
     /// Lets the leader hand over; whether it will.
     pub fn hand_over(&mut self, now: MonoTime, to: NodeId) -> bool {
         let until = now.plus(Duration::from_millis(400));
@@ -108,7 +129,7 @@ pub fn is_early_retry(hosted: &Hosted, batch: &RecordBatch) -> bool {
 }
 
 /// Whether an answer says that what was asked counts: a follower that is told to cut its log has said nothing of this one.
-pub fn counts(result: &Result<Answer, ApiError>) -> bool {
+fn counts(result: &Result<Answer, ApiError>) -> bool {
     match result {
         Ok(Answer::ReplicaFetched(verdict, _)) => *verdict == ReplicaVerdict::Continues,
         result => result.is_ok(),
@@ -117,7 +138,9 @@ pub fn counts(result: &Result<Answer, ApiError>) -> bool {
 
 impl World {
     /// Rule 3: a leader answers within its lease only. Rule 13: a fetch that was answered waits no more.
-    pub fn check_answer(&mut self, number: usize, reply: ReplyTo, is_ok: bool) {
+    pub fn check_answer(&mut self, number: usize, reply: ReplyTo, result: &Result<Answer, ApiError>) {
+        let is_ok = counts(result);
+        let is_refused = matches!(result, Err(error) if error.code == ErrorCode::OffsetOutOfRange);
         let (node, now) = (self.brokers[number].node, self.local_time(number));
         let Some(process) = self.brokers[number].process.as_mut() else { return };
         let lease_until = process.lease_until;
@@ -128,6 +151,12 @@ impl World {
                 self.oracle.fail(format!("{why} to broker {node}, and counts for {}", reply.partition));
             }
             return;
+        }
+        if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure {
+            self.oracle.fail(format!(
+                "broker {node} refuses an offset of {}, on the word of a leader that may be deposed",
+                reply.partition
+            ));
         }
         let is_bound =
             matches!(reply.kind, Kind::Produce | Kind::Fetch | Kind::List) && hosted.replica.leader().is_some();
@@ -140,6 +169,17 @@ impl World {
                     reply.partition
                 ));
             }
+        }
+    }
+
+    /// Rule 2: an answer to an earlier process of the broker is none to this.
+    pub fn check_taken(&mut self, number: usize, partition: TopicPartition, epoch: BrokerEpoch, is_taken: bool) {
+        let broker = &self.brokers[number];
+        let is_earlier = broker.process.as_ref().is_some_and(|process| process.epoch != Some(epoch));
+        self.coverage.count_if(is_earlier, "an answer to an earlier process comes");
+        if is_earlier && is_taken {
+            let node = broker.node;
+            self.oracle.fail(format!("broker {node} takes an answer to an earlier process, for {partition}"));
         }
     }
 
@@ -161,6 +201,17 @@ impl World {
         let Some(hosted) = self.hosted(number, partition) else { return };
         let in_sync: Vec<_> =
             hosted.replica.leader().map(|leader| leader.leadership().in_sync.clone()).unwrap_or_default();
+        hosted.duties.note_in_sync(&in_sync);
+        if proposal.new_leader.is_some() {
+            hosted.duties.proposes_leader_in = Some(proposal.partition_epoch);
+        }
+        let joins = |node: &NodeId| !in_sync.contains(node) && hosted.duties.left.contains(node);
+        if let Some(node) = proposal.members.iter().map(|(node, _)| *node).find(joins) {
+            self.oracle.fail(format!(
+                "broker {node} left the in-sync set of {partition}, and is to join on what it said before"
+            ));
+            return;
+        }
         let is_in = |node: NodeId| proposal.members.iter().any(|(member, _)| *member == node);
         let left: Vec<_> = in_sync.into_iter().filter(|node| !is_in(*node)).collect();
         for node in &left {
@@ -170,7 +221,11 @@ impl World {
         if !left.is_empty() {
             self.coverage.count("a member that lags is proposed to leave");
         }
-        let Some(target) = proposal.new_leader else { return };
+        let node = self.brokers[number].node;
+        let leads =
+            |state: &PartitionImage| state.leader == Some(node) && state.partition_epoch == proposal.partition_epoch;
+        let target = proposal.new_leader.filter(|_| self.plan.newest_state(partition).is_some_and(leads));
+        let Some(target) = target else { return };
         let broker = &self.brokers[self.broker_of(target)];
         let (durable, written) = broker.last_seen.get(&partition).copied().unwrap_or_default();
         let holds = if flush == FlushPolicy::Always { durable } else { written };
@@ -182,14 +237,14 @@ impl World {
     /// Rules 9 and 13: what a leader owes its followers after each step.
     pub fn check_duties(&mut self, number: usize, partition: TopicPartition) {
         let (node, now) = (self.brokers[number].node, self.now);
-        // Whoever stands still goes on when its time is over, or everything works again.
-        let resumed = if self.plan.is_over { self.plan.ends_at } else { self.brokers[number].paused_until };
+        let resumed = self.brokers[number].stands_until;
         let Some(hosted) = self.hosted(number, partition) else { return };
         let Some(leader) = hosted.replica.leader() else { return };
         let (epoch, cursors) = (leader.epoch(), *leader.cursors());
         let duties = &mut hosted.duties;
         let (_, since) = duties.leads_since.filter(|(known, _)| *known == epoch).unwrap_or((epoch, now));
         duties.leads_since = Some((epoch, since));
+        duties.note_in_sync(&leader.leadership().in_sync);
         let due = |fetch: &&ReplicaFetch| {
             fetch.leader_epoch == epoch && fetch.high_watermark < cursors.high_watermark()
                 || fetch.position < cursors.written_end()
@@ -256,11 +311,61 @@ impl World {
                     }
                 }
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
+                MetadataRecord::BrokerRegistered(registration) => self.check_registered(&after, registration),
                 MetadataRecord::PartitionChanged(change) => {
-                    self.check_change(before, &after, change.partition, registers)
+                    let is_over = |(node, epoch): &&(NodeId, BrokerEpoch)| !after.is_registered(*node, *epoch);
+                    if let Some((node, epoch)) = change.joining.iter().find(is_over) {
+                        let partition = change.partition;
+                        self.oracle
+                            .fail(format!("broker {node} joins {partition} under registration {epoch}, which is over"));
+                    }
+                    self.check_change(before, &after, change.partition, registers);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Rule 10: what does not fit changes nothing.
+    pub fn check_refused_entry(&mut self, before: &ClusterImage) {
+        let Some(after) = self.plan.newest.as_ref() else { return };
+        if (ClusterImage { index: before.index, ..after.clone() }) != *before {
+            self.oracle.fail("a decision that does not fit has changed something".to_owned());
+        }
+    }
+
+    /// Rules 14 and 15: whoever comes back without its records is no member.
+    fn check_registered(&mut self, after: &ClusterImage, registration: &BrokerRegistration) {
+        let broker = &self.brokers[self.broker_of(registration.node)];
+        let incarnation = registration.incarnation.0.as_u128();
+        if broker.process.as_ref().is_none_or(|process| process.incarnation != incarnation) {
+            return;
+        }
+        // A power loss takes nothing that was synced, and whether it was may have changed.
+        let is_robbed = |partition: &TopicPartition| {
+            broker.is_wiped || after.topics.get(&partition.topic).is_some_and(|topic| topic.flush_changed_at == 0)
+        };
+        let is_member = |partition: &&TopicPartition| {
+            let state = after.partition(**partition).filter(|_| is_robbed(partition));
+            state.is_some_and(|state| state.is_member(registration.node))
+        };
+        if let Some(partition) = broker.robbed.iter().find(is_member).copied() {
+            let node = registration.node;
+            self.oracle.fail(format!("broker {node} registers without the records of {partition}, and is a member"));
+        }
+    }
+
+    /// Rule 12: a leader that lives is replaced by its own hand-over only.
+    fn check_replaced(&mut self, after: &ClusterImage, old: &PartitionImage, partition: TopicPartition) {
+        let Some(leader) = old.leader.filter(|leader| after.is_live(*leader)) else { return };
+        let (number, now) = (self.broker_of(leader), self.local_time(self.broker_of(leader)));
+        let Some(process) = self.brokers[number].process.as_ref() else { return };
+        let is_leased = process.is_known(leader) && process.lease_until > now;
+        let Some(hosted) = process.replicas.get(&partition).filter(|_| is_leased) else { return };
+        let leads = |leader: &LeaderEngine<_>| leader.epoch() == old.leader_epoch && leader.failure().is_none();
+        let goes = hosted.duties.proposes_leader_in == Some(old.partition_epoch);
+        if hosted.replica.leader().is_some_and(leads) && !goes {
+            self.oracle.fail(format!("broker {leader} leads {partition}, and is replaced without a hand-over"));
         }
     }
 
@@ -310,6 +415,7 @@ impl World {
         let is_unsynced = self.plan.flush_of(partition) != FlushPolicy::Always;
         self.coverage.count_if(has_left && registers && is_unsynced, "a replica leaves for what was not synced");
         if new.leader_epoch > old.leader_epoch {
+            self.check_replaced(after, old, partition);
             let last = self.oracle.history(partition).last_leader.replace(new.leader);
             self.coverage.count_if(last == Some(new.leader), "a broker is elected again");
             self.coverage.count(if new.leader.is_some_and(|leader| old.eligible.contains(&leader)) {
