@@ -69,8 +69,6 @@ pub struct Broker {
     pub life: u64,
     /// Until when the process stands still.
     pub paused_until: u64,
-    /// Until when what it had to do was put off, though everything may work again before.
-    pub stands_until: u64,
     /// What its replicas had when they were last seen: durable end and written end.
     pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
@@ -138,7 +136,6 @@ impl Broker {
             process: None,
             life: 0,
             paused_until: 0,
-            stands_until: 0,
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
             is_wiped: false,

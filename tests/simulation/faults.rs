@@ -179,7 +179,6 @@ impl World {
         self.tell(format_args!("broker {node} stands still for {} ms", for_us / 1_000));
         self.coverage.count("a broker stands still");
         self.brokers[number].paused_until = self.now + for_us;
-        self.brokers[number].stands_until = self.now + for_us;
     }
 
     fn cut_somewhere(&mut self) {

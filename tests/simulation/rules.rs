@@ -237,7 +237,7 @@ impl World {
     /// Rules 9 and 13: what a leader owes its followers after each step.
     pub fn check_duties(&mut self, number: usize, partition: TopicPartition) {
         let (node, now) = (self.brokers[number].node, self.now);
-        let resumed = self.brokers[number].stands_until;
+        let resumed = self.brokers[number].paused_until;
         let Some(hosted) = self.hosted(number, partition) else { return };
         let Some(leader) = hosted.replica.leader() else { return };
         let (epoch, cursors) = (leader.epoch(), *leader.cursors());
