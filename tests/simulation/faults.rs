@@ -178,7 +178,8 @@ impl World {
         let for_us = self.rng.u64(50_000..4_000_000);
         self.tell(format_args!("broker {node} stands still for {} ms", for_us / 1_000));
         self.coverage.count("a broker stands still");
-        self.brokers[number].paused_until = self.now + for_us;
+        let broker = &mut self.brokers[number];
+        broker.paused_until = broker.paused_until.max(self.now + for_us);
     }
 
     fn cut_somewhere(&mut self) {
@@ -337,7 +338,6 @@ impl World {
         self.network.cut.clear();
         (self.network.drops, self.network.doubles, self.network.delay_us) = (0, 0, 1_000);
         for number in 0..self.brokers.len() {
-            self.brokers[number].paused_until = 0;
             self.brokers[number].disk.cancel_faults();
         }
         self.restart_sick();
