@@ -8,6 +8,7 @@
 //! ```
 
 mod commands;
+mod damage;
 mod events;
 
 use crate::engine::assignment::Assignment;
@@ -17,9 +18,10 @@ use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, Replic
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::queue::LogWork;
-use crate::types::{MonoTime, NodeId, Offset, TopicConfig};
+use crate::types::{LeaderEpoch, MonoTime, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
+use damage::Part;
 
 /// What a replica is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub enum ReadState {
     Consumer(FetchedPartition),
     /// A follower.
     Follower(LeaderState),
+    /// A follower whose own records are damaged there.
+    Repair(LeaderState),
 }
 
 /// What is to be done outside.
@@ -76,6 +80,8 @@ pub enum Effect<R, X> {
     },
     /// Send this to the controller.
     Propose(Proposal),
+    /// Tell the controller that this replica is damaged, in this leader epoch. Said again until it is no member any more, or whole.
+    Damaged(LeaderEpoch),
     /// Tell the controller, and people: this replica takes no more.
     Offline(ApiError),
 }
@@ -99,6 +105,7 @@ pub struct Replica<R, X> {
     is_retired: bool,
     lease_until: MonoTime,
     newest_fetch: u64,
+    part: Part,
     effects: Vec<Effect<R, X>>,
 }
 
@@ -118,6 +125,7 @@ impl<R, X> Replica<R, X> {
             is_retired: false,
             lease_until: MonoTime::default(),
             newest_fetch: 0,
+            part: Part::default(),
             effects: Vec::new(),
         }
     }
@@ -177,6 +185,12 @@ impl<R, X> Replica<R, X> {
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         self.is_retired = assignment == Assignment::None;
+        self.part.follow(&assignment);
+        self.take_part(now, assignment, config);
+        self.report_damage(now);
+    }
+
+    fn take_part(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         let config_changed = config != self.config;
         self.config = config;
         if self.next.is_some() {

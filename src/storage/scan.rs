@@ -153,6 +153,18 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         Ok(RecordBatch { header: *header, body: Bytes::copy_from_slice(bytes.get(HEADER_BYTES..).unwrap_or_default()) })
     }
 
+    /// Whether the bad place that a step has found is what a kill leaves of the last write: a batch whose end is missing. What has all
+    /// its bytes, by its own length or because the checksum is right up to the end of the file, was damaged after it was written.
+    pub(super) fn is_torn(&mut self, position: u64, why: &Badness) -> io::Result<bool> {
+        if !matches!(why, Badness::Batch(BatchError::Truncated { .. })) {
+            return Ok(false);
+        }
+        let rest = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
+        let Ok(header) = BatchHeader::parse(self.bytes(position, HEADER_BYTES)?) else { return Ok(true) };
+        let whole = header.with_total_bytes(rest);
+        Ok(whole.is_none_or(|whole| self.bytes(position, rest).is_ok_and(|bytes| whole.verify_checksum(bytes).is_err())))
+    }
+
     /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
     /// later and all its records before `before`. The scanner moves there.
     pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {

@@ -72,6 +72,8 @@ pub struct Broker {
     pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
     pub robbed: BTreeSet<TopicPartition>,
+    /// Replicas with a flipped bit that have not been found whole since.
+    pub flipped: BTreeSet<TopicPartition>,
     /// Whether the crash that its disk is set for is a power loss.
     pub loses_power: bool,
 }
@@ -109,6 +111,8 @@ pub struct Hosted {
     pub is_offline: bool,
     /// The log is about to be cut: what it had is not what it will have.
     pub is_cutting: bool,
+    /// Where the next scrub begins.
+    pub scrub_from: Offset,
 }
 
 pub fn wall(now_us: u64) -> TimestampMs {
@@ -126,6 +130,7 @@ impl Broker {
             paused_until: 0,
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
+            flipped: BTreeSet::new(),
             loses_power: false,
         }
     }

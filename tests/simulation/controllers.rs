@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use callboard::engine::controller::{
-    self, ControllerPolicy, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged,
+    self, ControllerPolicy, DamageOutcome, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged,
     report_lost, without_members,
 };
 use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
@@ -274,6 +274,9 @@ impl World {
             Message::Propose(proposal) => self.ask_in_sync(number, from, proposal, image),
             Message::Damaged { partition, node, epoch, leader_epoch } => {
                 if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
+                    if decision.answer == DamageOutcome::StaysAsTheLast {
+                        self.coverage.count("a damaged replica stays as the last");
+                    }
                     self.propose(number, decision.records, Then::Nothing);
                 }
             }

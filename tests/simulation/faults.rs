@@ -63,6 +63,9 @@ impl World {
 
     fn strike_any(&mut self) {
         let number = self.rng.usize(0..self.brokers.len());
+        if self.rng.u64(0..100) < 6 {
+            return self.flip_bit(number);
+        }
         match self.rng.u64(0..100) {
             0..12 => self.kill_process(number),
             12..24 => self.lose_power(number),
@@ -201,7 +204,7 @@ impl World {
         }
     }
 
-    fn partitions_on(&self, number: usize) -> impl Iterator<Item = TopicPartition> + use<> {
+    pub fn partitions_on(&self, number: usize) -> impl Iterator<Item = TopicPartition> + use<> {
         let node = self.brokers[number].node;
         let newest = self.plan.newest.as_ref();
         let all = newest.into_iter().flat_map(ClusterImage::partitions);
@@ -214,8 +217,7 @@ impl World {
         let node = self.brokers[number].node;
         self.partitions_on(number).all(|partition| {
             let Some(state) = self.plan.newest_state(partition) else { return true };
-            let is_intact =
-                |other: &NodeId| *other != node && !self.brokers[self.broker_of(*other)].robbed.contains(&partition);
+            let is_intact = |other: &NodeId| *other != node && self.is_intact(*other, partition);
             state.in_sync.iter().chain(&state.eligible).any(is_intact)
         })
     }
@@ -225,6 +227,7 @@ impl World {
         let partitions: Vec<_> = self.partitions_on(number).collect();
         let broker = &mut self.brokers[number];
         broker.robbed.extend(partitions.iter().copied());
+        broker.flipped.clear();
         broker.last_seen.clear();
         partitions.into_iter().for_each(|partition| self.check_members(partition));
     }
@@ -245,6 +248,9 @@ impl World {
     fn take_snapshot(&mut self, number: usize) {
         let Some(process) = self.brokers[number].process.as_ref() else { return };
         let Some(epoch) = process.epoch.filter(|_| process.is_registered) else { return };
+        if !self.brokers[number].flipped.is_empty() {
+            return;
+        }
         let snapshot = self.brokers[number].disk.snapshot();
         self.plan.snapshots.push((number, epoch, snapshot));
     }
@@ -296,7 +302,7 @@ impl World {
     fn change_minimum(&mut self) {
         let Some(number) = self.raft.leader else { return };
         // It clears the eligible sets: whoever was spared for being in one would be spared in vain.
-        if self.brokers.iter().any(|broker| !broker.robbed.is_empty()) {
+        if self.brokers.iter().any(|broker| !broker.robbed.is_empty() || !broker.flipped.is_empty()) {
             return;
         }
         let image = self.controllers[number].image.clone();

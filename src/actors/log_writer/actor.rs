@@ -107,7 +107,7 @@ impl LogWriter {
                 self.settings.metrics.queued(self.queue.queued_bytes());
                 if *may_block { LogWriterPlacement::Disk } else { self.settings.placement }
             }
-            Job::Lent { .. } | Job::Sync(_) | Job::Side(_) => LogWriterPlacement::Disk,
+            Job::Lent { .. } | Job::Sync(_) | Job::Side(_) | Job::Scrub(..) => LogWriterPlacement::Disk,
         }
     }
 
@@ -127,7 +127,7 @@ impl LogWriter {
         }
         let lane = match job {
             Job::Append { .. } | Job::Sync(_) => Lane::Sync,
-            Job::Lent { .. } | Job::Side(_) => Lane::Background,
+            Job::Lent { .. } | Job::Side(_) | Job::Scrub(..) => Lane::Background,
         };
         if matches!(job, Job::Sync(_)) {
             let (clock, metrics) = (Arc::clone(&self.settings.clock), Arc::clone(&self.settings.metrics));
@@ -168,6 +168,12 @@ impl LogWriter {
                     tracing::warn!(%error, "{what}");
                     continue;
                 }
+                // A partition with one replica has nobody to be repaired by: what was found is logged where it is found, and refused.
+                LogNews::Damage(_)
+                | LogNews::Repaired
+                | LogNews::NotRepaired(_)
+                | LogNews::Scrubbed(..)
+                | LogNews::NotScrubbed(..) => continue,
                 // The job itself tells that, and ends the actor.
                 LogNews::Closed(_) => continue,
             };

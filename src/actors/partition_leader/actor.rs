@@ -161,6 +161,7 @@ impl PartitionLeader {
             }
             Command::Read { reply, range, state } => self.read(reply, range, ReadState::Consumer(state)),
             Command::ReadForFollower { reply, range, state } => self.read(reply, range, ReadState::Follower(state)),
+            Command::ReadForRepair { reply, range, state } => self.read(reply, range, ReadState::Repair(state)),
             Command::ReplicaFetched { reply, result } => reply.answer(result.map(|(verdict, state)| {
                 Answer::ForFollower(RecordsForFollower { verdict, state, chunks: Vec::new() })
             })),

@@ -14,6 +14,7 @@ fn following(leader: u32, epoch: u32) -> Following {
         leader: Some(NodeId(leader)),
         leader_epoch: LeaderEpoch(epoch),
         broker_epoch: BrokerEpoch(9),
+        is_member: true,
         unclean_epoch: None,
     }
 }

@@ -3,11 +3,11 @@
 //! ```text
 //!   push(work) ─► queue ─► next() ─► Job ── run() here or on another thread ──► Done ─► finish() ─► LogNews
 //!                            │ Append, Work   the log goes with it and comes back
-//!                            └ Sync, Side     beside whatever else is done
+//!                            └ Sync, Side, Scrub     beside whatever else is done
 //! ```
 //!
-//! Invariants: work is done in the order of its arrival; while the log is with a job, work waits; at most one sync and one side
-//! job are under way; after a failed write or sync nothing is appended any more. Without actors, threads and clocks: `next` says
+//! Invariants: work is done in the order of its arrival; while the log is with a job, work waits; at most one sync, one side job
+//! and one scrub are under way; after a failed write or sync nothing is appended any more. Without actors, threads and clocks: `next` says
 //! what can be done now, its caller says where.
 
 mod job;
@@ -64,6 +64,17 @@ pub enum LogWork<X, P> {
     DeleteRecords(Offset),
     /// Write down how far recovery can trust the log, and this high watermark.
     Checkpoint(Offset),
+    /// Put batches of another replica in the place of what is damaged.
+    Repair {
+        /// From where.
+        from: Offset,
+        /// Up to where, exclusive.
+        to: Offset,
+        /// What fills that.
+        batches: Vec<RecordBatch>,
+    },
+    /// Look through the segment that holds this offset. How often is for whoever asks to say: it reads all of it.
+    Scrub(Offset),
     /// Note that the log is whole: an intact replica was compared with it, or it is the best there is.
     MarkVerified,
     /// Keep the log like that from now on.
@@ -103,6 +114,16 @@ pub enum LogNews<P> {
     NotTruncated(LogError),
     /// Batches from a leader were not appended, because they do not follow on the log or are damaged. It is as it was.
     NotReplicated(LogError),
+    /// These ranges (start, end exclusive), and no others, are known to be damaged now. Comes before what led to it.
+    Damage(Vec<(Offset, Offset)>),
+    /// Batches of another replica are in the place of what was damaged, synced.
+    Repaired,
+    /// They are not: they do not fit there, or the disk had no room for a copy. The log is as it was.
+    NotRepaired(LogError),
+    /// The segment that holds the first offset was looked through; the next one begins at the second, or the log ends there.
+    Scrubbed(Offset, Offset),
+    /// The segment that holds this offset could not be looked through.
+    NotScrubbed(Offset, LogError),
     /// The records before this offset could not be deleted.
     NotDeleted(Offset, LogError),
     /// For want of a descriptor appends wait until [`LogQueue::try_again`].
@@ -144,6 +165,8 @@ pub struct LogQueue<X, P> {
     snapshots: VecDeque<(Offset, Vec<u8>)>,
     is_beside: bool,
     finished_side: Option<SideDone>,
+    scrubs: VecDeque<Offset>,
+    is_scrubbing: bool,
     is_put_off: bool,
     has_failed: bool,
 }
@@ -168,6 +191,8 @@ impl<X, P: Replay> LogQueue<X, P> {
             snapshots: VecDeque::new(),
             is_beside: false,
             finished_side: None,
+            scrubs: VecDeque::new(),
+            is_scrubbing: false,
             is_put_off: false,
             has_failed: false,
         }
@@ -221,7 +246,7 @@ impl<X, P: Replay> LogQueue<X, P> {
     /// The next thing that can be done now, if there is one. Ask again until there is none.
     pub fn next(&mut self, wall: TimestampMs, news: &mut Vec<LogNews<P>>) -> Option<Job<X, P>> {
         self.take_in_sync(news);
-        if let Some(job) = self.next_beside(news) {
+        if let Some(job) = self.next_beside(news).or_else(|| self.next_scrub()) {
             return Some(job);
         }
         while self.log.is_some() && !self.is_put_off {
@@ -239,13 +264,14 @@ impl<X, P: Replay> LogQueue<X, P> {
                         log.set_config(config);
                     }
                 }
-                Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..)) => {
+                Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..) | LogWork::Scrub(_)) => {
                     match self.work.pop_front() {
                         Some(LogWork::Checkpoint(high_watermark)) => self.checkpoint = Some(high_watermark),
                         Some(LogWork::Snapshot(at, payload)) => self.snapshots.push_back((at, payload)),
+                        Some(LogWork::Scrub(from)) => self.scrubs.push_back(from),
                         _ => {}
                     }
-                    if let Some(job) = self.next_beside(news) {
+                    if let Some(job) = self.next_beside(news).or_else(|| self.next_scrub()) {
                         return Some(job);
                     }
                 }
@@ -263,8 +289,8 @@ impl<X, P: Replay> LogQueue<X, P> {
         let is_plain_append = matches!(work, LogWork::AppendReplicated(..)) && !self.is_empty();
         let waits_for_side = self.is_beside && !is_plain_append;
         let waits_for_sync = match work {
-            // A log is closed only when no sync of it is under way.
-            LogWork::Close { .. } | LogWork::Abandon => true,
+            // A log is closed, and its segments are exchanged, only when no sync of it is under way.
+            LogWork::Close { .. } | LogWork::Abandon | LogWork::Repair { .. } => true,
             // One that has to sync for itself waits for the sync under way, too.
             LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
             _ => false,
@@ -312,6 +338,13 @@ impl<X, P: Replay> LogQueue<X, P> {
         Some(Job::Side(job))
     }
 
+    fn next_scrub(&mut self) -> Option<Job<X, P>> {
+        let log = self.log.as_ref().filter(|_| !self.is_scrubbing)?;
+        let from = self.scrubs.pop_front()?;
+        self.is_scrubbing = true;
+        Some(Job::Scrub(log.reader(), from))
+    }
+
     /// One write of what waits at the front of the queue.
     fn next_append(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
         if self.group.is_empty() {
@@ -344,7 +377,7 @@ impl<X, P: Replay> LogQueue<X, P> {
     /// Lends the log for work that may block.
     fn lend(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
         let syncs_itself = match self.work.front()? {
-            LogWork::Close { .. } | LogWork::Abandon => true,
+            LogWork::Close { .. } | LogWork::Abandon | LogWork::Repair { .. } => true,
             LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
             _ => false,
         };
@@ -359,12 +392,13 @@ impl<X, P: Replay> LogQueue<X, P> {
             LogWork::StartAt { offset, leave, producers, replay } => {
                 LentWork::Truncate { to: offset, leave, replay, anew: Some(producers) }
             }
+            LogWork::Repair { from, to, batches } => LentWork::Repair { range: from..to, batches },
             LogWork::MarkVerified => LentWork::MarkVerified,
             LogWork::Retention(high_watermark) => LentWork::Retention(high_watermark),
             LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
             LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
             LogWork::Abandon => LentWork::Abandon,
-            LogWork::Append(..) | LogWork::Reconfigure(_) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) => {
+            LogWork::Append(..) | LogWork::Reconfigure(_) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) | LogWork::Scrub(_) => {
                 return None;
             }
         };
@@ -386,7 +420,9 @@ impl<X, P: Replay> LogQueue<X, P> {
 fn bytes_of<X, P>(work: &LogWork<X, P>) -> usize {
     match work {
         LogWork::Append(batch, _) => batch.total_bytes(),
-        LogWork::AppendReplicated(batches, _) => batches.iter().map(RecordBatch::total_bytes).sum(),
+        LogWork::AppendReplicated(batches, _) | LogWork::Repair { batches, .. } => {
+            batches.iter().map(RecordBatch::total_bytes).sum()
+        }
         _ => 0,
     }
 }
