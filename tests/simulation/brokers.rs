@@ -418,9 +418,10 @@ impl World {
         if broker.robbed.contains(&partition) {
             return;
         }
+        let is_flipped = broker.flipped.contains(&partition);
         let seen = broker.last_seen.get(&partition).map_or(Offset::ZERO, |(durable, _)| *durable);
         self.tell(format_args!("broker {node} opens {partition}: it ends at {end}, {seen} was durable"));
-        if end < seen && is_doubtful && broker.flipped.contains(&partition) {
+        if end < seen && is_doubtful && is_flipped {
             self.coverage.count("a damaged tail is cut off, and the replica doubtful");
             return;
         }

@@ -91,7 +91,7 @@ impl World {
     pub fn scrub_sometimes(&mut self, number: usize) {
         let hosted: Vec<_> =
             self.brokers[number].process.iter().flat_map(|process| process.replicas.keys().copied()).collect();
-        if hosted.is_empty() || self.rng.u64(0..12) > 0 {
+        if hosted.is_empty() || self.rng.u64(0..40) > 0 {
             return;
         }
         let partition = hosted[self.rng.usize(0..hosted.len())];
