@@ -111,9 +111,10 @@ impl World {
     pub fn follow_damage<P>(&mut self, number: usize, partition: TopicPartition, news: &LogNews<P>) {
         let node = self.brokers[number].node;
         let Some(hosted) = self.hosted(number, partition) else { return };
-        let (was_damaged, end) = (hosted.replica.is_damaged(), hosted.reader.written_end());
+        let was_damaged = hosted.replica.is_damaged();
+        let (start, end) = (hosted.reader.log_start(), hosted.reader.written_end());
         match news {
-            LogNews::Damage(ranges) if !ranges.is_empty() && !was_damaged => {
+            LogNews::Damage(ranges) if ranges.iter().any(|(_, to)| *to > start) && !was_damaged => {
                 self.coverage.count("damage is found by a scrub");
                 self.tell(format_args!("broker {node} finds that {ranges:?} of {partition} is damaged"));
             }

@@ -124,3 +124,7 @@ fn covered(asked: (Offset, Offset), headers: &[BatchHeader]) -> Option<(Offset, 
     }
     (first <= asked.0 && asked.0 < end).then_some((first, end))
 }
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;

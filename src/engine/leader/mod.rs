@@ -15,6 +15,8 @@
 //! consumers are given nothing beyond it. A duplicate is answered only when the watermark has passed the original. After
 //! its lease the leader answers nothing of all this. docs/replication.md argues why that suffices.
 
+#[cfg(test)]
+mod damage_tests;
 mod delete_records;
 mod events;
 mod followers;
