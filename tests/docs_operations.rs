@@ -247,6 +247,7 @@ fn log_errors() -> Vec<LogError> {
         LogError::AlreadyExists { path: path() },
         LogError::LostPartition { path: path() },
         LogError::MissingPartition { path: path() },
+        LogError::ProducersNotKept { before: offset },
         LogError::SyncOutstanding,
     ]);
     for error in &all {
@@ -266,6 +267,7 @@ fn log_errors() -> Vec<LogError> {
             | LogError::LostPartition { .. }
             | LogError::MissingPartition { .. }
             | LogError::DamagedMeta(_)
+            | LogError::ProducersNotKept { .. }
             | LogError::SyncOutstanding => {}
         }
     }

@@ -37,3 +37,48 @@ impl Assignment {
         }
     }
 }
+
+/// What is to become of a partition's files on a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The partition exists.
+    Keep,
+    /// Its topic was deleted: there is a tombstone of that id.
+    Remove,
+    /// Nobody knows it: it is put aside, where a person may look at it (rule 17).
+    PutAside,
+}
+
+impl Fate {
+    /// What `image` says of the files of `partition`. Ask only an image that knows the broker's own registration: an older one
+    /// may not know yet what the broker was asked to hold.
+    #[must_use]
+    pub fn of(image: &ClusterImage, partition: TopicPartition) -> Self {
+        if image.partition(partition).is_some() {
+            Self::Keep
+        } else if image.tombstones.contains(&partition.topic) {
+            Self::Remove
+        } else {
+            Self::PutAside
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::controller::test_support::{Cluster, P0, nodes};
+    use crate::engine::metadata::MetadataRecord;
+
+    #[test]
+    fn rule_17_files_are_removed_on_a_tombstone_only_and_put_aside_when_nobody_knows_them() {
+        let mut cluster = Cluster::with_partition(1, &nodes([1]), &[]);
+        let other = TopicPartition::new(P0.topic, crate::types::PartitionIndex(7));
+        assert_eq!(Fate::of(&cluster.image, P0), Fate::Keep);
+        assert_eq!(Fate::of(&cluster.image, other), Fate::PutAside, "the topic has no such partition");
+        cluster.image.apply(&MetadataRecord::TopicDeleted { topic: P0.topic }).expect("it exists");
+        assert_eq!([Fate::of(&cluster.image, P0), Fate::of(&cluster.image, other)], [Fate::Remove, Fate::Remove]);
+        cluster.image.apply(&MetadataRecord::TombstoneCleared { topic: P0.topic, node: None }).expect("there is one");
+        assert_eq!(Fate::of(&cluster.image, P0), Fate::PutAside, "whoever comes with it now was not asked before");
+    }
+}

@@ -8,7 +8,7 @@
 //!
 //! With a flush policy other than `always` the high watermark follows the written end and may pass the durable one.
 
-use crate::types::{FlushPolicy, Offset};
+use crate::types::{FlushPolicy, Mutant, Offset};
 
 /// The cursors of a replica. Every *end* is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +85,8 @@ impl Cursors {
     #[must_use]
     pub fn safe_end(&self, flush: FlushPolicy) -> Offset {
         match flush {
-            FlushPolicy::Always => self.durable_end,
-            FlushPolicy::Interval | FlushPolicy::Os => self.written_end,
+            FlushPolicy::Always if !Mutant::CommitsWhatIsOnlyWritten.is_on() => self.durable_end,
+            FlushPolicy::Always | FlushPolicy::Interval | FlushPolicy::Os => self.written_end,
         }
     }
 

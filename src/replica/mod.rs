@@ -19,7 +19,7 @@ use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::ReplicaState;
 use crate::storage::Log;
 use crate::storage::data_dir::{DataDir, DataDirError};
-use crate::types::EpochHistory;
+use crate::types::{EpochHistory, Mutant};
 
 /// What a replica whose log was just opened starts with.
 #[must_use]
@@ -43,7 +43,7 @@ pub fn last_stop(directory: &DataDir) -> Result<LastStop, DataDirError> {
     let is_new = directory.meta().broker_epoch.is_none();
     Ok(if directory.take_clean_stop()?.is_some() || is_new {
         LastStop::Clean
-    } else if directory.has_seen_another_boot()? {
+    } else if directory.has_seen_another_boot()? && !Mutant::OverlooksPowerLosses.is_on() {
         LastStop::Machine
     } else {
         LastStop::Process

@@ -17,8 +17,9 @@ use crate::engine::leader::{self, LeaderEngine, LeaderSettings, Proposal, ReadRa
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::LogConfig;
 use crate::storage::queue::LogWork;
-use crate::types::{LeaderEpoch, MonoTime, NodeId, Offset, TopicConfig};
+use crate::types::{LeaderEpoch, MonoTime, Mutant, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
 use damage::Part;
@@ -184,7 +185,7 @@ impl<R, X> Replica<R, X> {
 
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
-        self.is_retired = assignment == Assignment::None;
+        self.is_retired = assignment == Assignment::None && !Mutant::ServesWithoutAPart.is_on();
         self.part.follow(&assignment);
         self.take_part(now, assignment, config);
         self.report_damage(now);
@@ -192,6 +193,9 @@ impl<R, X> Replica<R, X> {
 
     fn take_part(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         let config_changed = config != self.config;
+        if config_changed {
+            self.effects.push(Effect::Write(LogWork::Reconfigure(LogConfig::from(&config), config.flush)));
+        }
         self.config = config;
         if self.next.is_some() {
             self.next = Some(assignment);

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic_file::{self, AtomicFileError, Magic};
 use super::create::CREATING_SUFFIX;
 use super::disk::{self, Disk, SyncPoint};
-use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, ClusterId, DirectoryId, Mutant, NodeId, TopicPartition};
 
 /// The version of the layout. It is raised when an older release could no longer read the directory.
 ///
@@ -231,7 +231,9 @@ impl DataDir {
         let mut meta = self.lock();
         let boot_id = Some(self.disk.boot_id()?);
         let stored = DirectoryMeta { broker_epoch: Some(epoch), boot_id, ..meta.clone() };
-        write_meta(&*self.disk, &self.root, &stored)?;
+        if !Mutant::ForgetsItsRegistration.is_on() {
+            write_meta(&*self.disk, &self.root, &stored)?;
+        }
         *meta = stored;
         Ok(())
     }
@@ -262,11 +264,14 @@ impl DataDir {
             // Without the marker recovery reads more and trusts less: the safe side.
             Err(_) => None,
         };
-        self.disk.remove_file(&path)?;
-        self.disk.sync_dir(&self.root, SyncPoint::CleanMarkerRemoved)?;
+        if !Mutant::BelievesOldMarkers.is_on() {
+            self.disk.remove_file(&path)?;
+            self.disk.sync_dir(&self.root, SyncPoint::CleanMarkerRemoved)?;
+        }
         let meta = self.meta();
         let holds = |marker: &CleanStop| {
-            marker.directory == meta.directory && meta.broker_epoch.is_none_or(|epoch| epoch == marker.epoch)
+            let is_newest = meta.broker_epoch.is_none_or(|epoch| epoch == marker.epoch);
+            marker.directory == meta.directory && (is_newest || Mutant::BelievesOldMarkers.is_on())
         };
         Ok(marker.filter(holds).map(|marker| marker.epoch))
     }

@@ -120,6 +120,14 @@ pub enum LogError {
     /// One of the small files beside the segments cannot be used.
     #[error(transparent)]
     DamagedMeta(#[from] AtomicFileError),
+    /// What the records say of producers is nowhere else: they stay.
+    #[error(
+        "the producers of the records before offset {before} could not be written down, so the records stay: check the disk and its free space, then try again"
+    )]
+    ProducersNotKept {
+        /// The end of the records that were to go.
+        before: Offset,
+    },
     /// A sync is running: its result must come back first.
     #[error("a sync of this log is in flight: finish it before the next one, and before closing")]
     SyncOutstanding,

@@ -24,8 +24,8 @@ use super::recovery::{Recovered, Recovery};
 use super::scan::Step;
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, base_of, segment_path};
 use super::view::{Shared, View};
-use crate::types::Offset;
 use crate::types::record_batch::BatchHeader;
+use crate::types::{Mutant, Offset};
 
 /// What was cut off the end of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,19 +154,7 @@ impl Log {
             return Err(LogError::WrongPartition { path: dir.to_owned(), found, expected });
         }
         let boot_id = disk.boot_id()?;
-        let mut listing = Listing::read(&*disk, dir)?;
-        let (state, state_is_lost) = read_state(&*disk, dir, &listing)?;
-        if state.boot_id == boot_id || state_is_lost {
-            // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after
-            // a power loss, nor files be removed on the word of one that does. What has survived a boot is durable; a
-            // directory's sync takes milliseconds even when there is nothing to write.
-            disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
-        }
-        let mut state = state;
-        if state.starting_anew {
-            finish_starting_anew(&*disk, dir, &mut listing, &mut state)?;
-        }
-        listing.remove_leftovers(&*disk, dir, state.log_start)?;
+        let (mut listing, state, state_is_lost) = read_listing_and_state(&*disk, dir, &boot_id)?;
         let epochs = load_epochs(&*disk, dir)?;
 
         let interval = config.index_interval_bytes;
@@ -176,7 +164,8 @@ impl Log {
         let recovered = match clean {
             Some(clean) => open_clean(&*disk, dir, &listing, &state, clean, interval, &mut report)?,
             None => {
-                let same_boot = state.boot_id == boot_id && !state_is_lost;
+                let is_same = state.boot_id == boot_id || Mutant::TakesAPowerLossForAKill.is_on();
+                let same_boot = is_same && !state_is_lost;
                 report.doubtful |= state_is_lost;
                 let epoch_there = epochs.as_ref().and_then(|epochs| epochs.epoch_before(state.recovery.offset));
                 let epoch = epoch_there.unwrap_or_default();
@@ -259,6 +248,28 @@ impl Log {
         }
         for_each_header(shared, from, &mut |header| replay.batch(header))
     }
+}
+
+/// What files there are and what is noted of them, when an interrupted change of either has been finished. The last says whether
+/// the note was lost.
+fn read_listing_and_state(
+    disk: &dyn Disk,
+    dir: &Path,
+    boot_id: &str,
+) -> Result<(Listing, PartitionState, bool), LogError> {
+    let mut listing = Listing::read(disk, dir)?;
+    let (mut state, is_lost) = read_state(disk, dir, &listing)?;
+    if state.boot_id == boot_id || is_lost {
+        // What a killed process renamed is seen before it is durable. A log start that was shown must not go back after a power
+        // loss, nor files be removed on the word of one that does. What has survived a boot is durable; a directory's sync
+        // takes milliseconds even when there is nothing to write.
+        disk.sync_dir(dir, SyncPoint::AtomicFileRename)?;
+    }
+    if state.starting_anew {
+        finish_starting_anew(disk, dir, &mut listing, &mut state)?;
+    }
+    listing.remove_leftovers(disk, dir, state.log_start)?;
+    Ok((listing, state, is_lost))
 }
 
 /// The state file's content, or what can be said without it: then everything has to be looked at.

@@ -63,6 +63,14 @@ impl Log {
         Ok(())
     }
 
+    /// Up to where records may go: at or after that offset, and below the watermark, where no truncation reaches, there is a
+    /// snapshot of what they say of producers.
+    #[must_use]
+    pub fn producers_are_kept_to(&self, high_watermark: Offset) -> Offset {
+        let newest = self.snapshots.iter().rfind(|at| **at <= high_watermark);
+        newest.map_or(self.log_start(), |at| (*at).max(self.log_start()))
+    }
+
     pub(super) fn note_snapshot(&mut self, at: Offset) {
         if let Err(place) = self.snapshots.binary_search(&at) {
             self.snapshots.insert(place, at);

@@ -48,11 +48,17 @@ impl Log {
     /// Deletes what the retention settings no longer keep: whole segments, oldest first, never one with a record at or
     /// above `high_watermark`. An aged active segment is closed first, so that it can expire too.
     ///
-    /// A segment whose records carry no timestamps never expires by age.
+    /// A segment whose records carry no timestamps never expires by age. Nothing goes at or above `keep_from`, whatever its age,
+    /// nor what no sync has covered: after a power loss the log would end before it starts.
     ///
     /// # Errors
     /// The disk's, or [`LogError::Failed`].
-    pub fn apply_retention(&mut self, now: TimestampMs, high_watermark: Offset) -> Result<RetentionOutcome, LogError> {
+    pub fn apply_retention(
+        &mut self,
+        now: TimestampMs,
+        high_watermark: Offset,
+        keep_from: Offset,
+    ) -> Result<RetentionOutcome, LogError> {
         self.check_alive()?;
         self.rebuild_wrong_indexes()?;
         let mut start = self.log_start();
@@ -68,7 +74,7 @@ impl Log {
         if rolled {
             self.roll().map_err(|error| self.fail(error))?;
         }
-        let deleted = self.advance_log_start(start)?;
+        let deleted = self.advance_log_start(start.min(keep_from).min(self.durable_end()))?;
         Ok(RetentionOutcome { deleted, log_start: self.log_start(), rolled })
     }
 

@@ -162,7 +162,8 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         let rest = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
         let Ok(header) = BatchHeader::parse(self.bytes(position, HEADER_BYTES)?) else { return Ok(true) };
         let whole = header.with_total_bytes(rest);
-        Ok(whole.is_none_or(|whole| self.bytes(position, rest).is_ok_and(|bytes| whole.verify_checksum(bytes).is_err())))
+        Ok(whole
+            .is_none_or(|whole| self.bytes(position, rest).is_ok_and(|bytes| whole.verify_checksum(bytes).is_err())))
     }
 
     /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or

@@ -18,7 +18,7 @@ use super::partition_state::{PartitionState, RecoveryPoint};
 use super::scan::Step;
 use super::segment::{Handles, Segment};
 use super::view::View;
-use crate::types::{LeaderEpoch, Offset};
+use crate::types::{LeaderEpoch, Mutant, Offset};
 
 /// What a truncation may give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Log {
     /// Whether the log may end at `end`.
     pub(super) fn check_leave(&self, end: Offset, leave: TruncateLeave) -> Result<(), LogError> {
         let high_watermark = self.state.high_watermark;
-        if end >= high_watermark {
+        if end >= high_watermark || Mutant::CutsBelowTheWatermark.is_on() {
             return Ok(());
         }
         match leave {
@@ -134,7 +134,9 @@ impl Log {
     }
 
     fn cut_at(&mut self, cut: RecoveryPoint) -> io::Result<()> {
-        self.drop_snapshots_after(cut.offset)?;
+        if !Mutant::KeepsSnapshotsOfACut.is_on() {
+            self.drop_snapshots_after(cut.offset)?;
+        }
         // From the end, so that a kill in between leaves a log without a hole.
         loop {
             let newest = self.shared.read().segments.back().map(|newest| newest.base);
@@ -163,7 +165,9 @@ impl Log {
         }
         handles.log.set_len(cut.position)?;
         self.cut_indexes(&handles, cut)?;
-        handles.log.sync_data(SyncPoint::Truncation)?;
+        if !Mutant::CutsWithoutSyncing.is_on() {
+            handles.log.sync_data(SyncPoint::Truncation)?;
+        }
         self.epochs.truncate_to(cut.offset);
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
         // What the sync above covered of this segment is durable; sealed segments before it may still have to be synced.

@@ -6,6 +6,7 @@
 //!        record_batch/                 the unit that producers send, disks keep and consumers read
 //!        context                       who asks
 //!        buffer_pool                   memory that frames and reads are put into
+//!        mutants                       for tests only: rules of replication that can be broken
 //! ```
 //!
 //! Reading order: [`ids`], [`offset`], [`record_batch`].
@@ -15,6 +16,7 @@ pub mod clock;
 pub mod context;
 pub mod epoch_history;
 pub mod ids;
+pub mod mutants;
 pub mod offset;
 pub mod record_batch;
 pub mod topic_config;
@@ -28,6 +30,7 @@ pub use ids::{
     BrokerEpoch, ClusterId, CorrelationId, DirectoryId, IncarnationId, LeaderEpoch, NodeId, PartitionIndex,
     ProducerEpoch, ProducerId, TopicId, TopicPartition,
 };
+pub use mutants::Mutant;
 pub use offset::Offset;
 pub use topic_config::{FlushPolicy, TimestampType, TopicConfig, TopicConfigOverrides, UncleanRecovery};
 pub use topic_name::TopicName;

@@ -354,7 +354,7 @@ impl Machine {
             Step::Retain(_) => {
                 let high_watermark = self.expected(index).durable_end;
                 self.expected(index).log_start_at_most = high_watermark;
-                let retained = log.apply_retention(TimestampMs(0), Offset(high_watermark));
+                let retained = log.apply_retention(TimestampMs(0), Offset(high_watermark), Offset(u64::MAX));
                 retained.map_err(|error| self.stop_of("retention", &error))?;
                 self.note_log_start(index, log)
             }

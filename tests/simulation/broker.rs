@@ -18,6 +18,7 @@ use callboard::storage::{LogConfig, LogReader, PartitionIdentity};
 use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition};
 
 use crate::net::ReplyTo;
+use crate::rules::Duties;
 
 pub const ROOT: &str = "/data";
 
@@ -74,6 +75,10 @@ pub struct Broker {
     pub robbed: BTreeSet<TopicPartition>,
     /// Replicas with a flipped bit that have not been found whole since.
     pub flipped: BTreeSet<TopicPartition>,
+    /// Its whole directory is another one, or an older copy: so much for whatever it is asked to hold before the controller knows.
+    pub is_wiped: bool,
+    /// It lost its power, and the controller does not know yet.
+    pub is_without_power: bool,
     /// Whether the crash that its disk is set for is a power loss.
     pub loses_power: bool,
 }
@@ -96,6 +101,10 @@ pub struct Process {
     /// Replicas whose log cannot be opened, for another reason.
     pub shut: BTreeSet<TopicPartition>,
     pub has_opened: bool,
+    /// Whether it has looked for directories that nobody knows.
+    pub has_looked: bool,
+    /// Whose files are being removed.
+    pub removing: BTreeSet<TopicPartition>,
     pub doubtful: Vec<TopicPartition>,
     pub lease_until: MonoTime,
     pub stopping_since: Option<u64>,
@@ -113,6 +122,9 @@ pub struct Hosted {
     pub is_cutting: bool,
     /// Where the next scrub begins.
     pub scrub_from: Offset,
+    /// Its topic is gone: the log is being closed.
+    pub is_leaving: bool,
+    pub duties: Duties,
 }
 
 pub fn wall(now_us: u64) -> TimestampMs {
@@ -131,6 +143,8 @@ impl Broker {
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
             flipped: BTreeSet::new(),
+            is_wiped: false,
+            is_without_power: false,
             loses_power: false,
         }
     }
@@ -159,6 +173,8 @@ impl Broker {
             lost: BTreeSet::new(),
             shut: BTreeSet::new(),
             has_opened: false,
+            has_looked: false,
+            removing: BTreeSet::new(),
             doubtful: Vec::new(),
             lease_until: MonoTime::default(),
             stopping_since: None,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use callboard::engine::assignment::Assignment;
 use callboard::engine::controller::{InSyncProposal, Member, ReplicaEnd};
 use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
+use callboard::raft::decode_image;
 use callboard::replica::{self, Replica, open_all};
 use callboard::storage::LogError;
 use callboard::storage::queue::{LogQueue, LogWork};
@@ -15,6 +15,7 @@ use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPar
 use crate::broker::{Hosted, SETTINGS, wall};
 use crate::metadata::LEASE;
 use crate::net::{Message, Place};
+use crate::rules::Duties;
 use crate::world::{Event, World};
 
 /// How often a broker renews its lease.
@@ -55,13 +56,12 @@ impl World {
     /// The disk said that the machine has stopped: it lost its power, or the process was killed.
     fn stop_machine(&mut self, number: usize) {
         self.stop_process(number);
-        let broker = &mut self.brokers[number];
-        let loses_power = std::mem::take(&mut broker.loses_power);
-        if loses_power {
-            broker.disk.power_loss(&mut self.rng);
-            broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
+        // What its topics are set to may have changed since the crash was planned.
+        let loses_power = std::mem::take(&mut self.brokers[number].loses_power);
+        if loses_power && self.may_lose_power(number) {
+            self.power_off(number);
         } else {
-            broker.disk.kill();
+            self.brokers[number].disk.kill();
         }
     }
 
@@ -99,7 +99,8 @@ impl World {
             Some(epoch) => {
                 let applied = if process.has_opened { process.image.index } else { 0 };
                 let damaged = process.replicas.iter().filter(|(_, hosted)| hosted.replica.is_damaged());
-                let doubtful = process.doubtful.iter().chain(damaged.map(|(partition, _)| partition)).copied().collect();
+                let doubtful =
+                    process.doubtful.iter().chain(damaged.map(|(partition, _)| partition)).copied().collect();
                 messages.push(Message::Renew { node, epoch, applied, sent: now, doubtful });
                 for partition in &process.lost {
                     messages.push(Message::Lost { partition: *partition, node, epoch });
@@ -169,6 +170,7 @@ impl World {
                 messages.push(Message::Opened { topic: *topic, node, partitions });
             }
         }
+        messages.extend(process.files_gone(node).map(|topic| Message::FilesGone { topic, node }));
         messages
     }
 
@@ -189,6 +191,11 @@ impl World {
             let Some(hosted) = self.hosted(number, partition) else { continue };
             let Some(watermark) = hosted.replica.cursors().map(|cursors| cursors.high_watermark()) else { continue };
             hosted.queue.push(LogWork::Checkpoint(watermark));
+            if self.rng.u64(0..4) == 0 {
+                self.hosted(number, partition).into_iter().for_each(|hosted| {
+                    hosted.queue.push(LogWork::Retention(watermark));
+                });
+            }
             self.pump(number, partition);
         }
     }
@@ -212,12 +219,14 @@ impl World {
             Message::Renewed { epoch, sent } => self.on_renewed(number, epoch, sent),
             Message::StaleEpoch { epoch } => self.on_stale_epoch(number, epoch),
             Message::Metadata { from, entries } => self.on_metadata(number, from, &entries),
+            Message::Image { entries, image } => self.on_image(number, entries, &image),
             Message::Refused { partition, partition_epoch } => {
                 let now = self.local_time(number);
                 let Some(hosted) = self.hosted(number, partition) else { return };
                 if hosted.replica.leader().is_some_and(|leader| leader.leadership().partition_epoch == partition_epoch)
                 {
                     hosted.replica.on_proposal_refused(now);
+                    hosted.duties.is_refused();
                 }
                 self.pump(number, partition);
             }
@@ -239,6 +248,8 @@ impl World {
         }
         let node = self.brokers[number].node;
         self.brokers[number].robbed.clear();
+        self.brokers[number].is_wiped = false;
+        self.brokers[number].is_without_power = false;
         self.tell(format_args!("broker {node} is registered under epoch {epoch}"));
         self.follow_image(number);
     }
@@ -289,6 +300,17 @@ impl World {
         self.follow_image(number);
     }
 
+    /// Metadata comes as a whole: what was applied meanwhile may be newer.
+    fn on_image(&mut self, number: usize, entries: usize, image: &[u8]) {
+        let Ok(image) = decode_image(image, self.cluster) else { return };
+        let Some(process) = self.brokers[number].process.as_mut() else { return };
+        if process.image.install(image) {
+            process.applied = entries;
+            self.coverage.count("a broker is given an image");
+            self.follow_image(number);
+        }
+    }
+
     /// Gives every replica the part that the metadata asks of it.
     fn follow_image(&mut self, number: usize) {
         let node = self.brokers[number].node;
@@ -336,6 +358,7 @@ impl World {
             }
         }
         self.note_opened(number);
+        self.tidy(number);
     }
 
     fn note_opened(&mut self, number: usize) {
@@ -388,6 +411,8 @@ impl World {
                     is_offline: false,
                     is_cutting: false,
                     scrub_from: Offset::ZERO,
+                    is_leaving: false,
+                    duties: Duties::default(),
                 };
                 let is_damaged = hosted.replica.is_damaged();
                 process.replicas.insert(partition, hosted);
@@ -448,7 +473,7 @@ impl World {
     fn on_hand_over(&mut self, number: usize, partition: TopicPartition, to: callboard::types::NodeId) {
         let now = self.local_time(number);
         let Some(hosted) = self.hosted(number, partition) else { return };
-        if hosted.replica.on_hand_over(now, to, now.plus(Duration::from_millis(400))).is_ok() {
+        if hosted.hand_over(now, to) {
             self.coverage.count("a hand-over begins");
             self.tell(format_args!("{partition} is to be handed over to broker {to}"));
         }
@@ -462,6 +487,7 @@ impl World {
         partition: TopicPartition,
         proposal: callboard::engine::leader::Proposal,
     ) {
+        self.check_proposal(number, partition, &proposal);
         let leader = self.brokers[number].node;
         let Some(broker_epoch) = self.brokers[number].process.as_ref().and_then(|process| process.epoch) else {
             return;
@@ -511,7 +537,7 @@ impl World {
         if !led.is_empty() && now_us - since < 2_000_000 {
             for (partition, to) in led {
                 if let Some(hosted) = self.hosted(number, partition) {
-                    let _ = hosted.replica.on_hand_over(now, to, now.plus(Duration::from_millis(400)));
+                    hosted.hand_over(now, to);
                 }
                 self.pump(number, partition);
             }

@@ -105,6 +105,9 @@ impl Producing {
 
 impl World {
     pub fn wake_client(&mut self, number: usize) {
+        if self.plan.deleted.contains(&self.clients[number].partition.topic) {
+            return;
+        }
         let delay = self.rng.u64(2_000..40_000);
         self.after(delay, Event::WakeClient { client: number });
         let now = self.now;

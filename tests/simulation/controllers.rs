@@ -1,14 +1,15 @@
 //! What controllers do with what they are told: they ask the engine, and have its records decided.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use callboard::engine::controller::{
-    self, ControllerPolicy, DamageOutcome, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged,
-    report_lost, without_members,
+    self, DamageOutcome, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged, report_lost,
+    without_members,
 };
 use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
-use callboard::protocol::messages::NewTopic;
-use callboard::types::{MonoTime, NodeId, TopicId};
+use callboard::raft::encode_image;
+use callboard::types::{MonoTime, NodeId};
 
 use crate::net::{Message, Place};
 use crate::world::{Decision, Event, Then, World};
@@ -22,13 +23,19 @@ impl World {
     }
 
     /// Whether a controller can reach a majority, itself included.
-    fn has_quorum(&self, controller: usize) -> bool {
-        let here = Place::Controller(controller);
-        let reached = |other: usize| {
-            other == controller || (self.controllers[other].up && !self.network.is_cut(here, Place::Controller(other)))
-        };
-        let count = (0..self.controllers.len()).filter(|other| reached(*other)).count();
-        self.controllers[controller].up && count > self.controllers.len() / 2
+    pub fn has_quorum(&self, controller: usize) -> bool {
+        self.raft.voters.contains(&controller) && self.has_quorum_of(controller, &self.raft.voters)
+    }
+
+    /// Whether a controller reaches a majority of `voters`.
+    pub fn has_quorum_of(&self, controller: usize, voters: &BTreeSet<usize>) -> bool {
+        let count = voters.iter().filter(|other| self.reaches(controller, **other)).count();
+        self.controllers[controller].up && count > voters.len() / 2
+    }
+
+    pub fn reaches(&self, controller: usize, other: usize) -> bool {
+        let (here, there) = (Place::Controller(controller), Place::Controller(other));
+        other == controller || (self.controllers[other].up && !self.network.is_cut(here, there))
     }
 
     /// A controller that can is elected: in the model that happens at once, and to anybody.
@@ -75,15 +82,7 @@ impl World {
             return;
         }
         self.after(TICK_US, Event::WakeController { controller: number, life });
-        // Whoever follows the log is some way behind it.
-        let end = self.raft.entries.len();
-        if self.has_quorum(number) && self.controllers[number].term.is_none() {
-            let applied = self.controllers[number].applied;
-            let upto = if self.rng.u64(0..4) == 0 { end } else { applied + self.rng.usize(0..=end - applied) };
-            let raft = std::mem::replace(&mut self.raft, crate::metadata::RaftLog::new());
-            self.controllers[number].apply_up_to(&raft, upto);
-            self.raft = raft;
-        }
+        self.follow_raft(number);
         let has_leader = self
             .raft
             .leader
@@ -93,6 +92,7 @@ impl World {
         }
         if self.controllers[number].office.is_some() {
             self.tend(number);
+            self.admit_learner(number);
         }
     }
 
@@ -180,7 +180,7 @@ impl World {
         let end = self.controllers[number].applied;
         for broker in 0..self.brokers.len() {
             let from = self.brokers[broker].process.as_ref().map_or(end, |process| process.applied.min(end));
-            if from < end {
+            if from < end && from >= self.controllers[number].compacted {
                 let entries = self.raft.entries[from..end].to_vec();
                 self.send(Place::Controller(number), Place::Broker(broker), Message::Metadata { from, entries });
             }
@@ -210,9 +210,14 @@ impl World {
                 }
                 MetadataRecord::BrokerFenced { node, .. } => self.tell(format_args!("broker {node} is fenced")),
                 MetadataRecord::BrokerUnfenced { node, .. } => self.tell(format_args!("broker {node} is counted on")),
-                MetadataRecord::TopicConfigChanged { config, .. } => {
-                    self.tell(format_args!("settings are {:?}", config.0))
+                MetadataRecord::TopicConfigChanged { topic, config } => {
+                    self.tell(format_args!("settings are {:?}", config.0));
+                    self.on_settings_changed(*topic);
                 }
+                MetadataRecord::TopicCreated { topic, .. } | MetadataRecord::TopicPartitionsAdded { topic, .. } => {
+                    self.on_partitions_created(*topic);
+                }
+                MetadataRecord::TopicDeleted { topic } => self.on_topic_deleted(*topic),
                 _ => {}
             }
         }
@@ -224,7 +229,12 @@ impl World {
     fn check_newest_entry(&mut self, at: usize) -> bool {
         let entry = Arc::clone(&self.raft.entries[at]);
         let newest = self.plan.newest.get_or_insert_with(|| ClusterImage::empty(self.cluster));
-        newest.apply_entry(&entry).is_ok()
+        let before = newest.clone();
+        let fits = newest.apply_entry(&entry).is_ok();
+        if fits {
+            self.check_entry(&before, &entry);
+        }
+        fits
     }
 
     pub fn deliver_to_controller(&mut self, number: usize, from: Place, message: Message) {
@@ -233,7 +243,11 @@ impl World {
         }
         if let Message::FetchMetadata { entries } = message {
             let end = self.controllers[number].applied;
-            if entries < end {
+            if entries < self.controllers[number].compacted {
+                let image = encode_image(&self.controllers[number].image).expect("an image can be encoded");
+                let message = Message::Image { entries: end, image: Arc::new(image) };
+                self.send(Place::Controller(number), from, message);
+            } else if entries < end {
                 let news = self.raft.entries[entries..end].to_vec();
                 self.send(Place::Controller(number), from, Message::Metadata { from: entries, entries: news });
             }
@@ -274,6 +288,7 @@ impl World {
             Message::Propose(proposal) => self.ask_in_sync(number, from, proposal, image),
             Message::Damaged { partition, node, epoch, leader_epoch } => {
                 if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
+                    self.check_damage(image, partition, node, &decision);
                     if decision.answer == DamageOutcome::StaysAsTheLast {
                         self.coverage.count("a damaged replica stays as the last");
                     }
@@ -297,6 +312,12 @@ impl World {
                 let is_news = |known: &Arc<TopicImage>| partitions.iter().any(|index| !known.has_opened(*index, node));
                 if image.topics.get(&topic).is_some_and(is_news) {
                     let record = MetadataRecord::TopicOpened { topic, node, partitions: Some(partitions) };
+                    self.propose(number, vec![record], Then::Nothing);
+                }
+            }
+            Message::FilesGone { topic, node } => {
+                if image.holds_tombstone(topic, node) {
+                    let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
                     self.propose(number, vec![record], Then::Nothing);
                 }
             }
@@ -354,6 +375,7 @@ impl World {
                     self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));
                 }
             }
+            Renewal::Lapsed => self.coverage.count("a renewal comes too late"),
             Renewal::StaleEpoch { .. } => {
                 self.send(Place::Controller(number), to, Message::StaleEpoch { epoch });
             }
@@ -380,40 +402,5 @@ impl World {
     pub fn wanted_ends(&self) -> Vec<callboard::types::TopicPartition> {
         let Some(newest) = self.plan.newest.as_ref() else { return Vec::new() };
         without_members(newest).map(|(partition, _)| partition).collect()
-    }
-
-    pub fn policy(&self) -> ControllerPolicy {
-        ControllerPolicy {
-            max_topics: 100,
-            max_partitions: 1_000,
-            max_partitions_per_topic: 100,
-            default_partitions: 1,
-            default_replication_factor: None,
-            topic_defaults: self.defaults.clone(),
-        }
-    }
-
-    /// Creates a topic, at the start.
-    pub fn create_topic(
-        &mut self,
-        name: &str,
-        id: TopicId,
-        partitions: u32,
-        factor: u32,
-        settings: &[(&str, &str)],
-    ) -> bool {
-        let Some(number) = self.raft.leader else { return false };
-        let policy = self.policy();
-        let config = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let wanted =
-            NewTopic { name: name.to_owned(), partitions: Some(partitions), replication_factor: Some(factor), config };
-        let image = self.controllers[number].image.clone();
-        match policy.create_topic(&image, &wanted, id) {
-            Ok(decision) => {
-                self.propose(number, decision.records, Then::Nothing);
-                true
-            }
-            Err(_) => false,
-        }
     }
 }

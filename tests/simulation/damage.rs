@@ -235,11 +235,16 @@ impl World {
                     let slice = match reader.read(next, committed, 1 << 20) {
                         Ok(slice) if slice.next > next => slice,
                         other => {
-                            let text = format!("broker {node} does not show {next} of {partition} at the end: {other:?}");
+                            let text =
+                                format!("broker {node} does not show {next} of {partition} at the end: {other:?}");
                             return self.oracle.fail(text);
                         }
                     };
-                    self.oracle.on_read(partition, &format!("the last look at broker {node}"), &batches_of(slice.bytes));
+                    self.oracle.on_read(
+                        partition,
+                        &format!("the last look at broker {node}"),
+                        &batches_of(slice.bytes),
+                    );
                     next = slice.next;
                 }
                 digests.push((node, reader));

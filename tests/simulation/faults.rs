@@ -1,13 +1,15 @@
 //! What goes wrong, when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use callboard::engine::controller::{cancel_reassignment, reassign};
 use callboard::engine::metadata::{ClusterImage, PartitionImage};
-use callboard::protocol::messages::AlterTopic;
+use callboard::storage::disk::Disk as _;
 use callboard::storage::disk::virtual_disk::{DiskSnapshot, FaultyOperation};
-use callboard::types::{BrokerEpoch, FlushPolicy, NodeId, TopicPartition};
+use callboard::types::{BrokerEpoch, FlushPolicy, NodeId, TopicId, TopicPartition};
 
+use crate::broker::ROOT;
 use crate::net::Place;
 use crate::world::{Event, Then, World};
 
@@ -17,6 +19,10 @@ pub struct Plan {
     /// The image after the newest entry that was decided.
     pub newest: Option<ClusterImage>,
     pub flush: BTreeMap<TopicPartition, FlushPolicy>,
+    /// Topics that somebody has deleted.
+    pub deleted: BTreeSet<TopicId>,
+    /// Directories that nobody knows: on which broker, and their names.
+    pub strays: Vec<(usize, String)>,
     /// Nothing goes wrong any more, and nothing new is produced.
     pub is_over: bool,
     pub ends_at: u64,
@@ -40,6 +46,8 @@ pub enum Fault {
     Any,
     Heal(Place, Place),
     CalmDown,
+    /// There is space on the disk of that broker again, and somebody restarts it.
+    FreeSpace(usize),
 }
 
 impl World {
@@ -50,6 +58,10 @@ impl World {
             }
             Fault::CalmDown => {
                 (self.network.drops, self.network.doubles, self.network.delay_us) = (0, 5, 1_000);
+            }
+            Fault::FreeSpace(number) => {
+                self.brokers[number].disk.set_capacity(None);
+                self.restart_if_sick(number);
             }
             Fault::Any => {
                 if self.now < self.plan.ends_at {
@@ -66,7 +78,7 @@ impl World {
         if self.rng.u64(0..100) < 6 {
             return self.flip_bit(number);
         }
-        match self.rng.u64(0..100) {
+        match self.rng.u64(0..124) {
             0..12 => self.kill_process(number),
             12..24 => self.lose_power(number),
             24..38 => self.crash_soon(number),
@@ -81,7 +93,12 @@ impl World {
             86..90 => self.fail_disk(number),
             90..95 => self.move_replicas(),
             95..98 => self.change_minimum(),
-            _ => self.lose_power_everywhere(),
+            98..100 => self.lose_power_everywhere(),
+            100..110 => self.change_topics(),
+            110..115 => self.change_settings(),
+            115..118 => self.fill_disk(number),
+            118..122 => self.change_voters(),
+            _ => self.plant_stray(number),
         }
     }
 
@@ -106,9 +123,7 @@ impl World {
     }
 
     fn lose_power(&mut self, number: usize) {
-        let has_unsynced =
-            self.partitions_on(number).any(|partition| self.plan.flush_of(partition) != FlushPolicy::Always);
-        if has_unsynced && !self.may_destroy(number) {
+        if !self.may_lose_power(number) {
             return self.kill_process(number);
         }
         let node = self.brokers[number].node;
@@ -118,12 +133,19 @@ impl World {
         self.restart_later(number);
     }
 
-    fn power_off(&mut self, number: usize) {
+    /// Whether everything that the broker has not synced is somewhere else.
+    pub fn may_lose_power(&self, number: usize) -> bool {
+        let is_unsynced = |partition| self.plan.flush_of(partition) != FlushPolicy::Always;
+        !self.partitions_on(number).any(is_unsynced) || self.may_destroy(number)
+    }
+
+    pub fn power_off(&mut self, number: usize) {
         self.stop_process(number);
         let mut rng = self.rng.fork();
         let flush: Vec<_> =
             self.partitions_on(number).map(|partition| (partition, self.plan.flush_of(partition))).collect();
         let broker = &mut self.brokers[number];
+        broker.is_without_power = true;
         broker.disk.power_loss(&mut rng);
         broker.last_seen.values_mut().for_each(|(durable, written)| *written = *durable);
         for (partition, flush) in flush {
@@ -159,7 +181,8 @@ impl World {
         let for_us = self.rng.u64(50_000..4_000_000);
         self.tell(format_args!("broker {node} stands still for {} ms", for_us / 1_000));
         self.coverage.count("a broker stands still");
-        self.brokers[number].paused_until = self.now + for_us;
+        let broker = &mut self.brokers[number];
+        broker.paused_until = broker.paused_until.max(self.now + for_us);
     }
 
     fn cut_somewhere(&mut self) {
@@ -227,6 +250,7 @@ impl World {
         let partitions: Vec<_> = self.partitions_on(number).collect();
         let broker = &mut self.brokers[number];
         broker.robbed.extend(partitions.iter().copied());
+        broker.is_wiped = true;
         broker.flipped.clear();
         broker.last_seen.clear();
         partitions.into_iter().for_each(|partition| self.check_members(partition));
@@ -242,6 +266,7 @@ impl World {
         self.rob(number);
         self.brokers[number].disk.wipe();
         self.plan.snapshots.retain(|(other, ..)| *other != number);
+        self.plan.strays.retain(|(other, _)| *other != number);
         self.restart_later(number);
     }
 
@@ -268,6 +293,7 @@ impl World {
         self.coverage.count("a disk is rolled back");
         self.rob(number);
         self.brokers[number].disk.roll_back(&snapshot);
+        self.plan.strays.retain(|(other, _)| *other != number);
         self.restart_later(number);
     }
 
@@ -277,6 +303,18 @@ impl World {
         let node = self.brokers[number].node;
         self.tell(format_args!("the disk of broker {node} is about to fail a {operation:?}"));
         self.brokers[number].disk.fail_nth(operation, nth, ".log");
+    }
+
+    fn fill_disk(&mut self, number: usize) {
+        let node = self.brokers[number].node;
+        let disk = &self.brokers[number].disk;
+        disk.set_capacity(Some(u64::MAX >> 1));
+        let used = (u64::MAX >> 1) - disk.free_bytes(Path::new(ROOT)).unwrap_or_default();
+        disk.set_capacity(Some(used + self.rng.u64(0..4_000)));
+        self.tell(format_args!("the disk of broker {node} is nearly full"));
+        self.coverage.count("a disk is full");
+        let for_us = self.rng.u64(200_000..2_000_000);
+        self.after(for_us, Event::Fault(Fault::FreeSpace(number)));
     }
 
     fn move_replicas(&mut self) {
@@ -299,26 +337,6 @@ impl World {
         }
     }
 
-    fn change_minimum(&mut self) {
-        let Some(number) = self.raft.leader else { return };
-        // It clears the eligible sets: whoever was spared for being in one would be spared in vain.
-        if self.brokers.iter().any(|broker| !broker.robbed.is_empty() || !broker.flipped.is_empty()) {
-            return;
-        }
-        let image = self.controllers[number].image.clone();
-        let Some(topic) = image.topics.values().next() else { return };
-        let minimum = self.rng.u32(1..=2).to_string();
-        let change = AlterTopic {
-            name: topic.name.to_string(),
-            set: BTreeMap::from([("min_insync_replicas".to_owned(), minimum)]),
-            reset: Vec::new(),
-        };
-        if let Ok(decision) = self.policy().alter_topic(&image, &change) {
-            self.coverage.count("a minimum is changed");
-            self.propose(number, decision.records, Then::Nothing);
-        }
-    }
-
     /// Everything works again, and whoever is down is started.
     pub fn heal(&mut self) {
         self.tell(format_args!("everything works again"));
@@ -326,7 +344,6 @@ impl World {
         self.network.cut.clear();
         (self.network.drops, self.network.doubles, self.network.delay_us) = (0, 0, 1_000);
         for number in 0..self.brokers.len() {
-            self.brokers[number].paused_until = 0;
             self.brokers[number].disk.cancel_faults();
         }
         self.restart_sick();
@@ -340,15 +357,17 @@ impl World {
 
     /// Somebody restarts the brokers whose replicas say that they take no more.
     pub fn restart_sick(&mut self) {
-        for number in 0..self.brokers.len() {
-            let is_sick = self.brokers[number].process.as_ref().is_some_and(|process| {
-                !process.shut.is_empty() || process.replicas.values().any(|hosted| hosted.is_offline)
-            });
-            if is_sick {
-                self.stop_process(number);
-                self.brokers[number].disk.kill();
-                self.after(10_000, Event::StartBroker { broker: number });
-            }
+        (0..self.brokers.len()).for_each(|number| self.restart_if_sick(number));
+    }
+
+    fn restart_if_sick(&mut self, number: usize) {
+        let is_sick = self.brokers[number].process.as_ref().is_some_and(|process| {
+            !process.shut.is_empty() || process.replicas.values().any(|hosted| hosted.is_offline)
+        });
+        if is_sick {
+            self.stop_process(number);
+            self.brokers[number].disk.kill();
+            self.after(10_000, Event::StartBroker { broker: number });
         }
     }
 }

@@ -12,10 +12,15 @@ mod coverage;
 mod damage;
 mod faults;
 mod metadata;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod net;
 mod oracle;
 mod replicas;
+mod rules;
 mod run;
+mod topics;
+mod voters;
 mod world;
 
 use run::{Outcome, run};

@@ -2,9 +2,10 @@
 //!
 //! The model is a log that whoever leads the newest term appends to, if it can reach a majority when the entry would be
 //! decided. A controller that was deposed does not know it until an entry of its own is refused; each applies the log at its own
-//! pace; whoever asked for a decision may never learn what came of it.
+//! pace; whoever asked for a decision may never learn what came of it. Controllers come to the majority and leave it; each
+//! forgets, now and then, what lies before a snapshot of its image: whoever is further behind is given that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ pub struct RaftLog {
     /// The newest term, and who leads it.
     pub term: u64,
     pub leader: Option<usize>,
+    /// Who counts for a majority.
+    pub voters: BTreeSet<usize>,
+    /// Who is about to, as soon as it has caught up.
+    pub learner: Option<usize>,
 }
 
 /// A controller.
@@ -35,6 +40,8 @@ pub struct Controller {
     pub term: Option<u64>,
     /// How many entries it has applied.
     pub applied: usize,
+    /// Entries before this one it has only in its image.
+    pub compacted: usize,
     pub image: ClusterImage,
     pub office: Option<Office>,
 }
@@ -49,13 +56,14 @@ pub struct Office {
 
 impl RaftLog {
     pub fn new() -> Self {
-        Self { entries: Vec::new(), term: 0, leader: None }
+        Self { entries: Vec::new(), term: 0, leader: None, voters: BTreeSet::new(), learner: None }
     }
 }
 
 impl Controller {
     pub fn new(cluster: ClusterId) -> Self {
-        Self { up: true, life: 0, term: None, applied: 0, image: ClusterImage::empty(cluster), office: None }
+        let image = ClusterImage::empty(cluster);
+        Self { up: true, life: 0, term: None, applied: 0, compacted: 0, image, office: None }
     }
 
     pub fn apply_up_to(&mut self, log: &RaftLog, end: usize) {

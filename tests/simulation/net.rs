@@ -67,6 +67,10 @@ pub enum Message {
         node: NodeId,
         partitions: Vec<PartitionIndex>,
     },
+    FilesGone {
+        topic: TopicId,
+        node: NodeId,
+    },
     Stopping {
         node: NodeId,
         epoch: BrokerEpoch,
@@ -101,6 +105,11 @@ pub enum Message {
     Metadata {
         from: usize,
         entries: Vec<Arc<Vec<MetadataRecord>>>,
+    },
+    /// All metadata up to there, for whoever is too far behind.
+    Image {
+        entries: usize,
+        image: Arc<Vec<u8>>,
     },
     // Broker to broker.
     ReplicaFetch {

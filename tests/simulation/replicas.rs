@@ -10,6 +10,7 @@ use callboard::engine::waiters::OwnerId;
 use callboard::protocol::messages::{DeleteBefore, OffsetAt};
 use callboard::protocol::{ApiError, ErrorCode};
 use callboard::replica::{Answer, Effect, ProducerReplay, ReadState};
+use callboard::storage::LogError;
 use callboard::storage::queue::{Job, LogNews, LogWork};
 use callboard::types::record_batch::RecordBatch;
 use callboard::types::{FlushPolicy, MonoTime, NodeId, Offset, TopicPartition};
@@ -67,6 +68,7 @@ impl World {
                     self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = false);
                 }
                 LogNews::Failed(_) => self.coverage.count("a log fails"),
+                LogNews::Closed(_) => self.on_log_closed(number, partition),
                 LogNews::NotTruncated(_) => self.coverage.count("a cut below the watermark is refused"),
                 LogNews::NotReplicated(_) => self.coverage.count("batches are refused"),
                 _ => {}
@@ -115,7 +117,10 @@ impl World {
         match effect {
             Effect::Write(work) => {
                 match &work {
-                    LogWork::Append(batch, ()) => self.oracle.on_append(partition, node, batch),
+                    LogWork::Append(batch, ()) => {
+                        self.check_append(number, partition);
+                        self.oracle.on_append(partition, node, batch);
+                    }
                     LogWork::AppendReplicated(batches, ()) => {
                         batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
                     }
@@ -179,6 +184,10 @@ impl World {
         let read = hosted.reader.read(range.from, range.upper_exclusive, range.max_bytes);
         let (result, bytes) = match read {
             Ok(slice) => (Ok(slice.next), slice.bytes),
+            // Records were deleted while the read was under way.
+            Err(error @ LogError::OffsetOutOfRange { .. }) => {
+                (Err(ApiError::new(ErrorCode::OffsetOutOfRange, error.to_string())), Bytes::new())
+            }
             Err(error) => (Err(ApiError::new(ErrorCode::DamagedLog, error.to_string())), Bytes::new()),
         };
         let result = result.map(|_| match state {
@@ -186,7 +195,9 @@ impl World {
             ReadState::Follower(state) => Answer::ReplicaFetched(ReplicaVerdict::Continues, state),
             ReadState::Repair(state) => Answer::ReplicaFetched(ReplicaVerdict::Repairs, state),
         });
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && error.code == ErrorCode::DamagedLog
+        {
             let node = self.brokers[number].node;
             self.coverage.count("damage is met by a read");
             self.tell(format_args!("broker {node}, {partition}: {error}"));
@@ -205,6 +216,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
+        self.check_answer(number, reply, result.is_ok());
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -272,7 +284,7 @@ impl World {
             }
             _ => return,
         };
-        let wall = wall(self.now);
+        let (now_us, wall) = (self.now, wall(self.now));
         let Some(hosted) = self.hosted(number, partition) else {
             return self.refuse_unhosted(number, from, &message);
         };
@@ -308,6 +320,7 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
+                hosted.duties.asked(&fetch, now_us);
                 let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
             }
@@ -340,7 +353,7 @@ impl World {
     fn observe(&mut self, number: usize, partition: TopicPartition) {
         let Some(hosted) = self.hosted(number, partition) else { return };
         let Some(cursors) = hosted.replica.cursors().copied() else { return };
-        let seen = hosted.watermark_seen;
+        let (seen, log_start) = (hosted.watermark_seen, cursors.log_start());
         let (watermark, reader) = (cursors.high_watermark(), hosted.reader.clone());
         let leadership = hosted.replica.leader().map(|leader| leader.leadership().clone());
         hosted.watermark_seen = seen.max(watermark);
@@ -354,8 +367,24 @@ impl World {
             self.note_committed(number, partition, from, watermark);
             self.check_members(partition);
         }
+        self.check_log_start(partition, node, log_start);
         if let Some(leadership) = leadership {
             self.check_leader(number, partition, leadership.epoch);
+            self.check_duties(number, partition);
+        }
+    }
+
+    /// Whatever is deleted was committed. Consumers that are behind it go on where the log starts.
+    fn check_log_start(&mut self, partition: TopicPartition, node: NodeId, log_start: Offset) {
+        let committed = self.oracle.committed_end(partition);
+        if log_start > committed {
+            let text = format!("broker {node} has deleted {partition} up to {log_start}, {committed} is committed");
+            self.oracle.fail(text);
+        }
+        let history = self.oracle.history(partition);
+        if log_start > history.deleted_before {
+            history.deleted_before = log_start;
+            self.coverage.count("records are deleted by retention");
         }
     }
 

@@ -1,13 +1,14 @@
 //! From a seed to an outcome.
 
 use callboard::engine::metadata::{FEATURE_LEVEL, MetadataRecord};
-use callboard::types::{FlushPolicy, NodeId, PartitionIndex, TopicId, TopicPartition};
+use callboard::types::NodeId;
 
 use crate::broker::Broker;
-use crate::clients::{Client, Work};
+use crate::clients::Work;
 use crate::coverage::Coverage;
 use crate::faults::Fault;
 use crate::metadata::Controller;
+use crate::topics::LASTING;
 use crate::world::{Event, Then, World};
 
 /// What came of a seed.
@@ -22,6 +23,10 @@ pub struct Outcome {
 /// How long everything may go wrong, and how long it may take until all is well again.
 const FAULTS_US: u64 = 12_000_000;
 const RECOVERY_US: u64 = 40_000_000;
+
+/// How many controllers there are, and how many count at first.
+const CONTROLLERS: usize = 5;
+const VOTERS: usize = 3;
 
 pub fn run(seed: u64, is_told: bool) -> Outcome {
     let mut world = World::empty(seed, is_told);
@@ -46,10 +51,11 @@ fn set_up(world: &mut World) {
         let node = NodeId(u32::try_from(number + 1).expect("few"));
         world.brokers.push(Broker::new(node, seed.wrapping_mul(31) + number as u64, rate));
     }
-    for number in 0..3 {
+    for number in 0..CONTROLLERS {
         world.controllers.push(Controller::new(world.cluster));
         world.after(1_000, Event::WakeController { controller: number, life: 0 });
     }
+    world.raft.voters = (0..VOTERS).collect();
     world.elect_controller();
     let leader = world.raft.leader.expect("everybody can be elected");
     world.propose(leader, vec![MetadataRecord::FeatureLevel { level: FEATURE_LEVEL }], Then::Nothing);
@@ -58,32 +64,15 @@ fn set_up(world: &mut World) {
     }
     world.run_until(1_500_000);
     let is_synced = world.rng.u64(0..10) < 7;
-    let flush = if is_synced { FlushPolicy::Always } else { FlushPolicy::Os };
     let partitions = world.rng.u32(1..=2);
     let factor = world.rng.u32(2..=3);
     let minimum = world.rng.u32(1..=2).to_string();
-    let (id, word) = (TopicId(uuid::Uuid::from_u128(7)), if is_synced { "always" } else { "os" });
-    let settings = [("flush", word), ("min_insync_replicas", minimum.as_str()), ("segment_bytes", "16384")];
-    if !world.create_topic("rides", id, partitions, factor, &settings) {
+    let flush = if is_synced { "always" } else { "os" };
+    let settings = [("flush", flush), ("min_insync_replicas", minimum.as_str()), ("segment_bytes", "16384")];
+    if !world.create_topic(LASTING, partitions, factor, &settings) {
         world.oracle.fail("the topic cannot be created in a cluster where all is well".to_owned());
     }
     world.run_until(2_500_000);
-    for index in 0..partitions {
-        let partition = TopicPartition::new(id, PartitionIndex(index));
-        world.partitions.push(partition);
-        world.plan.flush.insert(partition, flush);
-        let producer = i64::from(index) * 10;
-        world.clients.push(Client::producer(partition, Some(producer + 1)));
-        world.clients.push(Client::producer(partition, Some(producer + 2)));
-        world.clients.push(Client::producer(partition, None));
-        world.clients.push(Client::consumer(partition, false));
-        world.clients.push(Client::consumer(partition, true));
-        world.clients.push(Client::lister(partition));
-        world.clients.push(Client::deleter(partition));
-    }
-    for client in 0..world.clients.len() {
-        world.after(1_000, Event::WakeClient { client });
-    }
     world.plan.ends_at = world.now + FAULTS_US;
     world.after(300_000, Event::Fault(Fault::Any));
 }
@@ -114,6 +103,9 @@ fn settle(world: &mut World) {
 
 /// What is not as it should be.
 fn trouble(world: &World) -> Option<String> {
+    if let Some(untidy) = world.untidiness() {
+        return Some(untidy);
+    }
     for partition in &world.partitions {
         let state = world.plan.newest_state(*partition)?;
         if world.oracle.partitions.get(partition).is_some_and(|history| history.is_given_up) {

@@ -34,6 +34,12 @@ pub enum Event {
         life: u64,
         partition: TopicPartition,
     },
+    /// Files of a deleted topic are removed, on some thread.
+    RemoveFiles {
+        broker: usize,
+        life: u64,
+        partition: TopicPartition,
+    },
     WakeReplica {
         broker: usize,
         life: u64,
@@ -199,6 +205,7 @@ impl World {
             },
             Event::Job { broker, life, partition, job } => self.run_job(broker, life, partition, job),
             Event::Open { broker, life, partition } => self.open_replica(broker, life, partition),
+            Event::RemoveFiles { broker, life, partition } => self.remove_files(broker, life, partition),
             Event::WakeReplica { broker, life, partition } => self.wake_replica(broker, life, partition),
             Event::WakeBroker { broker, life } => self.wake_broker(broker, life),
             Event::StartBroker { broker } => self.start_broker(broker),

@@ -12,6 +12,7 @@ use super::messages::{DirectoryListed, DiskSpaceSeen, ReplicaDeleted};
 use crate::actors::partition_leader::SetDiskSpace;
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
+use crate::engine::assignment::Fate;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::replica::OpenedReplica;
 use crate::types::{TopicId, TopicPartition};
@@ -29,24 +30,27 @@ impl Broker {
 
     /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
     fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &Context<Self>) {
-        let unknown = found.into_iter().filter(|(partition, _)| self.image.partition(*partition).is_none());
         let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
-        for (partition, path) in unknown.collect::<Vec<_>>() {
+        for (partition, path) in found {
             let name = name_of(&path);
             let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-            if self.image.tombstones.contains(&partition.topic) {
-                tombstones.remove(&partition.topic);
-                *self.deleting.entry(partition.topic).or_default() += 1;
-                self.settings.partitions.disk.run(Lane::Background, move || {
-                    post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
-                });
-            } else {
-                tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
-                self.settings.partitions.disk.run(Lane::Background, move || {
-                    if let Err(error) = directory.quarantine(&name) {
-                        tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
-                    }
-                });
+            match Fate::of(&self.image, partition) {
+                Fate::Keep => {}
+                Fate::Remove => {
+                    tombstones.remove(&partition.topic);
+                    *self.deleting.entry(partition.topic).or_default() += 1;
+                    self.settings.partitions.disk.run(Lane::Background, move || {
+                        post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
+                    });
+                }
+                Fate::PutAside => {
+                    tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
+                    self.settings.partitions.disk.run(Lane::Background, move || {
+                        if let Err(error) = directory.quarantine(&name) {
+                            tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
+                        }
+                    });
+                }
             }
         }
         for topic in tombstones {

@@ -24,8 +24,7 @@ impl Handler<Reconfigure> for LogWriter {
     type Result = ();
     fn handle(&mut self, message: Reconfigure, ctx: &mut Context<Self>) {
         self.settings.flush = message.flush;
-        self.queue.set_flush(message.flush.policy);
-        self.enqueue(LogWork::Reconfigure(message.log), ctx);
+        self.enqueue(LogWork::Reconfigure(message.log, message.flush.policy), ctx);
     }
 }
 

@@ -205,6 +205,7 @@ async fn a_closed_segment_is_reported_and_synced_whatever_the_policy() {
 }
 
 fn deletes(stage: &Stage, before: u64) {
+    post(&stage.writer, StoreProducerSnapshot { at: Offset(before), payload: Vec::new() });
     post(&stage.writer, DeleteRecords { before: Offset(before) });
 }
 

@@ -9,13 +9,13 @@
 //! Between `register` and `unfence` the broker writes its epoch down. A directory that does not hold the epoch of a broker that
 //! was counted on is therefore another one, or an older copy.
 
-use super::elections::{change_and_settle, config_of, settle};
+use super::elections::{change_and_settle, settle, was_synced};
 use super::{Decision, Draft, refuse, stale};
 use crate::engine::metadata::{
     ApplyError, BrokerImage, BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage,
 };
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, FlushPolicy, NodeId, TopicConfig, TopicPartition};
+use crate::types::{BrokerEpoch, Mutant, NodeId, TopicConfig, TopicPartition};
 
 /// Registers a broker under a new epoch, fenced. Whatever it led it leads no more (rule 5); those of its replicas that may lack
 /// what is committed leave both sets. `defaults` are the settings of topics that do not override them.
@@ -47,15 +47,16 @@ pub fn register(
     registration.decided_at = Some(image.index);
     let has_lost_its_past = image.has_lost_its_past(&registration);
     let was_machine = registration.before.stop == LastStop::Machine;
+    let registered_at = image.brokers.get(&node).and_then(|known| known.registration.decided_at).unwrap_or_default();
     let mut draft = Draft::new(image);
     let take = || {
         draft.push(MetadataRecord::BrokerRegistered(registration))?;
         for partition in touched(image, |state| state.replicas.contains(&node)) {
-            let may_lack = was_machine && config_of(image, partition, defaults).flush != FlushPolicy::Always;
+            let may_lack = was_machine && !was_synced(image, partition, registered_at, defaults);
             change_and_settle(&mut draft, partition, |change, min_in_sync| {
                 if has_lost_its_past {
                     change.expel(node, false, min_in_sync);
-                } else if may_lack {
+                } else if may_lack && !Mutant::KeepsUnsyncedReplicas.is_on() {
                     change.expel(node, true, min_in_sync);
                 }
             })?;
@@ -92,7 +93,7 @@ pub fn unfence(
         for partition in touched(image, |state| state.replicas.contains(&node)) {
             let is_doubtful = doubtful.contains(&partition) && image.partition(partition).is_some_and(has_others);
             change_and_settle(&mut draft, partition, |change, min_in_sync| {
-                if is_doubtful {
+                if is_doubtful && !Mutant::KeepsTheDoubtful.is_on() {
                     change.expel(node, true, min_in_sync);
                 }
             })?;
@@ -110,7 +111,7 @@ pub fn unfence(
 /// [`ErrorCode::StaleMetadata`] for another registration than the current one.
 pub fn fence(image: &ClusterImage, node: NodeId, epoch: BrokerEpoch) -> Result<Decision<()>, ApiError> {
     let mut draft = Draft::new(image);
-    if current(image, node, epoch)?.fenced {
+    if current(image, node, epoch)?.fenced && !Mutant::FencesTwice.is_on() {
         return Ok(draft.decide(()));
     }
     let mut take = || {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::controller::test_support::{Cluster, P0, Return, nodes, registration};
-use crate::types::{LeaderEpoch, PartitionIndex};
+use crate::types::{LeaderEpoch, PartitionIndex, TopicConfigOverrides};
 
 const MACHINE: Return = Return::After(LastStop::Machine);
 const KILLED: Return = Return::After(LastStop::Process);
@@ -136,6 +136,29 @@ fn rule_15_after_a_power_loss_replicas_that_were_not_synced_leave_both_sets() {
         cluster.registers(1, how);
         assert_eq!(cluster.sets(), (Some(2), vec![2, 3], eligible), "{flush}, {how:?}");
     }
+}
+
+#[test]
+fn rule_15_what_was_written_before_the_topic_was_synced_may_be_gone_after_a_power_loss() {
+    let settings = |flush: &str| {
+        let settings = [("min_insync_replicas", "3"), ("flush", flush)];
+        TopicConfigOverrides(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into())
+    };
+    let changed = MetadataRecord::TopicConfigChanged { topic: P0.topic, config: settings("always") };
+    let mut cluster = Cluster::with_partition(3, &nodes([1, 2, 3]), &[("min_insync_replicas", "3"), ("flush", "os")]);
+    cluster.apply(std::slice::from_ref(&changed));
+    let mut early = cluster.clone();
+    early.registers(2, MACHINE);
+    assert_eq!(early.sets(), (Some(1), vec![1, 3], vec![]), "it was registered before the change");
+    cluster.returns(2, KILLED);
+    let mut unaware = cluster.clone();
+    unaware.registers(2, MACHINE);
+    assert_eq!(unaware.sets(), (Some(1), vec![1, 3], vec![]), "its leader may not have known of the change");
+    cluster.registers(1, KILLED);
+    assert_eq!(cluster.sets(), (Some(3), vec![3], vec![2, 1]), "3 was elected after it");
+    cluster.unfenced(1, &[]);
+    cluster.registers(2, MACHINE);
+    assert_eq!(cluster.sets(), (Some(3), vec![3], vec![2, 1]), "it came after the change, and so did the leader");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::elections::change_and_settle;
 use super::{Decision, Draft, refuse, stale};
 use crate::engine::metadata::{ApplyError, ClusterImage, PartitionImage};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, LeaderEpoch, Mutant, NodeId, TopicPartition};
 
 /// What became of a replica that reported damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn report_damaged(
     let may_lead = |other: &NodeId| *other != node && image.may_lead(*other);
     let is_led_by_another = state.leader.is_some_and(|leader| leader != node);
     let has_another = is_led_by_another || state.in_sync.iter().chain(&state.eligible).any(may_lead);
-    if state.is_member(node) && !has_another {
+    if state.is_member(node) && (!has_another || Mutant::KeepsTheDamaged.is_on()) {
         return Ok(draft.decide(DamageOutcome::StaysAsTheLast));
     }
     change_and_settle(&mut draft, partition, |change, min_in_sync| change.expel(node, true, min_in_sync))

@@ -12,8 +12,8 @@
 //!
 //! The last members of a partition elect by themselves
 //! * when it has a single replica: nobody else could ever lead;
-//! * when the topic is flushed `always`: a member leaves such a partition only when its disk let it down (a torn tail, a hole),
-//!   never for an unclean stop, and no intact member is left to wait for (rule 16).
+//! * when the topic is flushed `always`, and was when its last leader was elected: a member leaves such a partition only when its
+//!   disk let it down (a torn tail, a hole), never for an unclean stop, and no intact member is left to wait for (rule 16).
 //!
 //! Of all other topics they elect when `unclean_recovery = "last_members"` says so (rule 15).
 
@@ -22,7 +22,7 @@ use super::{Decision, Draft, stale};
 use crate::engine::metadata::{ApplyError, ClusterImage, MetadataRecord, PartitionChange, PartitionImage};
 use crate::protocol::ApiError;
 use crate::types::{
-    BrokerEpoch, FlushPolicy, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition, UncleanRecovery,
+    BrokerEpoch, FlushPolicy, LeaderEpoch, Mutant, NodeId, Offset, TopicConfig, TopicPartition, UncleanRecovery,
 };
 
 /// How far the log of a last member reaches, as its broker says.
@@ -107,8 +107,9 @@ pub(super) fn settle_change(
     let has_no_members = change.in_sync.is_empty() && change.eligible.is_empty();
     // With one replica there is nobody to compare it with, and nothing to wait for.
     let sole = || if has_no_members && replicas.len() == 1 { first_of(&change.last_members) } else { None };
+    let anybody = || first_of(replicas).filter(|_| Mutant::ElectsAnybody.is_on());
     change.is_unclean = member.is_none();
-    match member.or_else(sole).and_then(|node| Some((node, image.epoch_of(node)?))) {
+    match member.or_else(sole).or_else(anybody).and_then(|node| Some((node, image.epoch_of(node)?))) {
         Some((node, epoch)) => change.elect(node, epoch, min_in_sync),
         None => change.is_unclean = false,
     }
@@ -187,8 +188,9 @@ fn best_of_last_members<'a>(
     }
     let config = config_of(image, partition, defaults);
     let is_allowed = state.replicas.len() == 1
-        || config.flush == FlushPolicy::Always
-        || config.unclean_recovery == UncleanRecovery::LastMembers;
+        || was_synced(image, partition, u64::MAX, defaults)
+        || config.unclean_recovery == UncleanRecovery::LastMembers
+        || Mutant::ElectsLastMembersUnasked.is_on();
     if !is_allowed {
         return Err(Recovery::Forbidden);
     }
@@ -211,6 +213,19 @@ fn best_of_last_members<'a>(
 pub(super) fn config_of(image: &ClusterImage, partition: TopicPartition, defaults: &TopicConfig) -> TopicConfig {
     let overrides = image.topics.get(&partition.topic).map(|topic| topic.config.resolve(defaults));
     overrides.and_then(Result::ok).unwrap_or_else(|| defaults.clone())
+}
+
+/// Whether whatever was committed on a replica was synced there before. A broker that was registered before `flush` became `always`
+/// may have written something that it had not synced when it went down; a leader that was elected before may not have known.
+pub(super) fn was_synced(
+    image: &ClusterImage,
+    partition: TopicPartition,
+    registered_at: u64,
+    defaults: &TopicConfig,
+) -> bool {
+    let changed_at = image.topics.get(&partition.topic).map_or(0, |topic| topic.flush_changed_at);
+    let elected_at = image.partition(partition).map_or(0, |state| state.elected_at);
+    config_of(image, partition, defaults).flush == FlushPolicy::Always && changed_at <= registered_at.min(elected_at)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use super::*;
 use crate::engine::controller::test_support::{Cluster, P0, Return, nodes};
 use crate::engine::metadata::LastStop;
+use crate::types::TopicConfigOverrides;
+use std::collections::BTreeMap;
 
 const MACHINE: Return = Return::After(LastStop::Machine);
 const KILLED: Return = Return::After(LastStop::Process);
@@ -87,6 +89,18 @@ fn rule_15_when_all_lost_power_at_once_the_partition_stays_offline_by_default() 
     let reports = [cluster.end(2, 1, 10), cluster.end(3, 1, 20)];
     assert_eq!(recover(&mut cluster, &reports), Recovery::Forbidden);
     assert_eq!(cluster.sets().0, None);
+}
+
+#[test]
+fn rule_15_another_flush_policy_afterwards_does_not_let_it_elect() {
+    let mut cluster = after_a_power_loss_everywhere(&[]);
+    for node in [1, 2, 3] {
+        cluster.returns(node, MACHINE);
+    }
+    let always = BTreeMap::from([("flush".to_owned(), "always".to_owned())]);
+    cluster.apply(&[MetadataRecord::TopicConfigChanged { topic: P0.topic, config: TopicConfigOverrides(always) }]);
+    let reports = [cluster.end(2, 1, 10), cluster.end(3, 1, 20)];
+    assert_eq!(recover(&mut cluster, &reports), Recovery::Forbidden, "what was lost was lost before");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use super::elections::settle;
 use super::{Decision, Draft};
 use crate::engine::metadata::{ApplyError, ClusterImage, MetadataRecord, PartitionImage};
-use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, LeaderEpoch, Mutant, NodeId, TopicPartition};
 
 /// A replica that is to be in sync, with the registration under which it fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,8 @@ fn check_members(image: &ClusterImage, state: &PartitionImage, proposal: &InSync
         }
         // One that is stopping stays in sync until it has handed over, but it comes in no more.
         let may_be_in = if state.in_sync.contains(node) { image.is_live(*node) } else { image.may_lead(*node) };
-        if !image.is_registered(*node, *epoch) || !may_be_in {
+        let is_current = image.is_registered(*node, *epoch) || Mutant::JoinsUnderAnyRegistration.is_on();
+        if !is_current || !(may_be_in || Mutant::JoinsWhileFenced.is_on()) {
             return Err(InSyncRefusal::FencedMember { node: *node });
         }
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::metadata::ClusterImage;
-use crate::types::{BrokerEpoch, MonoTime, NodeId};
+use crate::types::{BrokerEpoch, MonoTime, Mutant, NodeId};
 
 /// How long leases last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl Leases {
     /// How long the controller hears nothing before it fences.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.duration.saturating_add(self.drift)
+        let drift = if Mutant::ForgetsThatClocksDrift.is_on() { Duration::ZERO } else { self.drift };
+        self.duration.saturating_add(drift)
     }
 }
 
@@ -46,6 +47,9 @@ pub enum Renewal {
         /// The broker is fenced and has caught up on metadata: unfence it, then answer.
         unfence: bool,
     },
+    /// It came too late: nothing was renewed. The broker is about to be fenced, and is counted on again after that. Were the lease
+    /// prolonged, it would run on while another leads.
+    Lapsed,
     /// The broker has registered since, or is not known: it registers anew. Nothing was renewed.
     StaleEpoch {
         /// Its current registration.
@@ -76,7 +80,7 @@ impl LeaseTable {
     #[must_use]
     pub fn new(settings: Leases, now: MonoTime, image: &ClusterImage) -> Self {
         let mut table = Self { settings, began: now, leases: BTreeMap::new() };
-        table.follow(now, image);
+        table.follow(if Mutant::FencesAtOnceInOffice.is_on() { MonoTime::default() } else { now }, image);
         table
     }
 
@@ -104,6 +108,10 @@ impl LeaseTable {
         };
         if lease.epoch != epoch {
             return Renewal::StaleEpoch { current: Some(lease.epoch) };
+        }
+        let is_late = now.since(lease.renewed) >= self.settings.patience() && !Mutant::RenewsLapsedLeases.is_on();
+        if is_late && !broker.fenced {
+            return Renewal::Lapsed;
         }
         lease.renewed = now;
         let unfence = broker.fenced && !broker.stopping && applied >= lease.goal;

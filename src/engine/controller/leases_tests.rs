@@ -36,6 +36,19 @@ fn whoever_renews_is_not_fenced_and_whoever_is_fenced_is_not_named_again() {
 }
 
 #[test]
+fn rule_03_a_lease_that_lapsed_is_not_renewed_while_its_broker_is_being_fenced() {
+    let mut cluster = Cluster::of(1);
+    let mut table = LeaseTable::new(SETTINGS, at(0), &cluster.image);
+    let broker = (NodeId(1), cluster.epoch(1));
+    assert_eq!(silent(&table, 11, &cluster), [1], "the decision to fence it is on its way");
+    assert_eq!(table.on_renewal(at(11), &cluster.image, broker, 99), Renewal::Lapsed);
+    assert_eq!(silent(&table, 12, &cluster), [1], "and is made again if it got lost");
+    cluster.fenced(1);
+    let granted = Renewal::Granted { duration: SETTINGS.duration, unfence: true };
+    assert_eq!(table.on_renewal(at(13), &cluster.image, broker, 99), granted, "it comes back as any other");
+}
+
+#[test]
 fn a_renewal_of_an_older_registration_renews_nothing() {
     let mut cluster = Cluster::of(1);
     let mut table = LeaseTable::new(SETTINGS, at(0), &cluster.image);

@@ -13,7 +13,7 @@ use super::elections::change_and_settle;
 use super::{Decision, Draft, refuse, stale};
 use crate::engine::metadata::{ClusterImage, PartitionChange, PartitionImage, Reassignment};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{NodeId, TopicPartition};
+use crate::types::{Mutant, NodeId, TopicPartition};
 
 /// Moves a partition to `targets`, the preferred leader first. Targets that are fenced are waited for; the replicas that it has
 /// without a reassignment are a cancellation.
@@ -103,9 +103,9 @@ fn move_to(
 pub(super) fn complete(image: &ClusterImage, change: &mut PartitionChange, min_in_sync: u32) {
     let Some(Reassignment { from, to }) = &change.reassignment else { return };
     // The way back ends with whoever of them is there.
-    let is_in_sync = from == to || to.iter().all(|node| change.in_sync.contains(node));
+    let is_in_sync = from == to || Mutant::SwapsTooEarly.is_on() || to.iter().all(|node| change.in_sync.contains(node));
     let may_be_led = match change.leader {
-        Some(leader) => to.contains(&leader),
+        Some(leader) => to.contains(&leader) || Mutant::ReplacesLiveLeaders.is_on(),
         None => to.iter().any(|node| image.may_lead(*node) && change.is_member(*node)),
     };
     if !is_in_sync || !may_be_led {

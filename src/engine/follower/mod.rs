@@ -15,6 +15,7 @@
 //! it has, unless an unclean election is on record. A fetch is an acknowledgement of what is written and, apart, of what is synced.
 
 mod events;
+mod queries;
 mod reads;
 mod repair;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::BatchHeader;
-use crate::types::{EpochHistory, LeaderEpoch, MonoTime, NodeId, Offset};
+use crate::types::{EpochHistory, LeaderEpoch, MonoTime, Mutant, NodeId, Offset};
 
 use super::cursors::Cursors;
 use super::damage::Damage;
@@ -121,24 +122,6 @@ impl<R> FollowerEngine<R> {
         }
     }
 
-    /// Where the replica stands.
-    #[must_use]
-    pub fn cursors(&self) -> &Cursors {
-        &self.cursors
-    }
-
-    /// The producers that the log knows of.
-    #[must_use]
-    pub fn producers(&self) -> &ProducerTable {
-        &self.producers
-    }
-
-    /// The number of the newest fetch.
-    #[must_use]
-    pub fn newest_fetch(&self) -> u64 {
-        self.newest_fetch
-    }
-
     /// The metadata names a leader, another one, or none.
     pub fn on_metadata(&mut self, now: MonoTime, following: Following, out: &mut Output<R>) {
         if following == self.following {
@@ -170,7 +153,8 @@ impl<R> FollowerEngine<R> {
         }
         self.newest_fetch += 1;
         self.fetch_at = Some(now.plus(self.settings.fetch_timeout));
-        let (position, durable_end) = (self.cursors.written_end(), self.cursors.durable_end());
+        let (position, synced) = (self.cursors.written_end(), self.cursors.durable_end());
+        let durable_end = if Mutant::ReportsWhatIsNotSynced.is_on() { position } else { synced };
         self.reported = Some(durable_end);
         let repair = self.next_repair();
         let fetch = ReplicaFetch {
@@ -195,7 +179,7 @@ impl<R> FollowerEngine<R> {
     /// The leader answers.
     pub fn on_fetched(&mut self, now: MonoTime, event: ReplicaFetched, out: &mut Output<R>) {
         let ReplicaFetched { id: FetchId { broker_epoch, number }, result, headers } = event;
-        let is_mine = broker_epoch == self.following.broker_epoch;
+        let is_mine = broker_epoch == self.following.broker_epoch || Mutant::TakesAnswersToEarlierProcesses.is_on();
         let is_valid = is_mine && (self.oldest_valid..=self.newest_fetch).contains(&number);
         if !is_valid || self.phase != Phase::Fetching || self.failed.is_some() {
             return;
@@ -227,7 +211,8 @@ impl<R> FollowerEngine<R> {
             }
             ReplicaVerdict::Diverged(theirs) => {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
-                let to = self.epochs.agreement(start, end, theirs);
+                let agreed = self.epochs.agreement(start, end, theirs);
+                let to = if Mutant::TruncatesToTheWatermark.is_on() { self.cursors.high_watermark() } else { agreed };
                 self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch }, out);
             }
             ReplicaVerdict::StartsAt { offset, producers } => {
@@ -278,7 +263,8 @@ impl<R> FollowerEngine<R> {
         let latest = self.epochs.latest();
         let unclean_epoch =
             self.following.unclean_epoch.filter(|unclean| latest.is_none_or(|latest| *unclean > latest));
-        if to < self.cursors.high_watermark() && unclean_epoch.is_none() {
+        let is_allowed = unclean_epoch.is_some() || Mutant::CutsBelowTheWatermark.is_on();
+        if to < self.cursors.high_watermark() && !is_allowed {
             let cause = self.would_lose(to);
             self.phase = Phase::Offline;
             self.failed = Some(cause.clone());
@@ -308,9 +294,11 @@ impl<R> FollowerEngine<R> {
         let Truncated { log_start, end, producers } = event;
         let watermark = self.cursors.high_watermark().min(end);
         self.cursors = Cursors::resumed(log_start, watermark, end, end);
-        self.epochs.truncate_to(end);
+        if !Mutant::KeepsTheEpochsOfACut.is_on() {
+            self.epochs.truncate_to(end);
+        }
         self.epochs.advance_start(log_start);
-        self.producers = producers;
+        self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
         self.damage.clip(log_start, end);
         if self.phase == Phase::Cutting {
             self.phase = Phase::Fetching;
@@ -360,19 +348,6 @@ impl<R> FollowerEngine<R> {
         self.refuse_readers(cause, out);
     }
 
-    /// Whether everything that was commanded to the log has come to an end, or never will.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        let is_written = self.cursors.next_offset() == self.cursors.written_end();
-        self.failed.is_some() || (is_written && !matches!(self.phase, Phase::Cutting | Phase::Repairing))
-    }
-
-    /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
-    #[must_use]
-    pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
-        (ReplicaState::at(&self.cursors, self.epochs, self.producers, self.damage), self.failed)
-    }
-
     /// Time passed.
     pub fn on_tick(&mut self, now: MonoTime, out: &mut Output<R>) {
         if self.fetch_at.is_some_and(|at| at <= now) {
@@ -390,21 +365,5 @@ impl<R> FollowerEngine<R> {
     /// A connection is gone: nothing of it needs an answer any more.
     pub fn on_owner_gone(&mut self, owner: OwnerId) {
         self.parked.take_where(|waiter| waiter.owner == owner);
-    }
-
-    /// Why this replica takes no more, if it does not.
-    #[must_use]
-    pub fn failure(&self) -> Option<&ApiError> {
-        self.failed.as_ref()
-    }
-}
-
-impl<R> std::fmt::Display for FollowerEngine<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { following, phase, cursors, damage, newest_fetch, fetch_at, leader, failed, .. } = self;
-        write!(
-            f,
-            "{phase:?} {following:?} {cursors:?} {damage:?} fetch {newest_fetch} next {fetch_at:?} leader {leader:?} failed {failed:?}"
-        )
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::leader::{FetchEvent, ReadRange};
 use crate::engine::waiters::{OwnerId, Waiter};
 use crate::protocol::messages::FetchedPartition;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{MonoTime, Offset};
+use crate::types::{MonoTime, Mutant, Offset};
 
 #[derive(Debug)]
 pub(super) struct ParkedFetch<R> {
@@ -52,7 +52,8 @@ impl<R> FollowerEngine<R> {
 
     fn check_start(&self, offset: Offset) -> Result<(), ApiError> {
         let start = self.cursors.log_start();
-        if offset >= start {
+        let end = if Mutant::RefusesBeyondItsWatermark.is_on() { self.cursors.written_end() } else { Offset::MAX };
+        if (start..=end).contains(&offset) {
             return Ok(());
         }
         let text = format!("offset {offset} lies before the partition's first record, {start}: seek to it");
@@ -89,7 +90,7 @@ impl<R> FollowerEngine<R> {
     /// Refuses what the leader, which knows how much is committed, does not have.
     pub(super) fn refuse_beyond(&mut self, out: &mut Output<R>) {
         let Some((number, leader)) = self.leader else { return };
-        if self.parked.is_empty() || !leader.knows_all {
+        if self.parked.is_empty() || !(leader.knows_all || Mutant::BelievesAnyLeader.is_on()) {
             return;
         }
         let is_beyond = |fetch: &ParkedFetch<R>| fetch.offset > leader.written_end && fetch.asked_after < number;

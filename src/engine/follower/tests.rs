@@ -75,7 +75,12 @@ pub(super) fn headers(base: u64, records: i32, epoch: u32) -> Vec<BatchHeader> {
     vec![BatchHeader { base_offset: Offset(base), leader_epoch: LeaderEpoch(epoch), ..header }]
 }
 
-pub(super) fn answer(number: u64, verdict: ReplicaVerdict, state: LeaderState, headers: Vec<BatchHeader>) -> ReplicaFetched {
+pub(super) fn answer(
+    number: u64,
+    verdict: ReplicaVerdict,
+    state: LeaderState,
+    headers: Vec<BatchHeader>,
+) -> ReplicaFetched {
     let id = FetchId { broker_epoch: BrokerEpoch(9), number };
     ReplicaFetched { id, result: Ok((verdict, state)), headers }
 }

@@ -6,7 +6,7 @@ use super::{Command, DeleteRecordsEvent, LeaderEngine, Output};
 use crate::engine::waiters::Waiter;
 use crate::protocol::messages::DeleteBefore;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{MonoTime, Offset};
+use crate::types::{MonoTime, Mutant, Offset};
 
 impl<R> LeaderEngine<R> {
     /// Somebody wants the first records gone. A full disk is no reason against it.
@@ -25,7 +25,9 @@ impl<R> LeaderEngine<R> {
                 // What the records to go say of producers must be written down before they go.
                 // As of the new start: what lies after it is replayed, and may still be cut off.
                 let payload = self.producers.as_of(before).to_snapshot();
-                out.0.push(Command::SnapshotProducers { at: before, payload });
+                if !Mutant::DeletesWithoutASnapshot.is_on() {
+                    out.0.push(Command::SnapshotProducers { at: before, payload });
+                }
                 out.0.push(Command::DeleteRecords { before });
                 self.deletions.insert(Waiter { until: before, deadline, owner, payload: reply });
             }
@@ -45,7 +47,7 @@ impl<R> LeaderEngine<R> {
         self.epochs.advance_start(to);
         self.damage.clip(to, self.cursors.written_end());
         for waiter in self.parked.take_where(|waiter| waiter.payload.offset < to) {
-            let result = self.check_range(waiter.payload.offset).map(|()| self.fetch_state());
+            let result = Err(self.out_of_range(waiter.payload.offset));
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result });
         }
         let start = self.cursors.log_start();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Leadership;
 use crate::engine::replication::ReplicaFetch;
-use crate::types::{BrokerEpoch, FlushPolicy, MonoTime, NodeId, Offset};
+use crate::types::{BrokerEpoch, FlushPolicy, MonoTime, Mutant, NodeId, Offset};
 
 /// How far one follower has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ impl Progress {
     pub(super) fn counted(&self, flush: FlushPolicy) -> Offset {
         match flush {
             _ if self.is_damaged => Offset::ZERO,
-            FlushPolicy::Always => self.durable_end,
-            FlushPolicy::Interval | FlushPolicy::Os => self.position,
+            FlushPolicy::Always if !Mutant::CountsWhatFollowersOnlyWrote.is_on() => self.durable_end,
+            FlushPolicy::Always | FlushPolicy::Interval | FlushPolicy::Os => self.position,
         }
     }
 }
@@ -72,7 +72,9 @@ impl Followers {
         if is_newer {
             for node in self.union.drain(..).filter(|node| !leadership.in_sync.contains(node)) {
                 // It may have left because it is damaged: it comes in again only by what it says from here on.
-                self.progress.entry(node).and_modify(|progress| progress.is_outdated = true);
+                self.progress
+                    .entry(node)
+                    .and_modify(|progress| progress.is_outdated = !Mutant::JoinsOnWhatItSaidBefore.is_on());
             }
         }
         self.widen(&leadership.in_sync);
@@ -88,6 +90,11 @@ impl Followers {
         }
     }
 
+    /// How many count, the leader among them.
+    pub(super) fn union_size(&self) -> usize {
+        self.union.len() + 1
+    }
+
     /// Whether somebody counts who is not in the committed set.
     pub(super) fn is_wider_than(&self, in_sync: &[NodeId]) -> bool {
         self.union.iter().any(|node| !in_sync.contains(node))
@@ -100,7 +107,8 @@ impl Followers {
 
     /// Whether a newer fetch of that registration has come before.
     pub(super) fn is_outdated(&self, fetch: &ReplicaFetch) -> bool {
-        self.progress.get(&fetch.replica).is_some_and(|known| known.newest_fetch >= fetch.number)
+        let known = self.progress.get(&fetch.replica);
+        known.is_some_and(|known| known.newest_fetch >= fetch.number) && !Mutant::CountsOvertakenFetches.is_on()
     }
 
     /// Takes note of a fetch whose position was found to be in the leader's log.
@@ -148,8 +156,8 @@ impl Followers {
         let keeps_up = |node: &NodeId| {
             let progress = self.progress.get(node);
             let caught_up_at = progress.map_or(self.started_at, |progress| progress.caught_up_at);
-            let is_unfit = progress.is_some_and(|progress| progress.has_lost_records || progress.is_damaged);
-            now.since(caught_up_at) < max_lag && !is_unfit
+            let lags = now.since(caught_up_at) >= max_lag && !Mutant::KeepsLaggards.is_on();
+            !lags && !progress.is_some_and(|progress| progress.has_lost_records || progress.is_damaged)
         };
         let joins = |node: NodeId| {
             leadership.may_join(node)

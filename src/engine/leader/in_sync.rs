@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Command, LeaderEngine, Output};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, LeaderEpoch, MonoTime, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, LeaderEpoch, MonoTime, Mutant, NodeId, Offset, TopicPartition};
 
 /// A replica as the metadata knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,9 @@ impl<R> LeaderEngine<R> {
     /// The controller has refused what was proposed. It still counts: a copy of it may be under way.
     pub fn on_proposal_refused(&mut self, now: MonoTime) {
         self.hand_over = None;
+        if Mutant::ForgetsProposalsWhenRefused.is_on() {
+            self.followers.follow_metadata(&self.leadership, true);
+        }
         if self.proposed_again_at.is_some() {
             self.proposed_again_at = Some(now.plus(self.settings.proposal_backoff));
         }
@@ -144,7 +147,9 @@ impl<R> LeaderEngine<R> {
             return;
         }
         self.hand_over_to_target(now);
-        let needed = self.cursors.high_watermark().max(self.epoch_start);
+        let start = if Mutant::JoinsBelowTheEpochStart.is_on() { Offset::ZERO } else { self.epoch_start };
+        let watermark = self.cursors.high_watermark();
+        let needed = if Mutant::JoinsBelowTheWatermark.is_on() { start } else { watermark.max(start) };
         let limits = (self.settings.max_lag, self.config.flush);
         let members = self.followers.wanted(now, &self.leadership, needed, limits);
         let new_leader = self.hand_over_is_ready(&members);
@@ -155,7 +160,9 @@ impl<R> LeaderEngine<R> {
             self.proposed_again_at = None;
             return;
         }
-        self.followers.widen(&members);
+        if !Mutant::CountsOnlyTheCommittedSet.is_on() {
+            self.followers.widen(&members);
+        }
         // From here on somebody else may lead, until the metadata shows a newer state of the partition.
         self.may_be_deposed |= new_leader.is_some();
         self.proposed_again_at = Some(now.plus(self.settings.proposal_timeout));
@@ -207,7 +214,8 @@ impl<R> LeaderEngine<R> {
         let end = self.cursors.next_offset();
         let own = self.cursors.safe_end(self.config.flush);
         let theirs = self.followers.get(target)?.counted(self.config.flush);
-        (members.contains(&target) && own == end && theirs == end).then_some(target)
+        (members.contains(&target) && own == end && (theirs == end || Mutant::HandsOverTooEarly.is_on()))
+            .then_some(target)
     }
 
     pub(super) fn handing_over_to(&self) -> Option<NodeId> {

@@ -32,7 +32,7 @@ use crate::protocol::messages::{Acks, ProducedBatch};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::record_batch::BatchHeader;
 use crate::types::{
-    EpochHistory, FlushPolicy, LeaderEpoch, MonoTime, NodeId, Offset, TimestampMs, TimestampType, TopicConfig,
+    EpochHistory, FlushPolicy, LeaderEpoch, MonoTime, Mutant, NodeId, Offset, TimestampMs, TimestampType, TopicConfig,
 };
 
 use super::cursors::Cursors;
@@ -177,7 +177,8 @@ impl<R> LeaderEngine<R> {
         let (base_offset, end, append_time) = match self.producers.judge(&event.header) {
             Verdict::New => self.append(&event.header, event.wall, out),
             Verdict::Duplicate { base_offset, end_offset_exclusive, append_time } => {
-                (base_offset, end_offset_exclusive, append_time)
+                let until = if Mutant::AnswersDuplicatesAtOnce.is_on() { Offset::ZERO } else { end_offset_exclusive };
+                (base_offset, until, append_time)
             }
             Verdict::Refused(error) => {
                 out.0.push(Command::Produced { reply, result: Err(error) });
@@ -222,7 +223,7 @@ impl<R> LeaderEngine<R> {
         if let Err(error) = self.check_epoch(event.leader_epoch).and_then(|()| self.check_lease(now)) {
             return Some(error);
         }
-        if let Some(target) = self.handing_over_to() {
+        if let Some(target) = self.handing_over_to().filter(|_| !Mutant::AppendsWhileHandingOver.is_on()) {
             let text =
                 format!("the leadership is being handed over to broker {target}: refresh the metadata and try again");
             return Some(ApiError::new(ErrorCode::NotLeader, text));
@@ -302,7 +303,9 @@ impl<R> LeaderEngine<R> {
 
     /// Up to where records are safe with everybody who counts; `None` while there are too few, or somebody has not said.
     fn committable(&self) -> Option<Offset> {
-        if self.leadership.in_sync.len() < self.config.min_insync_replicas as usize {
+        let proposed = if Mutant::CountsProposedForTheMinimum.is_on() { self.followers.union_size() } else { 0 };
+        let have = self.leadership.in_sync.len().max(proposed);
+        if have < self.config.min_insync_replicas as usize && !Mutant::CommitsBelowTheMinimum.is_on() {
             return None;
         }
         self.followers.least(self.cursors.safe_end(self.config.flush), self.config.flush)
@@ -315,7 +318,7 @@ impl<R> LeaderEngine<R> {
     }
 
     fn answer_acks(&mut self, now: MonoTime, out: &mut Output<R>) {
-        if now >= self.lease_until {
+        if now >= self.lease_until && !Mutant::AcknowledgesAfterItsLease.is_on() {
             return;
         }
         let ends = [self.cursors.written_end(), self.cursors.high_watermark()];

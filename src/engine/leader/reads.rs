@@ -7,7 +7,7 @@ use super::{Command, FetchEvent, LeaderEngine, ListOffsetsEvent, Output, ReadRan
 use crate::engine::waiters::Waiter;
 use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{MonoTime, Offset};
+use crate::types::{MonoTime, Mutant, Offset};
 
 #[derive(Debug)]
 pub(super) struct ParkedFetch<R> {
@@ -26,8 +26,10 @@ pub(super) struct Listing<R> {
 impl<R> LeaderEngine<R> {
     /// Somebody wants to read.
     pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>, out: &mut Output<R>) {
-        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| self.check_lease(now));
-        if let Err(error) = epoch.and_then(|()| self.check_range(event.offset)) {
+        let lease =
+            self.check_lease(now).or_else(|error| if Mutant::ReadsAfterItsLease.is_on() { Ok(()) } else { Err(error) });
+        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| lease);
+        if let Err(error) = epoch.and_then(|()| self.check_range(now, event.offset)) {
             out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
             return;
         }
@@ -45,12 +47,27 @@ impl<R> LeaderEngine<R> {
         self.cursors.high_watermark() >= self.epoch_start
     }
 
-    pub(super) fn check_range(&self, offset: Offset) -> Result<(), ApiError> {
+    /// Whether what lies beyond this log's end is no offset of the partition: another leader may have committed it.
+    pub(super) fn knows_all(&self, now: MonoTime) -> bool {
+        self.knows_what_is_committed() && self.check_sole(now).is_ok()
+    }
+
+    fn check_range(&self, now: MonoTime, offset: Offset) -> Result<(), ApiError> {
         let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
-        if (start..=end).contains(&offset) || (offset > end && !self.knows_what_is_committed()) {
+        if (start..=end).contains(&offset) || (offset > end && !self.knows_all(now)) {
             return Ok(());
         }
-        Err(out_of_range(offset, start, end))
+        Err(self.out_of_range(offset))
+    }
+
+    pub(super) fn out_of_range(&self, offset: Offset) -> ApiError {
+        let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
+        ApiError::new(
+            ErrorCode::OffsetOutOfRange,
+            format!(
+                "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
+            ),
+        )
     }
 
     /// Somebody asks for an offset.
@@ -61,7 +78,7 @@ impl<R> LeaderEngine<R> {
             return;
         }
         let listing = Listing { at, reply };
-        if at == OffsetAt::Earliest || self.knows_what_is_committed() {
+        if at == OffsetAt::Earliest || self.knows_what_is_committed() || Mutant::ListsWhatItDoesNotKnow.is_on() {
             out.0.push(self.list(listing));
         } else {
             self.listings.insert(Waiter { until: self.epoch_start, deadline, owner, payload: listing });
@@ -71,7 +88,7 @@ impl<R> LeaderEngine<R> {
     /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed,
     /// does not know when it is.
     pub(super) fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
-        self.check_lease(now)?;
+        self.check_lease(now).or_else(|error| if Mutant::ListsAfterItsLease.is_on() { Ok(()) } else { Err(error) })?;
         let is_leaving = self.may_be_deposed || (self.log_failure.is_some() && self.leadership.replicas.len() > 1);
         if !is_leaving {
             return Ok(());
@@ -117,9 +134,9 @@ impl<R> LeaderEngine<R> {
             out.0.push(self.read(waiter.payload));
         }
         let end = self.cursors.next_offset();
-        if self.knows_what_is_committed() {
+        if self.knows_all(now) {
             for waiter in self.parked.take_where(|waiter| waiter.payload.offset > end) {
-                let error = out_of_range(waiter.payload.offset, self.cursors.log_start(), end);
+                let error = self.out_of_range(waiter.payload.offset);
                 out.0.push(Command::Fetched { reply: waiter.payload.reply, result: Err(error) });
             }
         }
@@ -154,13 +171,4 @@ impl<R> LeaderEngine<R> {
             out.0.push(Command::Listed { reply: waiter.payload.reply, result: Err(cause.clone()) });
         }
     }
-}
-
-fn out_of_range(offset: Offset, start: Offset, end: Offset) -> ApiError {
-    ApiError::new(
-        ErrorCode::OffsetOutOfRange,
-        format!(
-            "offset {offset} is outside the partition, which holds {start} to {end} (exclusive): seek to one of these"
-        ),
-    )
 }

@@ -3,7 +3,7 @@
 use super::{Command, LeaderEngine, Output, ReadRange, ReplicaFetchEvent};
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{MonoTime, NodeId, Offset};
+use crate::types::{MonoTime, Mutant, NodeId, Offset};
 
 /// A follower's fetch that waits for news.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl<R> LeaderEngine<R> {
     }
 
     fn check_follower(&self, fetch: &ReplicaFetch) -> Result<(), ApiError> {
-        self.check_epoch(Some(fetch.leader_epoch))?;
+        self.check_epoch(Some(fetch.leader_epoch).filter(|_| !Mutant::CountsFetchesOfOtherEpochs.is_on()))?;
         if let Some(cause) = &self.failed {
             return Err(cause.clone());
         }
@@ -55,7 +55,7 @@ impl<R> LeaderEngine<R> {
                 );
                 Err(ApiError::new(ErrorCode::NotLeader, text))
             }
-            Some(known) if known != fetch.broker_epoch => {
+            Some(known) if known != fetch.broker_epoch && !Mutant::CountsFetchesOfOldRegistrations.is_on() => {
                 let text = format!(
                     "broker {replica} fetches under registration {}, known here is {known}: refresh the metadata",
                     fetch.broker_epoch
@@ -87,7 +87,9 @@ impl<R> LeaderEngine<R> {
             };
         };
         match self.epochs.end_offset_for(last, end) {
-            Some((epoch, end)) if epoch == last && fetch.position <= end => ReplicaVerdict::Continues,
+            Some((epoch, end)) if (epoch == last || Mutant::CountsAnyHistory.is_on()) && fetch.position <= end => {
+                ReplicaVerdict::Continues
+            }
             // All there is here is newer than all there is there.
             None => self.starts_at(start),
             differs => ReplicaVerdict::Diverged(differs),
@@ -95,7 +97,8 @@ impl<R> LeaderEngine<R> {
     }
 
     fn starts_at(&self, offset: Offset) -> ReplicaVerdict {
-        ReplicaVerdict::StartsAt { offset, producers: self.producers.as_of(offset).to_snapshot() }
+        let known = if Mutant::StartsAnewWithoutProducers.is_on() { Offset::ZERO } else { offset };
+        ReplicaVerdict::StartsAt { offset, producers: self.producers.as_of(known).to_snapshot() }
     }
 
     fn leader_state(&self, now: MonoTime) -> LeaderState {
@@ -104,7 +107,7 @@ impl<R> LeaderEngine<R> {
             log_start: self.cursors.log_start(),
             high_watermark: self.cursors.high_watermark(),
             written_end: self.cursors.written_end(),
-            knows_all: self.knows_what_is_committed() && self.check_sole(now).is_ok(),
+            knows_all: self.knows_all(now),
         }
     }
 
@@ -130,7 +133,8 @@ impl<R> LeaderEngine<R> {
     }
 
     fn has_news_for(&self, fetch: &ReplicaFetch) -> bool {
-        fetch.position < self.cursors.written_end() || fetch.high_watermark < self.cursors.high_watermark()
+        let moved = fetch.high_watermark < self.cursors.high_watermark() && !Mutant::WaitsForRecordsOnly.is_on();
+        fetch.position < self.cursors.written_end() || moved
     }
 
     fn release_parked(&mut self, now: MonoTime, replica: NodeId, out: &mut Output<R>) {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::{ApplyError, BrokerImage, BrokerRegistration, ClusterImage};
-use crate::types::{BrokerEpoch, NodeId};
+use crate::types::{BrokerEpoch, Mutant, NodeId};
 
 impl ClusterImage {
     pub(super) fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
         let (node, epoch) = (registration.node, registration.epoch);
         let found = self.index - 1;
-        if let Some(expected) = registration.decided_at.filter(|expected| *expected != found) {
+        if let Some(expected) =
+            registration.decided_at.filter(|at| *at != found && !Mutant::RegistersOnOldMetadata.is_on())
+        {
             return Err(ApplyError::DecidedElsewhere { expected, found });
         }
         if self.brokers.get(&node).is_some_and(|known| known.registration.epoch >= epoch) {
@@ -19,10 +21,12 @@ impl ClusterImage {
             self.forget_what_it_opened(node);
         }
         let unfenced_epoch = self.brokers.get(&node).map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
-        let (registration, fenced, stopping) = (registration.clone(), true, false);
+        let (registration, fenced, stopping) = (registration.clone(), !Mutant::NewIncarnationsLeadOn.is_on(), false);
         self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch });
         // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
-        self.end_leaderships(node);
+        if fenced {
+            self.end_leaderships(node);
+        }
         Ok(())
     }
 
@@ -31,7 +35,9 @@ impl ClusterImage {
     #[must_use]
     pub fn has_lost_its_past(&self, registration: &BrokerRegistration) -> bool {
         self.brokers.get(&registration.node).is_some_and(|known| {
-            known.registration.directory != registration.directory || registration.before.epoch < known.unfenced_epoch
+            let is_other = known.registration.directory != registration.directory;
+            let is_older = registration.before.epoch < known.unfenced_epoch && !Mutant::TrustsOldDirectories.is_on();
+            (is_other || is_older) && !Mutant::TrustsAnyDirectory.is_on()
         })
     }
 
@@ -76,7 +82,13 @@ impl ClusterImage {
     }
 
     pub(super) fn fence(&mut self, node: NodeId, epoch: BrokerEpoch) -> Result<(), ApplyError> {
-        self.broker_mut(node, epoch)?.fenced = true;
+        // Of two decisions at the same time the second says nothing new: each fencing is on record once (rule 19).
+        let is_once = self.feature_level >= 2 && !Mutant::FencesTwice.is_on();
+        let broker = self.broker_mut(node, epoch)?;
+        if broker.fenced && is_once {
+            return Err(ApplyError::FencedAlready { node });
+        }
+        broker.fenced = true;
         self.end_leaderships(node);
         Ok(())
     }

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    BrokerEpoch, ClusterId, LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId, TopicName,
-    TopicPartition,
+    BrokerEpoch, ClusterId, LeaderEpoch, Mutant, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId,
+    TopicName, TopicPartition,
 };
 
 pub use partition::{PartitionChange, PartitionImage, Reassignment};
@@ -58,6 +58,9 @@ pub struct TopicImage {
     /// Replicas that came to such a broker later, and have not been on its disk yet.
     #[serde(default)]
     pub unopened: BTreeSet<(PartitionIndex, NodeId)>,
+    /// The index at which the setting `flush` was changed last; 0 when it never was.
+    #[serde(default)]
+    pub flush_changed_at: u64,
 }
 
 /// The whole metadata at one index of the metadata log. Cheap to clone: topics are shared.
@@ -162,6 +165,12 @@ pub enum ApplyError {
     /// The record elects a broker that is not to be counted on, or counts on one that is stopping.
     #[error("broker {node} is fenced or stopping: not elected, nor counted on")]
     NotLive {
+        /// The broker.
+        node: NodeId,
+    },
+    /// The record fences a broker that is fenced.
+    #[error("broker {node} is fenced already: nothing is left to do")]
+    FencedAlready {
         /// The broker.
         node: NodeId,
     },
@@ -297,15 +306,31 @@ impl ClusterImage {
     /// # Errors
     /// The [`ApplyError`] of the first that does not fit; nothing but the index has changed then.
     pub fn apply_entry(&mut self, records: &[MetadataRecord]) -> Result<(), ApplyError> {
+        if let [only] = records {
+            return self.apply(only);
+        }
         let mut after = self.clone();
         match records.iter().try_for_each(|record| after.apply(record)) {
             Ok(()) => *self = after,
+            Err(error) if Mutant::AppliesHalfADecision.is_on() => {
+                *self = after;
+                return Err(error);
+            }
             Err(error) => {
                 self.index += records.len() as u64;
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Takes on a newer image as a whole. One that is not newer would take back what was applied already: it is left aside.
+    pub fn install(&mut self, newer: Self) -> bool {
+        let is_newer = newer.cluster_id == self.cluster_id && newer.index > self.index;
+        if is_newer {
+            *self = newer;
+        }
+        is_newer
     }
 
     fn set_feature_level(&mut self, level: u16) -> Result<(), ApplyError> {
@@ -320,14 +345,14 @@ impl ClusterImage {
         let topic = change.partition.topic;
         let current = self.partition(change.partition).ok_or(ApplyError::UnknownTopic { topic })?;
         current.check(change, self)?;
-        let number = change.partition.partition;
+        let (number, index) = (change.partition.partition, self.index);
         let image = self.topic_mut(topic)?;
         let Some(partition) = image.partitions.get_mut(number.0 as usize) else {
             return Err(ApplyError::UnknownTopic { topic });
         };
         let added = change.replicas.iter().flatten().filter(|node| !partition.replicas.contains(node));
         image.unopened.extend(added.filter(|node| image.opened.contains(node)).map(|node| (number, *node)));
-        partition.take(change);
+        partition.take(change, index);
         image.unopened.retain(|(at, node)| *at != number || partition.replicas.contains(node));
         Ok(())
     }

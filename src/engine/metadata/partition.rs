@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ApplyError, ClusterImage};
-use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, LeaderEpoch, Mutant, NodeId, TopicPartition};
 
 /// A partition in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct PartitionImage {
     /// lost, and replicas may truncate below their watermark for it.
     #[serde(default)]
     pub unclean_epoch: Option<LeaderEpoch>,
+    /// The index of the newest election: its leader knows all metadata up to there.
+    #[serde(default)]
+    pub elected_at: u64,
 }
 
 /// A change of replicas: it ends in one swap, when all of `to` are in sync.
@@ -99,6 +102,7 @@ impl PartitionImage {
             last_members: Vec::new(),
             reassignment: None,
             unclean_epoch: None,
+            elected_at: 0,
         }
     }
 
@@ -142,8 +146,10 @@ impl PartitionImage {
     pub(super) fn check(&self, change: &PartitionChange, image: &ClusterImage) -> Result<(), ApplyError> {
         let PartitionChange { partition, leader_epoch, expected_partition_epoch: expected, .. } = *change;
         let is_election = self.is_election(change);
-        let epoch_fits = if is_election { leader_epoch > self.leader_epoch } else { leader_epoch == self.leader_epoch };
-        if self.partition_epoch != expected || !epoch_fits {
+        let rises = leader_epoch > self.leader_epoch || Mutant::ElectsInTheSameEpoch.is_on();
+        let epoch_fits = if is_election { rises } else { leader_epoch == self.leader_epoch };
+        let is_current = self.partition_epoch == expected || Mutant::IgnoresPartitionEpochs.is_on();
+        if !is_current || !epoch_fits {
             return Err(ApplyError::StalePartition { partition, expected, leader_epoch });
         }
         let replicas = change.replicas.as_ref().unwrap_or(&self.replicas);
@@ -157,7 +163,8 @@ impl PartitionImage {
         }
         for node in change.in_sync.iter().filter(|node| !self.in_sync.contains(node)) {
             let epoch = change.joining.iter().find(|(joining, _)| joining == node).map_or(BrokerEpoch(0), |(_, e)| *e);
-            if !image.is_registered(*node, epoch) || !image.may_lead(*node) {
+            let is_current = image.is_registered(*node, epoch) || Mutant::JoinsUnderAnyRegistration.is_on();
+            if !is_current || !(image.may_lead(*node) || Mutant::JoinsWhileFenced.is_on()) {
                 return Err(ApplyError::StaleBroker { node: *node, epoch });
             }
         }
@@ -174,10 +181,13 @@ impl PartitionImage {
         Ok(())
     }
 
-    /// Takes on what `change` says, which was checked.
-    pub(super) fn take(&mut self, change: &PartitionChange) {
-        if self.is_election(change) && change.is_unclean {
-            self.unclean_epoch = Some(change.leader_epoch);
+    /// Takes on what `change` says, which was checked and stands at `index`.
+    pub(super) fn take(&mut self, change: &PartitionChange, index: u64) {
+        if self.is_election(change) {
+            self.elected_at = index;
+            if change.is_unclean {
+                self.unclean_epoch = Some(change.leader_epoch);
+            }
         }
         self.leader = change.leader;
         self.leader_epoch = change.leader_epoch;
@@ -203,7 +213,7 @@ impl PartitionChange {
     pub fn shrink_to(&mut self, stay: impl Fn(NodeId) -> bool, min_in_sync: u32) {
         let (stay, leave): (Vec<_>, Vec<_>) = self.in_sync.iter().copied().partition(|node| stay(*node));
         self.in_sync = stay;
-        self.eligible.extend(leave);
+        self.eligible.extend(leave.into_iter().filter(|_| !Mutant::ForgetsTheEligible.is_on()));
         self.settle_eligible(min_in_sync);
     }
 
@@ -249,12 +259,14 @@ impl PartitionChange {
     pub fn elect(&mut self, node: NodeId, epoch: BrokerEpoch, min_in_sync: u32) {
         self.join(node, epoch, min_in_sync);
         self.leader = Some(node);
-        self.leader_epoch = self.leader_epoch.next();
+        if !Mutant::ElectsInTheSameEpoch.is_on() {
+            self.leader_epoch = self.leader_epoch.next();
+        }
     }
 
     /// Once enough are in sync, records are committed that those beside them do not have.
     fn settle_eligible(&mut self, min_in_sync: u32) {
-        if self.in_sync.len() >= min_in_sync as usize {
+        if self.in_sync.len() >= min_in_sync as usize && !Mutant::KeepsTheEligible.is_on() {
             self.eligible.clear();
         }
     }

@@ -95,6 +95,14 @@ fn an_election_needs_a_higher_leader_epoch_and_the_partition_as_it_was() {
 }
 
 #[test]
+fn rule_19_a_fencing_is_on_record_once() {
+    let mut image = image();
+    let fencing = MetadataRecord::BrokerFenced { node: NodeId(1), epoch: BrokerEpoch(5) };
+    image.apply(&fencing).expect("it was counted on");
+    assert_eq!(refused(&image, &fencing), ApplyError::FencedAlready { node: NodeId(1) });
+}
+
+#[test]
 fn stale_brokers_unknown_topics_and_newer_levels_are_refused() {
     let image = image();
     let (stale, unknown) = (registration(1, 5), topic(9));
@@ -263,6 +271,34 @@ fn records_of_feature_level_1_mean_what_they_meant() {
     assert_eq!(image.partition(partition).and_then(|state| state.leader), Some(NodeId(1)));
     image.apply(&MetadataRecord::TopicDeleted { topic: topic(1) }).expect("there");
     apply_old(&mut image, &Old::TombstoneCleared { topic: topic(1) });
+    assert!(image.tombstones.is_empty());
+}
+
+#[test]
+fn an_image_is_taken_on_as_a_whole_and_never_takes_back_what_was_applied() {
+    let older = image();
+    let mut newer = older.clone();
+    newer.apply(&created(2, "fares")).expect("new");
+    let mut other = newer.clone();
+    other.cluster_id = ClusterId(Uuid::from_u128(9));
+    let mut follower = older.clone();
+    assert!(!follower.install(other), "of another cluster");
+    assert!(follower.install(newer.clone()));
+    assert_eq!(follower, newer);
+    assert!(!follower.install(older) && !follower.install(newer.clone()));
+    assert_eq!(follower, newer);
+}
+
+#[test]
+fn files_of_a_deleted_topic_may_lie_where_its_replicas_were_before_a_reassignment() {
+    let mut image = image();
+    let opened = |node| MetadataRecord::TopicOpened { topic: topic(1), node: NodeId(node), partitions: None };
+    [1, 2].into_iter().for_each(|node| image.apply(&opened(node)).expect("there"));
+    image.apply(&MetadataRecord::TopicDeleted { topic: topic(1) }).expect("there");
+    for node in [1, 2] {
+        assert!(image.holds_tombstone(topic(1), NodeId(node)));
+        image.apply(&MetadataRecord::TombstoneCleared { topic: topic(1), node: Some(NodeId(node)) }).expect("held");
+    }
     assert!(image.tombstones.is_empty());
 }
 

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{ApplyError, ClusterImage, PartitionImage, TopicImage};
-use crate::types::{NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
+use crate::types::{Mutant, NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
+
+/// The setting that says when records are on disk.
+const FLUSH: &str = "flush";
 
 impl ClusterImage {
     pub(super) fn create_topic(
@@ -27,6 +30,7 @@ impl ClusterImage {
             partitions: partitions.collect(),
             opened: BTreeSet::new(),
             unopened: BTreeSet::new(),
+            flush_changed_at: 0,
         };
         self.topic_ids.insert(name.clone(), topic);
         self.topics.insert(topic, Arc::new(image));
@@ -83,15 +87,19 @@ impl ClusterImage {
     }
 
     pub(super) fn configure_topic(&mut self, topic: TopicId, config: &TopicConfigOverrides) -> Result<(), ApplyError> {
+        let index = self.index;
         let image = self.topic_mut(topic)?;
         let minimum = image.min_in_sync();
+        if image.config.0.get(FLUSH) != config.0.get(FLUSH) {
+            image.flush_changed_at = index;
+        }
         image.config = config.clone();
         if image.min_in_sync() != minimum {
             // Whoever is eligible is so because fewer than the minimum were in sync; under another minimum more may be
             // committed than it has. Where nobody is in sync nothing is: whoever is elected is the first that learns of the new
             // minimum, and clearing the set there would leave nobody to elect.
             for partition in &mut image.partitions {
-                if !partition.in_sync.is_empty() {
+                if !partition.in_sync.is_empty() && !Mutant::KeepsTheEligibleUnderANewMinimum.is_on() {
                     partition.eligible.clear();
                 }
                 partition.partition_epoch += 1;
@@ -104,7 +112,8 @@ impl ClusterImage {
         let removed = self.topics.remove(&topic).ok_or(ApplyError::UnknownTopic { topic })?;
         self.topic_ids.remove(&removed.name);
         self.tombstones.insert(topic);
-        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas);
+        // Whoever held a replica before a reassignment may have its files still.
+        let holders = removed.partitions.iter().flat_map(|partition| &partition.replicas).chain(&removed.opened);
         self.tombstone_holders.insert(topic, holders.copied().collect());
         Ok(())
     }

@@ -200,7 +200,11 @@ impl<R, X> Replica<R, X> {
                 engine.on_failed(cause.clone());
                 self.effects.push(Effect::Offline(cause));
             }
-            LogNews::Damage(_) | LogNews::NotDeleted(..) | LogNews::PutOff(_) | LogNews::Trouble(..) | LogNews::Closed(_) => {}
+            LogNews::Damage(_)
+            | LogNews::NotDeleted(..)
+            | LogNews::PutOff(_)
+            | LogNews::Trouble(..)
+            | LogNews::Closed(_) => {}
         }
         self.run_follower(out, Vec::new());
     }

@@ -209,9 +209,9 @@ fn a_follower_deletes_nothing_past_the_high_watermark_and_goes_along_with_its_le
     let mut story = Story::with(LogConfig { retention_ms: Some(1), retention_bytes: Some(0), ..small_segments() });
     story.fill(42);
     story.sync();
-    let outcome = story.log().apply_retention(TimestampMs(i64::MAX), Offset(139)).unwrap();
+    let outcome = story.log().apply_retention(TimestampMs(i64::MAX), Offset(139), Offset(u64::MAX)).unwrap();
     assert_eq!((outcome.deleted, outcome.log_start), (vec![], Offset(0)));
-    let outcome = story.log().apply_retention(TimestampMs(i64::MAX), Offset(150)).unwrap();
+    let outcome = story.log().apply_retention(TimestampMs(i64::MAX), Offset(150), Offset(u64::MAX)).unwrap();
     assert_eq!((outcome.deleted.len(), outcome.log_start), (1, Offset(140)));
     // The leader's start is committed by definition, whatever this follower has heard of the watermark.
     story.log().advance_log_start(Offset(155)).unwrap();

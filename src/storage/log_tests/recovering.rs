@@ -499,7 +499,11 @@ fn a_whole_batch_whose_checksum_is_wrong_at_the_end_of_a_killed_log_makes_it_dou
     let report = story.open();
     let name = format!("{:020}.cut-{}", 0, 4 * BATCH);
     let cut = Cut { offset: Offset(40), bytes: BATCH, all_zeros: false, saved_as: vec![name] };
-    assert_eq!((report.cut, report.doubtful), (Some(cut), true), "no kill leaves all bytes of a batch, and one of them wrong");
+    assert_eq!(
+        (report.cut, report.doubtful),
+        (Some(cut), true),
+        "no kill leaves all bytes of a batch, and one of them wrong"
+    );
 }
 
 #[test]

@@ -7,7 +7,8 @@ fn bases(story: &Story) -> Vec<u64> {
 
 impl Story {
     fn retain(&mut self, now: i64, high_watermark: u64) -> (Vec<u64>, u64, bool) {
-        let outcome = self.log().apply_retention(TimestampMs(now), Offset(high_watermark)).unwrap();
+        self.sync();
+        let outcome = self.log().apply_retention(TimestampMs(now), Offset(high_watermark), Offset(u64::MAX)).unwrap();
         (outcome.deleted.iter().map(|segment| segment.base.0).collect(), outcome.log_start.0, outcome.rolled)
     }
 }

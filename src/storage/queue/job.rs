@@ -203,7 +203,13 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
         }
         LentWork::Repair { range, batches } => Outcome::Repaired(log.repair(range, &batches)),
         LentWork::MarkVerified => Outcome::Verified(log.mark_verified()),
-        LentWork::Retention(high_watermark) => Outcome::Retained(log.apply_retention(wall, high_watermark)),
+        LentWork::Retention(high_watermark) => {
+            let keep_from = log.producers_are_kept_to(high_watermark);
+            Outcome::Retained(log.apply_retention(wall, high_watermark, keep_from))
+        }
+        LentWork::DeleteRecords(before) if log.producers_are_kept_to(before) < before => {
+            Outcome::Deleted(before, Err(LogError::ProducersNotKept { before }))
+        }
         LentWork::DeleteRecords(before) => Outcome::Deleted(before, log.delete_records_before(before)),
         LentWork::Close { high_watermark, producers } => {
             return Done::Closed(log.close_cleanly(high_watermark, &producers));

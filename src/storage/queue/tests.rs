@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::storage::PartitionIdentity;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
+use crate::storage::{LogConfig, PartitionIdentity, TruncateLeave};
 use crate::types::record_batch::{BatchBuilder, Compression};
 use crate::types::{ClusterId, LeaderEpoch, PartitionIndex, TopicConfig, TopicId, TopicName};
 
@@ -77,6 +77,8 @@ impl Stage {
             LogNews::Repaired => "repaired".to_owned(),
             LogNews::NotRepaired(_) => "not repaired".to_owned(),
             LogNews::Scrubbed(from, next) => format!("looked through {from}..{next}"),
+            LogNews::NotDeleted(before, _) => format!("not deleted before {before}"),
+            LogNews::Rolled => "rolled".to_owned(),
             LogNews::Failed(_) => "failed".to_owned(),
             LogNews::Closed(result) => format!("closed, {}", if result.is_ok() { "cleanly" } else { "not cleanly" }),
             other => format!("{other:?}"),
@@ -116,11 +118,47 @@ fn work_waits_while_the_log_is_away_and_keeps_its_order() {
     let mut stage = Stage::new(FlushPolicy::Os);
     stage.append(0..2);
     let write = stage.next();
+    stage.queue.push(LogWork::Snapshot(Offset(1), Vec::new()));
     stage.queue.push(LogWork::DeleteRecords(Offset(1)));
     stage.append(2..3);
     assert!(stage.next().is_none(), "the log is with the first write");
     stage.run(write);
     assert_eq!(stage.settle(), ["written 2", "synced 2", "starts at 1", "written 3"]);
+}
+
+#[test]
+fn records_stay_until_what_they_say_of_producers_is_written_down() {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..3);
+    stage.queue.push(LogWork::DeleteRecords(Offset(2)));
+    assert_eq!(stage.settle(), ["written 3", "not deleted before 2", "synced 3"]);
+    // Above the watermark a truncation may take the snapshot away again.
+    stage.queue.push(LogWork::Snapshot(Offset(3), Vec::new()));
+    let config = TopicConfig { retention_ms: 1, ..TopicConfig::default() };
+    stage.queue.push(LogWork::Reconfigure(LogConfig::from(&config), FlushPolicy::Always));
+    let late = TimestampMs(WALL.0 + 1_000_000_000);
+    let retain = |stage: &mut Stage, watermark| {
+        stage.queue.push(LogWork::Retention(Offset(watermark)));
+        while let Some(job) = stage.queue.next(late, &mut stage.news) {
+            stage.run(Some(job));
+        }
+        stage.settle()
+    };
+    assert_eq!(retain(&mut stage, 2), ["rolled", "starts at 0"]);
+    assert_eq!(retain(&mut stage, 3), ["starts at 3"]);
+}
+
+#[test]
+fn another_flush_policy_holds_from_where_it_stands_in_the_queue() {
+    let mut stage = Stage::new(FlushPolicy::Os);
+    stage.append(0..1);
+    assert_eq!(stage.settle(), ["written 1"]);
+    let config = LogConfig::from(&TopicConfig::default());
+    stage.queue.push(LogWork::Reconfigure(config, FlushPolicy::Always));
+    assert_eq!(stage.settle(), ["synced 1"]);
+    stage.queue.push(LogWork::Reconfigure(config, FlushPolicy::Os));
+    stage.append(1..2);
+    assert_eq!(stage.settle(), ["written 2"]);
 }
 
 #[test]
@@ -246,7 +284,8 @@ fn a_scrub_goes_beside_the_appends_and_tells_what_it_found() {
     assert!(matches!(write, Some(Job::Append { .. })), "one scrub at a time, and nobody waits for it: {write:?}");
     stage.run(write);
     stage.run(scrub);
-    let found = ["written 7", "damaged: [2..3]", "looked through 0..7", "damaged: [2..3]", "looked through 3..7", "synced 7"];
+    let found =
+        ["written 7", "damaged: [2..3]", "looked through 0..7", "damaged: [2..3]", "looked through 3..7", "synced 7"];
     assert_eq!(stage.settle(), found);
     stage.queue.push(LogWork::Scrub(Offset(40)));
     assert_eq!(stage.settle(), ["damaged: [2..3]", "looked through 40..7"], "what was cut off needs no look");

@@ -247,6 +247,10 @@ impl Hosted {
         self.queue.push(work);
     }
 
+    pub fn want_sync(&mut self) {
+        self.queue.want_sync();
+    }
+
     pub fn watermark(&self) -> Offset {
         self.replica.cursors().expect("a role").high_watermark()
     }

@@ -1,18 +1,16 @@
-//! The controller of the stage, and how brokers come and go.
+//! The controller of the stage: what is decided.
 
-use std::path::Path;
 use std::time::Duration;
 
 use callboard::engine::controller::{
-    self as engine, Decision, InSyncAccepted, InSyncProposal, InSyncRefusal, LeaseTable, Leases, Member,
+    self as engine, DamageOutcome, Decision, InSyncAccepted, InSyncProposal, InSyncRefusal, LeaseTable, Leases, Member,
+    Recovery, ReplicaEnd,
 };
-use callboard::engine::metadata::{
-    BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord, PartitionImage,
-};
+use callboard::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord, PartitionImage};
 use callboard::protocol::{ApiError, ErrorCode};
-use callboard::storage::disk::virtual_disk::DiskSnapshot;
-use callboard::storage::queue::LogWork;
-use callboard::types::{ClusterId, IncarnationId, MonoTime, NodeId, TopicConfig, TopicConfigOverrides, TopicName};
+use callboard::types::{
+    ClusterId, LeaderEpoch, MonoTime, NodeId, Offset, TopicConfig, TopicConfigOverrides, TopicName,
+};
 
 use super::{Broker, P0, Stage};
 
@@ -39,7 +37,6 @@ impl Stage {
             mail: Vec::new(),
             proposals: Vec::new(),
             told: Default::default(),
-            cut_off: Default::default(),
             silent: Default::default(),
         };
         for node in 1..=4 {
@@ -169,134 +166,6 @@ impl Stage {
         self.leases = LeaseTable::new(LEASE, self.now, &self.image);
     }
 
-    // Brokers.
-
-    /// The broker renews its lease no more.
-    pub fn silence(&mut self, node: u32) {
-        self.silent.insert(node);
-    }
-
-    /// A renewal is sent, and answered at once.
-    pub fn renew(&mut self, node: u32) {
-        let sent = self.now;
-        self.renew_as_sent(node, sent);
-    }
-
-    /// A renewal that the broker sent at `sent` is answered now.
-    pub fn renew_as_sent(&mut self, node: u32, sent: MonoTime) {
-        let Some(process) = self.brokers.get(&node).and_then(|broker| broker.process.as_ref()) else { return };
-        let (epoch, applied) = (process.epoch, process.image.index);
-        self.leases.on_renewal(self.now, &self.image, (NodeId(node), epoch), applied);
-        let until = sent.plus(LEASE.duration);
-        if let Some(process) = self.process(node) {
-            process.lease_until = process.lease_until.max(until);
-        }
-        self.with(node, |hosted, now| hosted.replica.on_lease(now, until));
-    }
-
-    /// The broker learns everything that was decided.
-    pub fn metadata(&mut self, node: u32) {
-        let (now, defaults, entries) = (self.now, self.defaults.clone(), self.entries.clone());
-        let Some(process) = self.process(node) else { return };
-        if process.applied == entries.len() {
-            return;
-        }
-        for entry in &entries[process.applied..] {
-            process.image.apply_entry(entry).expect("as the controller applied it");
-        }
-        process.applied = entries.len();
-        process.follow(now, NodeId(node), &defaults);
-        self.with(node, |_, _| {});
-    }
-
-    /// The process ends, whatever it was doing; what was written is in the page cache.
-    pub fn kill(&mut self, node: u32) {
-        let broker = self.brokers.get_mut(&node).expect("on the stage");
-        broker.process = None;
-        broker.disk.kill();
-        self.forget_mail(node);
-    }
-
-    /// The machine loses its power, and with it all that was not synced.
-    pub fn power_loss(&mut self, node: u32) {
-        let broker = self.brokers.get_mut(&node).expect("on the stage");
-        broker.process = None;
-        broker.disk.power_loss_keeping_nothing();
-        self.forget_mail(node);
-    }
-
-    fn forget_mail(&mut self, node: u32) {
-        drop(self.take_mail(|mail| mail.follower().0 == node));
-        self.proposals.retain(|(leader, _)| leader.0 != node);
-    }
-
-    /// The disk is replaced by an empty one, the process gone.
-    pub fn wipe(&mut self, node: u32) {
-        self.kill(node);
-        self.broker(node).disk.wipe();
-    }
-
-    pub fn roll_back(&mut self, node: u32, snapshot: &DiskSnapshot) {
-        self.kill(node);
-        self.broker(node).disk.roll_back(snapshot);
-    }
-
-    /// One bit of the broker's only segment turns over.
-    pub fn flip_bit(&mut self, node: u32, position: u64) {
-        let dir = Broker::partition_dir(&TopicName::new("rides").expect("legal"));
-        let path = dir.join(format!("{:020}.log", 0));
-        self.broker(node).disk.flip_bit(&path, position, 3).expect("there is a segment");
-    }
-
-    /// A process starts and registers with what its directory says.
-    pub fn registers(&mut self, node: u32) -> Result<(), ErrorCode> {
-        let cluster = self.image.cluster_id;
-        let broker = self.brokers.get_mut(&node).expect("on the stage");
-        broker.start(cluster);
-        let process = broker.process.as_ref().expect("started");
-        let meta = process.directory.meta();
-        let held = meta.broker_epoch.unwrap_or_default();
-        let registration = BrokerRegistration {
-            node: NodeId(node),
-            epoch: held,
-            incarnation: IncarnationId(uuid::Uuid::from_u128(1)),
-            directory: meta.directory,
-            host: "stage".to_owned(),
-            port: 1,
-            rack: None,
-            software: String::new(),
-            before: DirectoryHistory { epoch: held, stop: process.stop },
-            decided_at: None,
-        };
-        let decision = engine::register(&self.image, registration, &self.defaults).map_err(|error| error.code)?;
-        let epoch = self.decide(Ok(decision));
-        let process = self.process(node).expect("started");
-        process.epoch = epoch;
-        process.directory.store_broker_epoch(epoch).expect("stored");
-        Ok(())
-    }
-
-    /// A registered broker opens its replicas, and is counted on.
-    pub fn unfence(&mut self, node: u32) {
-        self.metadata(node);
-        let process = self.process(node).expect("running");
-        let (lost, doubtful) = (process.lost.clone(), process.doubtful.clone());
-        for partition in lost {
-            let decision = engine::report_lost(&self.image, partition, NodeId(node), self.epoch_of(node));
-            self.decide(decision);
-        }
-        let decision = engine::unfence(&self.image, NodeId(node), self.epoch_of(node), &doubtful);
-        self.decide(decision);
-        self.silent.remove(&node);
-        self.renew(node);
-        self.metadata(node);
-    }
-
-    pub fn restart(&mut self, node: u32) {
-        self.registers(node).expect("accepted");
-        self.unfence(node);
-    }
-
     /// The leader is to hand over to `to`.
     pub fn hand_over(&mut self, node: u32, to: u32) -> Result<(), ErrorCode> {
         let mut result = Ok(());
@@ -306,29 +175,50 @@ impl Stage {
         result.map_err(|error| error.code)
     }
 
-    /// The broker closes its log, notes that it stopped cleanly if it did, and ends.
-    pub fn close(&mut self, node: u32) {
-        self.with(node, |hosted, _| {
-            let high_watermark = hosted.replica.cursors().expect("a role").high_watermark();
-            let producers = hosted.replica.producers_snapshot();
-            hosted.push(LogWork::Close { high_watermark, producers });
-        });
-        self.write(node);
-        let closed_well = self.hosted(node).is_none_or(|hosted| hosted.closed_well);
-        let process = self.process(node).expect("running");
-        if closed_well {
-            process.directory.mark_clean_stop(process.epoch).expect("marked");
-        }
-        assert_eq!(process.directory.root(), Path::new("/data"));
-        self.brokers.get_mut(&node).expect("on the stage").process = None;
-        self.broker(node).disk.kill();
-        self.forget_mail(node);
-    }
-
     /// The topic's minimum of in-sync replicas becomes another.
     pub fn set_minimum(&mut self, minimum: &str) {
         let mut config = self.image.topics[&P0.topic].config.clone();
         config.0.insert("min_insync_replicas".to_owned(), minimum.to_owned());
         self.decide_all(vec![MetadataRecord::TopicConfigChanged { topic: P0.topic, config }]);
+    }
+
+    /// The broker says that it is about to stop.
+    pub fn stopping(&mut self, node: u32) {
+        let decision = engine::stopping(&self.image, NodeId(node), self.epoch_of(node));
+        self.decide(decision);
+    }
+
+    /// The partition moves to other replicas.
+    pub fn reassign(&mut self, targets: &[u32]) {
+        let targets: Vec<_> = targets.iter().copied().map(NodeId).collect();
+        let decision = engine::reassign(&self.image, P0, &targets);
+        self.decide(decision);
+    }
+
+    /// The broker tells the controller that its replica is damaged, in the leader epoch that it knows.
+    pub fn report_damaged(&mut self, node: u32) -> DamageOutcome {
+        let process = self.process(node).expect("running");
+        let (epoch, known) = (process.epoch, process.image.partition(P0).expect("created").leader_epoch);
+        let decision = engine::report_damaged(&self.image, P0, (NodeId(node), epoch), known);
+        self.decide(decision)
+    }
+
+    /// These brokers tell the controller how far their logs reach; it may elect the best of the last members.
+    pub fn recover(&mut self, nodes: &[u32]) -> Recovery {
+        let reports: Vec<_> = nodes.iter().map(|node| self.end_of(*node)).collect();
+        let decision = engine::elect_from_last_members(&self.image, &self.defaults, &reports);
+        self.decide(decision).remove(0).1
+    }
+
+    fn end_of(&mut self, node: u32) -> ReplicaEnd {
+        let log = self.log(node);
+        let epoch = log.rsplit_once('@').map_or(0, |(_, epoch)| epoch.parse().expect("as it was written"));
+        ReplicaEnd {
+            partition: P0,
+            node: NodeId(node),
+            broker_epoch: self.epoch_of(node),
+            leader_epoch: LeaderEpoch(epoch),
+            end_offset: Offset(self.cursors(node).3),
+        }
     }
 }

@@ -14,7 +14,9 @@
 //! `stage.log(2)` shows them with their leader epochs: `a@0 b@1`.
 
 mod broker;
+mod clients;
 mod control;
+mod machines;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,23 +24,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use callboard::engine::controller::LeaseTable;
 use callboard::engine::follower::ReplicaFetched;
-use callboard::engine::leader::{
-    DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, Proposal, ReplicaFetchEvent,
-};
+use callboard::engine::leader::{Proposal, ReplicaFetchEvent};
 use callboard::engine::metadata::{ClusterImage, MetadataRecord};
 use callboard::engine::replication::{FetchId, ReplicaFetch};
-use callboard::engine::waiters::OwnerId;
-use callboard::protocol::ErrorCode;
-use callboard::protocol::messages::{Acks, DeleteBefore, OffsetAt};
 use callboard::replica::Answer;
 use callboard::storage::queue::LogWork;
-use callboard::types::record_batch::{BatchBuilder, Compression, RecordBatch, decode_records};
-use callboard::types::{
-    MonoTime, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicConfig, TopicId, TopicPartition,
-};
+use callboard::types::record_batch::{RecordBatch, decode_records};
+use callboard::types::{MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicPartition};
 
 pub use broker::{Broker, Hosted, Process};
-use broker::{Sent, Verdict, WALL};
+use broker::{Sent, Verdict};
+pub use clients::Told;
+use clients::told;
 
 /// The partition that the rules are told with.
 pub const P0: TopicPartition =
@@ -49,20 +46,6 @@ pub const P0: TopicPartition =
 pub enum Reply {
     Client(&'static str),
     Follower(NodeId, FetchId),
-}
-
-/// What a client was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// The record is as safe as was asked for, at this offset.
-    Acknowledged(u64),
-    /// These records; nothing yet, when there are none.
-    Read(String),
-    /// The end of what is committed.
-    End(u64),
-    /// The log starts there now.
-    StartsAt(u64),
-    Refused(ErrorCode),
 }
 
 /// How long a leader lets a fetch of a follower wait.
@@ -93,7 +76,6 @@ pub struct Stage {
     mail: Vec<Mail>,
     proposals: Vec<(NodeId, Proposal)>,
     told: BTreeMap<&'static str, Told>,
-    cut_off: BTreeSet<u32>,
     silent: BTreeSet<u32>,
 }
 
@@ -135,99 +117,6 @@ impl Stage {
         }
     }
 
-    // What clients ask for.
-
-    /// A plain record, to be acknowledged once all have it.
-    pub fn produce(&mut self, node: u32, value: &'static str) {
-        self.append(node, value, value, Acks::All, None);
-    }
-
-    /// A record that is acknowledged once the leader has written it.
-    pub fn produce_to_one(&mut self, node: u32, value: &'static str) {
-        self.append(node, value, value, Acks::Leader, None);
-    }
-
-    /// A record of the idempotent producer 7, under its sequence number; `name` is how its answer is told from others.
-    pub fn produce_once(&mut self, node: u32, sequence: i32, value: &'static str, name: &'static str) {
-        self.append(node, value, name, Acks::All, Some(sequence));
-    }
-
-    fn append(&mut self, node: u32, value: &str, name: &'static str, acks: Acks, sequence: Option<i32>) {
-        self.append_all(node, &[value], name, acks, sequence);
-    }
-
-    /// Several records in one batch.
-    pub fn produce_batch(&mut self, node: u32, values: &[&str], name: &'static str) {
-        self.append_all(node, values, name, Acks::All, None);
-    }
-
-    fn append_all(&mut self, node: u32, values: &[&str], name: &'static str, acks: Acks, sequence: Option<i32>) {
-        let mut builder = BatchBuilder::new(Compression::None, 64);
-        if let Some(sequence) = sequence {
-            builder.set_producer(ProducerId(7), ProducerEpoch(0), sequence);
-        }
-        for value in values {
-            builder.append(WALL, None, Some(value.as_bytes()), &[]);
-        }
-        let batch = RecordBatch::from_client(builder.build().expect("small")).expect("just built");
-        self.with(node, |hosted, now| {
-            let event = ProduceEvent {
-                header: batch.header,
-                batch_bytes: batch.total_bytes(),
-                leader_epoch: None,
-                acks,
-                deadline: now.plus(Duration::from_secs(60)),
-                wall: WALL,
-                owner: OwnerId(1),
-                reply: Reply::Client(name),
-            };
-            hosted.replica.on_produce(now, batch, (), event);
-        });
-    }
-
-    /// A consumer asks for the records from `offset` on, and waits if there are none.
-    pub fn read(&mut self, node: u32, offset: u64, name: &'static str) {
-        self.with(node, |hosted, now| {
-            let event = FetchEvent {
-                offset: Offset(offset),
-                max_bytes: 1_000,
-                leader_epoch: None,
-                wait_until: Some(now.plus(Duration::from_secs(60))),
-                owner: OwnerId(1),
-                reply: Reply::Client(name),
-            };
-            hosted.replica.on_fetch(now, event);
-        });
-    }
-
-    /// Somebody asks how far the committed records go.
-    pub fn list(&mut self, node: u32, name: &'static str) {
-        self.with(node, |hosted, now| {
-            let (at, owner) = (OffsetAt::Latest, OwnerId(1));
-            let deadline = now.plus(Duration::from_secs(60));
-            hosted.replica.on_list_offsets(now, ListOffsetsEvent { at, deadline, owner, reply: Reply::Client(name) });
-        });
-    }
-
-    /// Somebody wants the records before `offset` gone.
-    pub fn delete_before(&mut self, node: u32, offset: u64, name: &'static str) {
-        self.with(node, |hosted, now| {
-            let before = DeleteBefore::Offset(Offset(offset));
-            let deadline = now.plus(Duration::from_secs(60));
-            let event = DeleteRecordsEvent { before, deadline, owner: OwnerId(1), reply: Reply::Client(name) };
-            hosted.replica.on_delete_records(event);
-        });
-    }
-
-    /// What that client was told; `None` while it waits.
-    pub fn told(&self, name: &str) -> Option<Told> {
-        self.told.get(name).cloned()
-    }
-
-    pub fn acknowledged(&self, name: &str) -> bool {
-        matches!(self.told(name), Some(Told::Acknowledged(_)))
-    }
-
     // What brokers do.
 
     /// Its log writes, cuts and deletes what it was told to. Nothing of that is synced but by what has to sync for itself.
@@ -245,6 +134,12 @@ impl Stage {
             hosted.work(now, true);
         });
         self.write(node);
+    }
+
+    /// The kernel writes out what it holds, without being asked.
+    pub fn write_out(&mut self, node: u32) {
+        self.with(node, |hosted, _| hosted.want_sync());
+        self.sync(node);
     }
 
     /// Its fetches reach the leader that they are meant for.
@@ -268,15 +163,24 @@ impl Stage {
         for mail in self.take_mail(|mail| matches!(mail, Mail::Answer { .. }) && mail.follower() == NodeId(node)) {
             let Mail::Answer { id, verdict, records, .. } = mail else { continue };
             let batches = batches_of(records);
-            // As the actor does: nothing damaged gets as far as the replica.
-            if batches.iter().any(|batch| batch.verify_checksum().is_err()) {
-                continue;
-            }
             let headers = batches.iter().map(|batch| batch.header).collect();
             let batches = batches.into_iter().map(|batch| (batch, ())).collect();
             self.with(node, |hosted, now| {
                 hosted.replica.on_fetched(now, ReplicaFetched { id, result: verdict, headers }, batches);
             });
+        }
+    }
+
+    /// What its leader has sent to it is damaged on the way.
+    pub fn damage_answer(&mut self, node: u32) {
+        for mail in &mut self.mail {
+            if let Mail::Answer { to, records, .. } = mail
+                && *to == NodeId(node)
+            {
+                let mut damaged = records.to_vec();
+                damaged.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+                *records = damaged.into();
+            }
         }
     }
 
@@ -316,36 +220,18 @@ impl Stage {
         self.fetch(node);
     }
 
-    /// Nothing goes to that broker or comes from it in [`Stage::settle`].
-    pub fn cut_off(&mut self, node: u32) {
-        self.cut_off.insert(node);
-    }
-
-    pub fn reconnect(&mut self, node: u32) {
-        self.cut_off.remove(&node);
-    }
-
-    /// Everybody who is not cut off does everything: logs, fetches, proposals, metadata.
+    /// Everybody does everything: logs, fetches, proposals, metadata.
     pub fn settle(&mut self) {
+        let nodes: Vec<_> = self.brokers.keys().copied().collect();
         for _ in 0..12 {
-            for node in self.reachable() {
-                self.metadata(node);
-                self.write(node);
-                self.sync(node);
-                self.decide_for(node);
+            for node in &nodes {
+                self.metadata(*node);
+                self.write(*node);
+                self.sync(*node);
+                self.decide_for(*node);
             }
-            for node in self.reachable() {
-                let is_reached = |leader: NodeId| !self.cut_off.contains(&leader.0);
-                let is_heard = self.image.partition(P0).and_then(|state| state.leader).is_none_or(is_reached);
-                if is_heard {
-                    self.fetch(node);
-                }
-            }
+            nodes.iter().for_each(|node| self.fetch(*node));
         }
-    }
-
-    fn reachable(&self) -> Vec<u32> {
-        self.brokers.keys().copied().filter(|node| !self.cut_off.contains(node)).collect()
     }
 
     /// Writes down how far its log can be trusted, and its watermark.
@@ -403,19 +289,6 @@ impl Stage {
 
     pub fn is_offline(&mut self, node: u32) -> bool {
         self.hosted(node).is_some_and(|hosted| hosted.offline.is_some())
-    }
-}
-
-fn told(answer: Answer, records: Bytes) -> Told {
-    match answer {
-        Answer::Produced(batch) => Told::Acknowledged(batch.base_offset.0),
-        Answer::Fetched(_) => {
-            let values: Vec<_> = batches_of(records).iter().flat_map(values_of).collect();
-            Told::Read(values.join(" "))
-        }
-        Answer::Listed(listed) => Told::End(listed.offset.expect("the end was asked for").0),
-        Answer::RecordsDeleted(start) => Told::StartsAt(start.0),
-        Answer::ReplicaFetched(..) => panic!("a client is answered like a follower"),
     }
 }
 

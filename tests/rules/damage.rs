@@ -1,0 +1,124 @@
+//! Rule 16: a replica that is damaged, and what is not passed on.
+
+use callboard::engine::controller::DamageOutcome;
+use callboard::protocol::ErrorCode;
+
+use crate::stage::{Stage, Told};
+
+/// A byte of the first record in a segment.
+const IN_THE_FIRST_RECORD: u64 = 67;
+
+#[test]
+fn rule_16_a_leader_whose_disk_fails_leaves_both_sets_and_another_leads() {
+    // What it has not synced it may not have. Tried again, the sync would succeed, and say nothing of the pages that were lost.
+    let mut stage = Stage::with_records(&[], &["a"]);
+    stage.produce(1, "b");
+    stage.write(1);
+    stage.replicate(2);
+    stage.replicate(3);
+    stage.break_sync(1);
+    stage.sync(1);
+    assert!(stage.is_offline(1));
+    assert_eq!(stage.told("b"), Some(Told::Refused(ErrorCode::StorageFailed)));
+    assert_eq!(stage.report_damaged(1), DamageOutcome::Left);
+    assert_eq!(stage.sets(), (Some(2), 1, vec![2, 3], vec![]));
+    stage.settle();
+    stage.produce(2, "c");
+    stage.settle();
+    assert_eq!(
+        (stage.told("c"), stage.sets().2),
+        (Some(Told::Acknowledged(2)), vec![2, 3]),
+        "nobody waits for broker 1"
+    );
+    stage.kill(1);
+    stage.fence(1);
+    stage.restart(1);
+    stage.settle();
+    assert_eq!((stage.log(1), stage.sets().2), ("a@0 b@0 c@1".into(), vec![2, 3, 1]));
+}
+
+#[test]
+fn rule_16_a_replica_whose_log_failed_does_not_lead_though_it_was_elected() {
+    // The leader goes before the controller has heard of broker 2's disk. A leader whose log takes nothing would only hold up everybody,
+    // until somebody looks.
+    let mut stage = Stage::with_records(&[], &["a"]);
+    stage.break_sync(2);
+    stage.produce(1, "b");
+    stage.write(1);
+    stage.fetch(2);
+    stage.write(2);
+    stage.sync(2);
+    assert!(stage.is_offline(2));
+    stage.kill(1);
+    stage.fence(1);
+    stage.metadata(2);
+    assert_eq!((stage.sets().0, stage.leads(2)), (Some(2), false));
+    assert_eq!(stage.report_damaged(2), DamageOutcome::Left);
+    assert_eq!(stage.sets(), (Some(3), 2, vec![3], vec![]));
+}
+
+#[test]
+fn rule_16_the_last_replica_leads_on_and_refuses_the_hole() {
+    // Nobody else has what is left, and nobody should get what is not.
+    let mut stage = Stage::on(&[1], &[]);
+    stage.produce(1, "a");
+    stage.produce(1, "b");
+    stage.settle();
+    stage.flip_bit(1, IN_THE_FIRST_RECORD);
+    stage.read(1, 0, "damaged");
+    stage.read(1, 1, "whole");
+    assert_eq!(stage.told("damaged"), Some(Told::Refused(ErrorCode::DamagedLog)));
+    assert_eq!(stage.told("whole"), Some(Told::Read("b".into())));
+    assert_eq!(stage.report_damaged(1), DamageOutcome::StaysAsTheLast);
+    assert_eq!((stage.sets(), stage.leads(1)), ((Some(1), 0, vec![1], vec![]), true));
+}
+
+#[test]
+fn rule_16_a_leaders_damage_is_not_copied() {
+    // The follower would count as one more whole copy of a record that nobody has.
+    let mut stage = Stage::on(&[1, 2], &[]);
+    stage.kill(2);
+    stage.fence(2);
+    stage.metadata(1);
+    stage.produce(1, "a");
+    stage.settle();
+    stage.flip_bit(1, IN_THE_FIRST_RECORD);
+    stage.restart(2);
+    stage.metadata(1);
+    stage.replicate(2);
+    assert_eq!((stage.cursors(2), stage.proposed(1)), ((0, 0, 0, 0), vec![]));
+}
+
+#[test]
+fn rule_16_a_follower_appends_nothing_that_was_damaged_on_the_way() {
+    // It checks before it appends, so that what it acknowledges is what the producer sent.
+    let mut stage = Stage::on(&[1, 2], &[]);
+    stage.produce(1, "a");
+    stage.write(1);
+    stage.sync(1);
+    stage.damage_answer(2);
+    stage.replicate(2);
+    assert_eq!((stage.cursors(2), stage.told("a")), ((0, 0, 0, 0), None));
+    stage.kill(2);
+    stage.restart(2);
+    stage.settle();
+    assert_eq!((stage.log(2), stage.told("a")), ("a@0".into(), Some(Told::Acknowledged(0))));
+}
+
+#[test]
+fn rule_16_a_replica_whose_tail_was_torn_gives_way_to_one_that_is_whole() {
+    // A disk that kept its word leaves zeros or nothing after what it synced. This one may have lost more than the tail.
+    let mut stage = Stage::on(&[1, 2], &[("min_insync_replicas", "2")]);
+    stage.produce(1, "a");
+    stage.settle();
+    for node in [1, 2] {
+        stage.power_loss(node);
+        stage.fence(node);
+    }
+    stage.tear(2);
+    stage.restart(2);
+    assert_eq!(stage.sets(), (None, 1, vec![], vec![1]), "broker 2 is there, and broker 1 is waited for");
+    stage.restart(1);
+    stage.settle();
+    assert_eq!((stage.sets().0, stage.sets().2), (Some(1), vec![1, 2]));
+}

@@ -1,0 +1,177 @@
+//! Brokers of the stage: how they come and go, and what happens to their disks.
+
+use std::path::{Path, PathBuf};
+
+use callboard::engine::controller as engine;
+use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory};
+use callboard::protocol::ErrorCode;
+use callboard::storage::disk::virtual_disk::{DiskSnapshot, FaultyOperation};
+use callboard::storage::disk::{Disk, OpenMode};
+use callboard::storage::queue::LogWork;
+use callboard::types::{IncarnationId, MonoTime, NodeId, TopicName};
+
+use super::control::LEASE;
+use super::{Broker, Stage};
+
+impl Stage {
+    /// The broker renews its lease no more.
+    pub fn silence(&mut self, node: u32) {
+        self.silent.insert(node);
+    }
+
+    /// A renewal is sent, and answered at once.
+    pub fn renew(&mut self, node: u32) {
+        let sent = self.now;
+        self.renew_as_sent(node, sent);
+    }
+
+    /// A renewal that the broker sent at `sent` is answered now.
+    pub fn renew_as_sent(&mut self, node: u32, sent: MonoTime) {
+        let Some(process) = self.brokers.get(&node).and_then(|broker| broker.process.as_ref()) else { return };
+        let (epoch, applied) = (process.epoch, process.image.index);
+        self.leases.on_renewal(self.now, &self.image, (NodeId(node), epoch), applied);
+        let until = sent.plus(LEASE.duration);
+        if let Some(process) = self.process(node) {
+            process.lease_until = process.lease_until.max(until);
+        }
+        self.with(node, |hosted, now| hosted.replica.on_lease(now, until));
+    }
+
+    /// The broker learns everything that was decided.
+    pub fn metadata(&mut self, node: u32) {
+        let (now, defaults, entries) = (self.now, self.defaults.clone(), self.entries.clone());
+        let Some(process) = self.process(node) else { return };
+        if process.applied == entries.len() {
+            return;
+        }
+        for entry in &entries[process.applied..] {
+            process.image.apply_entry(entry).expect("as the controller applied it");
+        }
+        process.applied = entries.len();
+        process.follow(now, NodeId(node), &defaults);
+        self.with(node, |_, _| {});
+    }
+
+    /// The process ends, whatever it was doing; what was written is in the page cache.
+    pub fn kill(&mut self, node: u32) {
+        let broker = self.brokers.get_mut(&node).expect("on the stage");
+        broker.process = None;
+        broker.disk.kill();
+        self.forget_mail(node);
+    }
+
+    /// The machine loses its power, and with it all that was not synced.
+    pub fn power_loss(&mut self, node: u32) {
+        let broker = self.brokers.get_mut(&node).expect("on the stage");
+        broker.process = None;
+        broker.disk.power_loss_keeping_nothing();
+        self.forget_mail(node);
+    }
+
+    fn forget_mail(&mut self, node: u32) {
+        drop(self.take_mail(|mail| mail.follower().0 == node));
+        self.proposals.retain(|(leader, _)| leader.0 != node);
+    }
+
+    /// The disk is replaced by an empty one, the process gone.
+    pub fn wipe(&mut self, node: u32) {
+        self.kill(node);
+        self.broker(node).disk.wipe();
+    }
+
+    pub fn roll_back(&mut self, node: u32, snapshot: &DiskSnapshot) {
+        self.kill(node);
+        self.broker(node).disk.roll_back(snapshot);
+    }
+
+    /// One bit of the broker's only segment turns over.
+    pub fn flip_bit(&mut self, node: u32, position: u64) {
+        self.broker(node).disk.flip_bit(&segment(), position, 3).expect("there is a segment");
+    }
+
+    /// The next sync of the broker's records fails.
+    pub fn break_sync(&mut self, node: u32) {
+        self.broker(node).disk.fail_nth(FaultyOperation::Sync, 1, ".log");
+    }
+
+    /// Bytes that are no record stand at the end of the broker's only segment: a write that was torn.
+    pub fn tear(&mut self, node: u32) {
+        let disk = &self.broker(node).disk;
+        let file = disk.open(&segment(), OpenMode::Write).expect("there is a segment");
+        let end = file.len().expect("readable");
+        file.write_vectored_at(&[std::io::IoSlice::new(b"torn")], end).expect("written");
+    }
+
+    /// A process starts and registers with what its directory says.
+    pub fn registers(&mut self, node: u32) -> Result<(), ErrorCode> {
+        let cluster = self.image.cluster_id;
+        let broker = self.brokers.get_mut(&node).expect("on the stage");
+        broker.start(cluster);
+        let process = broker.process.as_ref().expect("started");
+        let meta = process.directory.meta();
+        let held = meta.broker_epoch.unwrap_or_default();
+        let registration = BrokerRegistration {
+            node: NodeId(node),
+            epoch: held,
+            incarnation: IncarnationId(uuid::Uuid::from_u128(1)),
+            directory: meta.directory,
+            host: "stage".to_owned(),
+            port: 1,
+            rack: None,
+            software: String::new(),
+            before: DirectoryHistory { epoch: held, stop: process.stop },
+            decided_at: None,
+        };
+        let decision = engine::register(&self.image, registration, &self.defaults).map_err(|error| error.code)?;
+        let epoch = self.decide(Ok(decision));
+        let process = self.process(node).expect("started");
+        process.epoch = epoch;
+        process.directory.store_broker_epoch(epoch).expect("stored");
+        Ok(())
+    }
+
+    /// A registered broker opens its replicas, and is counted on.
+    pub fn unfence(&mut self, node: u32) {
+        self.metadata(node);
+        let process = self.process(node).expect("running");
+        let (lost, doubtful) = (process.lost.clone(), process.doubtful.clone());
+        for partition in lost {
+            let decision = engine::report_lost(&self.image, partition, NodeId(node), self.epoch_of(node));
+            self.decide(decision);
+        }
+        let decision = engine::unfence(&self.image, NodeId(node), self.epoch_of(node), &doubtful);
+        self.decide(decision);
+        self.silent.remove(&node);
+        self.renew(node);
+        self.metadata(node);
+    }
+
+    pub fn restart(&mut self, node: u32) {
+        self.registers(node).expect("accepted");
+        self.unfence(node);
+    }
+
+    /// The broker closes its log, notes that it stopped cleanly if it did, and ends.
+    pub fn close(&mut self, node: u32) {
+        self.with(node, |hosted, _| {
+            let high_watermark = hosted.replica.cursors().expect("a role").high_watermark();
+            let producers = hosted.replica.producers_snapshot();
+            hosted.push(LogWork::Close { high_watermark, producers });
+        });
+        self.write(node);
+        let closed_well = self.hosted(node).is_none_or(|hosted| hosted.closed_well);
+        let process = self.process(node).expect("running");
+        if closed_well {
+            process.directory.mark_clean_stop(process.epoch).expect("marked");
+        }
+        assert_eq!(process.directory.root(), Path::new("/data"));
+        self.brokers.get_mut(&node).expect("on the stage").process = None;
+        self.broker(node).disk.kill();
+        self.forget_mail(node);
+    }
+}
+
+fn segment() -> PathBuf {
+    let dir = Broker::partition_dir(&TopicName::new("rides").expect("legal"));
+    dir.join(format!("{:020}.log", 0))
+}
