@@ -351,6 +351,7 @@ impl World {
 
     /// What is known about a replica after a step, and what must hold for it.
     fn observe(&mut self, number: usize, partition: TopicPartition) {
+        let node = self.brokers[number].node;
         let Some(hosted) = self.hosted(number, partition) else { return };
         let Some(cursors) = hosted.replica.cursors().copied() else { return };
         let (seen, log_start) = (hosted.watermark_seen, cursors.log_start());
