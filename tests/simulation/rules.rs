@@ -229,7 +229,7 @@ impl World {
         let broker = &self.brokers[self.broker_of(target)];
         let (durable, written) = broker.last_seen.get(&partition).copied().unwrap_or_default();
         let holds = if flush == FlushPolicy::Always { durable } else { written };
-        if holds < end && !broker.robbed.contains(&partition) {
+        if holds < end && self.is_intact(broker.node, partition) {
             self.oracle.fail(format!("{partition} is handed over at {end} to broker {target}, which holds {holds}"));
         }
     }
