@@ -45,6 +45,8 @@ pub struct Consuming {
     pub position: Offset,
     /// What it asked for last: its position, or now and then something further on, which may not exist yet.
     asked: Offset,
+    /// What was committed by then.
+    end: Offset,
 }
 
 impl Client {
@@ -58,7 +60,10 @@ impl Client {
     }
 
     pub fn consumer(partition: TopicPartition, roams: bool) -> Self {
-        Self::new(partition, Work::Consume(Consuming { roams, position: Offset::ZERO, asked: Offset::ZERO }))
+        Self::new(
+            partition,
+            Work::Consume(Consuming { roams, position: Offset::ZERO, asked: Offset::ZERO, end: Offset::ZERO }),
+        )
     }
 
     pub fn lister(partition: TopicPartition) -> Self {
@@ -164,6 +169,7 @@ impl World {
                 let waits = self.rng.u64(0..4) > 0;
                 let ahead = if !is_over && self.rng.u64(0..20) == 0 { self.rng.u64(1..30) } else { 0 };
                 consuming.asked = consuming.position.plus(ahead);
+                consuming.end = history.committed_end();
                 Some(Message::Fetch { partition, request, offset: consuming.asked, waits })
             }
             Work::List { known_end } => {
@@ -279,11 +285,11 @@ impl World {
     fn on_fetch_refused(&mut self, number: usize, error: &ApiError) {
         let (partition, name) = (self.clients[number].partition, self.clients[number].name());
         let history = self.oracle.history(partition);
-        let (deleted, end) = (history.deleted_before, history.committed_end());
+        let deleted = history.deleted_before;
         if let Work::Consume(consuming) = &mut self.clients[number].work
             && error.code == ErrorCode::OffsetOutOfRange
         {
-            if consuming.asked >= deleted && consuming.asked <= end {
+            if consuming.asked >= deleted && consuming.asked <= consuming.end {
                 let position = consuming.asked;
                 self.oracle.fail(format!("{name} asked for {position} of {partition}, which exists: {error}"));
                 return;
