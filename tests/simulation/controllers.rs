@@ -102,6 +102,7 @@ impl World {
         let Some(office) = controller.office.as_mut() else { return };
         office.leases.follow(now, &controller.image);
         let silent = office.leases.expired(now, &controller.image);
+        office.condemned.extend(&silent);
         let hand_overs = office.balance.next(now, &controller.image);
         for (node, epoch) in silent {
             if let Ok(decision) = controller::fence(&self.controllers[number].image, node, epoch) {
@@ -364,11 +365,15 @@ impl World {
         match office.leases.on_renewal(now, &controller.image, (node, epoch), applied) {
             Renewal::Granted { unfence: false, .. } => {
                 let is_live = controller.image.is_live(node);
+                if is_live && office.condemned.contains(&(node, epoch)) {
+                    self.oracle.fail(format!("the lease of broker {node} is renewed while it is being fenced"));
+                }
                 if is_live {
                     self.send(Place::Controller(number), to, Message::Renewed { epoch, sent });
                 }
             }
             Renewal::Granted { unfence: true, .. } => {
+                office.condemned.remove(&(node, epoch));
                 if let Ok(decision) = controller::unfence(&controller.image, node, epoch, &doubtful) {
                     self.tell(format_args!("controller {number} counts on broker {node} again"));
                     self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use callboard::engine::controller::{DamageOutcome, Decision};
 use callboard::engine::cursors::Cursors;
 use callboard::engine::leader::{LeaderEngine, Leadership, Proposal};
-use callboard::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord, PartitionImage};
+use callboard::engine::metadata::{BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage};
 use callboard::engine::producer_state::Verdict;
 use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::{ApiError, ErrorCode};
@@ -360,9 +360,10 @@ impl World {
         if broker.process.as_ref().is_none_or(|process| process.incarnation != incarnation) {
             return;
         }
-        // A power loss takes nothing that was synced, and whether it was may have changed.
+        // A power loss takes nothing that was synced: by a clean stop before it, or because the topic is.
         let is_robbed = |partition: &TopicPartition| {
-            broker.is_wiped || after.topics.get(&partition.topic).is_some_and(|topic| topic.flush_changed_at == 0)
+            let was_never_synced = after.topics.get(&partition.topic).is_some_and(|topic| topic.flush_changed_at == 0);
+            broker.is_wiped || registration.before.stop == LastStop::Machine && was_never_synced
         };
         let is_member = |partition: &&TopicPartition| {
             let state = after.partition(**partition).filter(|_| is_robbed(partition));
