@@ -125,9 +125,11 @@ impl World {
     pub fn propose(&mut self, number: usize, records: Vec<MetadataRecord>, then: Then) {
         let Some(term) = self.controllers[number].term else { return };
         let life = self.controllers[number].life;
-        // A majority answers soon, most of the time.
+        // A majority answers soon, most of the time, and in the order in which it was asked.
         let delay = if self.rng.u64(0..30) == 0 { self.rng.u64(4_000..150_000) } else { self.rng.u64(200..4_000) };
-        self.after(delay, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
+        let when = (self.now + delay).max(self.controllers[number].decides_until);
+        self.controllers[number].decides_until = when;
+        self.at(when, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
     }
 
     pub fn decide(&mut self, number: usize, life: u64, term: u64, decision: Decision) {

@@ -44,6 +44,8 @@ pub struct Controller {
     pub compacted: usize,
     pub image: ClusterImage,
     pub office: Option<Office>,
+    /// When the last of what it has proposed is decided.
+    pub decides_until: u64,
 }
 
 /// What only a controller in office has, and loses with it.
@@ -65,7 +67,7 @@ impl RaftLog {
 impl Controller {
     pub fn new(cluster: ClusterId) -> Self {
         let image = ClusterImage::empty(cluster);
-        Self { up: true, life: 0, term: None, applied: 0, compacted: 0, image, office: None }
+        Self { up: true, life: 0, term: None, applied: 0, compacted: 0, image, office: None, decides_until: 0 }
     }
 
     pub fn apply_up_to(&mut self, log: &RaftLog, end: usize) {

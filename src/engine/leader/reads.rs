@@ -28,7 +28,7 @@ impl<R> LeaderEngine<R> {
     pub fn on_fetch(&mut self, now: MonoTime, event: FetchEvent<R>, out: &mut Output<R>) {
         let lease =
             self.check_lease(now).or_else(|error| if Mutant::ReadsAfterItsLease.is_on() { Ok(()) } else { Err(error) });
-        let epoch = self.check_epoch(event.leader_epoch).and_then(|()| lease);
+        let epoch = self.check_epoch(event.leader_epoch).and(lease);
         if let Err(error) = epoch.and_then(|()| self.check_range(now, event.offset)) {
             out.0.push(Command::Fetched { reply: event.reply, result: Err(error) });
             return;
