@@ -55,6 +55,7 @@ mutants! {
     6 CutsWithoutSyncing: "a cut is not synced",
     6 CutsBelowTheWatermark: "a follower gives up what is committed without an unclean election",
     7 ListsWhatItDoesNotKnow: "a new leader lists the end before it knows what is committed",
+    7 JudgesWhatItDoesNotKnow: "a leader refuses an offset beyond its end before it knows what is committed, or when it may be deposed",
     7 RefusesBeyondItsWatermark: "a follower refuses an offset beyond its own end",
     7 BelievesAnyLeader: "a follower refuses an offset on the word of a leader that may be deposed",
     8 AppendsWhileHandingOver: "appends go on during a hand-over",

@@ -43,6 +43,10 @@ pub struct Consuming {
     /// Reads from any replica, not from the leader only.
     roams: bool,
     pub position: Offset,
+    /// What it asked for last: its position, or now and then something further on, which may not exist yet.
+    asked: Offset,
+    /// What was committed by then.
+    end: Offset,
 }
 
 impl Client {
@@ -56,7 +60,10 @@ impl Client {
     }
 
     pub fn consumer(partition: TopicPartition, roams: bool) -> Self {
-        Self::new(partition, Work::Consume(Consuming { roams, position: Offset::ZERO }))
+        Self::new(
+            partition,
+            Work::Consume(Consuming { roams, position: Offset::ZERO, asked: Offset::ZERO, end: Offset::ZERO }),
+        )
     }
 
     pub fn lister(partition: TopicPartition) -> Self {
@@ -160,7 +167,10 @@ impl World {
             }
             Work::Consume(consuming) => {
                 let waits = self.rng.u64(0..4) > 0;
-                Some(Message::Fetch { partition, request, offset: consuming.position, waits })
+                let ahead = if !is_over && self.rng.u64(0..20) == 0 { self.rng.u64(1..30) } else { 0 };
+                consuming.asked = consuming.position.plus(ahead);
+                consuming.end = history.committed_end();
+                Some(Message::Fetch { partition, request, offset: consuming.asked, waits })
             }
             Work::List { known_end } => {
                 *known_end = history.known_end;
@@ -261,24 +271,26 @@ impl World {
         let Work::Consume(consuming) = &mut self.clients[number].work else { return };
         let Some(last) = batches.last() else { return };
         let first = batches[0].header.base_offset;
-        if first > consuming.position {
-            let position = consuming.position;
+        if first > consuming.asked {
+            let position = consuming.asked;
             self.oracle.fail(format!("{name} of {partition} asked for {position} and was given {first}"));
             return;
         }
-        consuming.position = consuming.position.max(last.header.end_offset_exclusive());
+        if first <= consuming.position {
+            consuming.position = consuming.position.max(last.header.end_offset_exclusive());
+        }
         self.coverage.count("records are read");
     }
 
     fn on_fetch_refused(&mut self, number: usize, error: &ApiError) {
         let (partition, name) = (self.clients[number].partition, self.clients[number].name());
         let history = self.oracle.history(partition);
-        let (deleted, end) = (history.deleted_before, history.committed_end());
+        let deleted = history.deleted_before;
         if let Work::Consume(consuming) = &mut self.clients[number].work
             && error.code == ErrorCode::OffsetOutOfRange
         {
-            if consuming.position >= deleted && consuming.position <= end {
-                let position = consuming.position;
+            if consuming.asked >= deleted && consuming.asked <= consuming.end {
+                let position = consuming.asked;
                 self.oracle.fail(format!("{name} asked for {position} of {partition}, which exists: {error}"));
                 return;
             }

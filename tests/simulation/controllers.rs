@@ -103,6 +103,7 @@ impl World {
         let Some(office) = controller.office.as_mut() else { return };
         office.leases.follow(now, &controller.image);
         let silent = office.leases.expired(now, &controller.image);
+        office.condemned.extend(&silent);
         let hand_overs = office.balance.next(now, &controller.image);
         for (node, epoch) in silent {
             if let Ok(decision) = controller::fence(&self.controllers[number].image, node, epoch) {
@@ -125,9 +126,11 @@ impl World {
     pub fn propose(&mut self, number: usize, records: Vec<MetadataRecord>, then: Then) {
         let Some(term) = self.controllers[number].term else { return };
         let life = self.controllers[number].life;
-        // A majority answers soon, most of the time.
+        // A majority answers soon, most of the time, and in the order in which it was asked.
         let delay = if self.rng.u64(0..30) == 0 { self.rng.u64(4_000..150_000) } else { self.rng.u64(200..4_000) };
-        self.after(delay, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
+        let when = (self.now + delay).max(self.controllers[number].decides_until);
+        self.controllers[number].decides_until = when;
+        self.at(when, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
     }
 
     pub fn decide(&mut self, number: usize, life: u64, term: u64, decision: Decision) {
@@ -368,11 +371,15 @@ impl World {
         match office.leases.on_renewal(now, &controller.image, (node, epoch), applied) {
             Renewal::Granted { unfence: false, .. } => {
                 let is_live = controller.image.is_live(node);
+                if is_live && office.condemned.contains(&(node, epoch)) {
+                    self.oracle.fail(format!("the lease of broker {node} is renewed while it is being fenced"));
+                }
                 if is_live {
                     self.send(Place::Controller(number), to, Message::Renewed { epoch, sent });
                 }
             }
             Renewal::Granted { unfence: true, .. } => {
+                office.condemned.remove(&(node, epoch));
                 if let Ok(decision) = controller::unfence(&controller.image, node, epoch, &doubtful) {
                     self.tell(format_args!("controller {number} counts on broker {node} again"));
                     self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));

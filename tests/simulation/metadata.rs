@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use callboard::engine::controller::{Balance, Gentleness, LeaseTable, Leases, ReplicaEnd};
 use callboard::engine::metadata::{ClusterImage, MetadataRecord};
-use callboard::types::{ClusterId, MonoTime, NodeId, TopicPartition};
+use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, TopicPartition};
 
 /// How long a broker may count on its lease, and how far clocks may run apart meanwhile.
 pub const LEASE: Leases = Leases { duration: Duration::from_millis(1_000), drift: Duration::from_millis(200) };
@@ -44,12 +44,16 @@ pub struct Controller {
     pub compacted: usize,
     pub image: ClusterImage,
     pub office: Option<Office>,
+    /// When the last of what it has proposed is decided.
+    pub decides_until: u64,
 }
 
 /// What only a controller in office has, and loses with it.
 pub struct Office {
     pub leases: LeaseTable,
     pub balance: Balance,
+    /// Brokers that are about to be fenced for their silence.
+    pub condemned: BTreeSet<(NodeId, BrokerEpoch)>,
     /// What the last members of partitions without any have told.
     pub ends: BTreeMap<(TopicPartition, NodeId), ReplicaEnd>,
 }
@@ -63,7 +67,7 @@ impl RaftLog {
 impl Controller {
     pub fn new(cluster: ClusterId) -> Self {
         let image = ClusterImage::empty(cluster);
-        Self { up: true, life: 0, term: None, applied: 0, compacted: 0, image, office: None }
+        Self { up: true, life: 0, term: None, applied: 0, compacted: 0, image, office: None, decides_until: 0 }
     }
 
     pub fn apply_up_to(&mut self, log: &RaftLog, end: usize) {
@@ -77,7 +81,7 @@ impl Controller {
     /// Begins to decide, on everything that was decided before its term.
     pub fn take_office(&mut self, now: MonoTime) {
         let (leases, balance) = (LeaseTable::new(LEASE, now, &self.image), Balance::new(GENTLENESS));
-        self.office = Some(Office { leases, balance, ends: BTreeMap::new() });
+        self.office = Some(Office { leases, balance, condemned: BTreeSet::new(), ends: BTreeMap::new() });
     }
 
     pub fn leave_office(&mut self) {

@@ -310,6 +310,8 @@ impl World {
                 let is_beyond = hosted.replica.cursors().is_some_and(|cursors| offset > cursors.high_watermark());
                 let reply = reply(partition, request, Kind::Fetch);
                 let event = FetchEvent { offset, max_bytes: 500, leader_epoch: None, wait_until, owner, reply };
+                let next = hosted.replica.cursors().map(|cursors| cursors.next_offset());
+                hosted.duties.asks_beyond = next.is_some_and(|next| offset > next);
                 hosted.replica.on_fetch(now, event);
                 self.coverage.count_if(is_beyond, "a replica is asked for more than it knows");
             }
@@ -349,7 +351,7 @@ impl World {
             _ => {}
         }
         self.pump(number, partition);
-        self.hosted(number, partition).into_iter().for_each(|hosted| hosted.duties.is_unsure = false);
+        self.hosted(number, partition).into_iter().for_each(|hosted| hosted.duties.is_at_rest());
     }
 
     fn refuse_unhosted(&mut self, number: usize, from: Place, message: &Message) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use callboard::engine::controller::{DamageOutcome, Decision};
 use callboard::engine::cursors::Cursors;
 use callboard::engine::leader::{LeaderEngine, Leadership, Proposal};
-use callboard::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord, PartitionImage};
+use callboard::engine::metadata::{BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage};
 use callboard::engine::producer_state::Verdict;
 use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::{ApiError, ErrorCode};
@@ -45,6 +45,8 @@ pub struct Duties {
     left: BTreeSet<NodeId>,
     /// The partition epoch in which it proposed another leader.
     proposes_leader_in: Option<u32>,
+    /// The offset that a consumer asks for lies beyond the log's end.
+    pub asks_beyond: bool,
     /// The answer of a leader that is being looked at: whether it knew all.
     pub is_unsure: bool,
     /// The fetch that is being looked at, if it must not count, and why.
@@ -96,6 +98,11 @@ impl Duties {
     fn note_in_sync(&mut self, in_sync: &[NodeId]) {
         self.left.extend(self.in_sync.iter().filter(|node| !in_sync.contains(node)));
         self.in_sync = in_sync.to_vec();
+    }
+
+    /// What was looked at is over.
+    pub fn is_at_rest(&mut self) {
+        (self.is_unsure, self.asks_beyond) = (false, false);
     }
 
     pub fn is_refused(&mut self) {
@@ -150,6 +157,18 @@ impl World {
             if let Some(why) = hosted.duties.answered(NodeId(from as u32 + 1), id, is_ok) {
                 self.oracle.fail(format!("{why} to broker {node}, and counts for {}", reply.partition));
             }
+            return;
+        }
+        let is_new = |leader: &LeaderEngine<_>| leader.cursors().high_watermark() < leader.epoch_start();
+        if is_refused
+            && reply.kind == Kind::Fetch
+            && hosted.replica.leader().is_some_and(is_new)
+            && hosted.duties.asks_beyond
+        {
+            self.oracle.fail(format!(
+                "broker {node} refuses an offset of {}, and does not know yet what is committed",
+                reply.partition
+            ));
             return;
         }
         if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure {
@@ -341,9 +360,10 @@ impl World {
         if broker.process.as_ref().is_none_or(|process| process.incarnation != incarnation) {
             return;
         }
-        // A power loss takes nothing that was synced, and whether it was may have changed.
+        // A power loss takes nothing that was synced: by a clean stop before it, or because the topic is.
         let is_robbed = |partition: &TopicPartition| {
-            broker.is_wiped || after.topics.get(&partition.topic).is_some_and(|topic| topic.flush_changed_at == 0)
+            let was_never_synced = after.topics.get(&partition.topic).is_some_and(|topic| topic.flush_changed_at == 0);
+            broker.is_wiped || registration.before.stop == LastStop::Machine && was_never_synced
         };
         let is_member = |partition: &&TopicPartition| {
             let state = after.partition(**partition).filter(|_| is_robbed(partition));
