@@ -14,7 +14,6 @@
 pub mod broker;
 pub mod codec;
 pub mod controller;
-pub mod errors;
 pub mod log_writer;
 pub mod machine;
 pub mod node;

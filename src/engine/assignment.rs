@@ -3,7 +3,7 @@
 use super::follower::Following;
 use super::leader::Leadership;
 use super::metadata::ClusterImage;
-use crate::types::{BrokerEpoch, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, Mutant, NodeId, TopicPartition};
 
 /// The part of one broker in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Fate {
     pub fn of(image: &ClusterImage, partition: TopicPartition) -> Self {
         if image.partition(partition).is_some() {
             Self::Keep
-        } else if image.tombstones.contains(&partition.topic) {
+        } else if image.tombstones.contains(&partition.topic) || Mutant::RemovesWhatNobodyKnows.is_on() {
             Self::Remove
         } else {
             Self::PutAside

@@ -5,10 +5,12 @@
 //!                                     ◄── events ───      ◄── LogNews ──
 //! ```
 
+mod errors;
 mod opening;
 mod producers;
 mod shell;
 
+pub use errors::storage_error;
 pub use opening::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all};
 pub use producers::ProducerReplay;
 pub use shell::{Answer, Effect, ReadState, Replica, ReplicaSettings};

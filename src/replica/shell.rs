@@ -10,6 +10,8 @@
 mod commands;
 mod damage;
 mod events;
+#[cfg(test)]
+mod tests;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::follower::{self, FollowerEngine, FollowerSettings, Following};
@@ -107,7 +109,11 @@ pub struct Replica<R, X> {
     lease_until: MonoTime,
     newest_fetch: u64,
     part: Part,
+    /// Why appends are refused, whatever the role, if they are: there is no space, or the node stops.
+    refusing: Option<ApiError>,
     effects: Vec<Effect<R, X>>,
+    /// Emptied and kept, so that a steady stream of events allocates nothing.
+    leader_out: leader::Output<R>,
 }
 
 type Effects<R, X> = Vec<Effect<R, X>>;
@@ -127,13 +133,35 @@ impl<R, X> Replica<R, X> {
             lease_until: MonoTime::default(),
             newest_fetch: 0,
             part: Part::default(),
+            refusing: None,
             effects: Vec::new(),
+            leader_out: leader::Output::default(),
         }
     }
 
     /// What the events so far have led to, in order.
     pub fn take_effects(&mut self) -> Effects<R, X> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// The same, for whoever keeps an empty vector to exchange for them.
+    pub fn swap_effects(&mut self, empty: &mut Effects<R, X>) {
+        std::mem::swap(&mut self.effects, empty);
+    }
+
+    /// How the topic is set.
+    #[must_use]
+    pub fn config(&self) -> &TopicConfig {
+        &self.config
+    }
+
+    /// Why this replica takes no more appends, if it does not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ApiError> {
+        match self.role.as_ref()? {
+            Role::Leader(engine) => engine.failure(),
+            Role::Follower(engine) => engine.failure(),
+        }
     }
 
     /// The leader's engine, while this replica leads.
@@ -192,11 +220,7 @@ impl<R, X> Replica<R, X> {
     }
 
     fn take_part(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
-        let config_changed = config != self.config;
-        if config_changed {
-            self.effects.push(Effect::Write(LogWork::Reconfigure(LogConfig::from(&config), config.flush)));
-        }
-        self.config = config;
+        let config_changed = self.take_config(config);
         if self.next.is_some() {
             self.next = Some(assignment);
             self.change_if_settled(now);
@@ -217,25 +241,46 @@ impl<R, X> Replica<R, X> {
                 self.run_follower(out, Vec::new());
             }
             (_, assignment) => {
-                self.dismiss();
+                self.dismiss(&not_here());
                 self.next = Some(assignment);
                 self.change_if_settled(now);
             }
         }
     }
 
+    /// The topic is set otherwise; this replica leads, or follows, as before.
+    pub fn on_config(&mut self, now: MonoTime, config: TopicConfig) {
+        if self.take_config(config) {
+            let config = self.config.clone();
+            self.with_leader(None, |engine, out| engine.on_config(now, config, out));
+        }
+    }
+
+    fn take_config(&mut self, config: TopicConfig) -> bool {
+        let is_another = config != self.config;
+        if is_another {
+            self.effects.push(Effect::Write(LogWork::Reconfigure(LogConfig::from(&config), config.flush)));
+            self.config = config;
+        }
+        is_another
+    }
+
+    /// It goes away: everybody who waits is told `cause`.
+    pub fn on_stop(&mut self, cause: &ApiError) {
+        self.dismiss(cause);
+    }
+
     /// Whoever waits is told that this replica leads, or follows, no more.
-    fn dismiss(&mut self) {
-        let cause = not_here();
+    fn dismiss(&mut self, cause: &ApiError) {
         match &mut self.role {
             Some(Role::Leader(engine)) => {
                 let mut out = leader::Output::default();
-                engine.on_stop(&cause, &mut out);
+                engine.on_stop(cause, &mut out);
                 self.run_leader(out, None);
             }
             Some(Role::Follower(engine)) => {
                 let mut out = follower::Output::default();
-                engine.on_stop(&cause, &mut out);
+                engine.on_stop(cause, &mut out);
                 self.run_follower(out, Vec::new());
             }
             None => {}
@@ -267,6 +312,7 @@ impl<R, X> Replica<R, X> {
                 let (config, settings) = (self.config.clone(), self.settings.leader);
                 let mut engine = LeaderEngine::new(now, self.node, leadership, config, state, settings);
                 let mut out = leader::Output::default();
+                engine.on_disk_space(self.refusing.clone());
                 engine.on_lease(now, self.lease_until, &mut out);
                 self.role = Some(Role::Leader(Box::new(engine)));
                 self.run_leader(out, None);
@@ -295,8 +341,4 @@ impl<R, X> Replica<R, X> {
 
 fn not_here() -> ApiError {
     ApiError::new(ErrorCode::NotLeader, "this broker does not lead the partition: refresh the metadata and try again")
-}
-
-fn storage_failed(cause: &str) -> ApiError {
-    ApiError::new(ErrorCode::StorageFailed, format!("{cause}; the other replicas go on"))
 }

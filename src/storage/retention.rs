@@ -20,7 +20,7 @@ use super::partition_state::PartitionState;
 use super::rebuild::rebuild_indexes;
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX};
 use super::view::{SegmentRef, Shared};
-use crate::types::{Offset, TimestampMs};
+use crate::types::{Mutant, Offset, TimestampMs};
 
 /// A segment whose files are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,9 @@ impl Log {
         let mut start = self.log_start();
         for at in 0..self.segment_count() {
             let segment = self.shared.read().segment_ref(at);
-            if segment.end > high_watermark || !self.is_expired(&segment, now)? {
+            if (segment.end > high_watermark && !Mutant::RetainsTheUncommitted.is_on())
+                || !self.is_expired(&segment, now)?
+            {
                 break;
             }
             start = start.max(segment.end);
@@ -74,7 +76,11 @@ impl Log {
         if rolled {
             self.roll().map_err(|error| self.fail(error))?;
         }
-        let deleted = self.advance_log_start(start.min(keep_from).min(self.durable_end()))?;
+        let deleted = self.advance_log_start(
+            start
+                .min(if Mutant::RetainsTheUncommitted.is_on() { Offset::MAX } else { keep_from })
+                .min(self.durable_end()),
+        )?;
         Ok(RetentionOutcome { deleted, log_start: self.log_start(), rolled })
     }
 
@@ -117,7 +123,7 @@ impl Log {
         let view = self.shared.read();
         let sealed = view.segments.len() - usize::from(!view.segments.is_empty());
         for segment in view.segments.iter().take(sealed) {
-            if segment.size > excess || segment.end > high_watermark {
+            if segment.size > excess || (segment.end > high_watermark && !Mutant::RetainsTheUncommitted.is_on()) {
                 break;
             }
             excess -= segment.size;

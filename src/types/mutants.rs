@@ -46,6 +46,7 @@ mutants! {
     3 FencesAtOnceInOffice: "a new controller does not wait before it fences for silence",
     3 ForgetsThatClocksDrift: "a broker is fenced when its lease ends, not a drift later",
     3 RenewsLapsedLeases: "a lease is renewed while its broker is being fenced for silence",
+    3 GrantsLeasesToTheUnaware: "a fenced broker gets a lease before it knows that it was fenced",
     4 AnswersDuplicatesAtOnce: "a retry is acknowledged before the original is committed",
     5 ElectsInTheSameEpoch: "an election does not raise the leader epoch",
     5 NewIncarnationsLeadOn: "a broker that registers again leads on",
@@ -88,10 +89,15 @@ mutants! {
     16 GoesOnAfterAFailedSync: "a failed sync passes for one that succeeded",
     16 TrustsCleanPages: "recovery does not write again what a failed sync may have left clean",
     16 TakesAPowerLossForAKill: "recovery goes on past a bad place after a power loss",
+    17 RemovesWhatNobodyKnows: "files that nobody knows are removed",
+    17 ForgetsTombstonesTooEarly: "a tombstone goes when the first broker has removed its files",
     18 KeepsProducersOfACut: "the producers of what was cut off are remembered",
     18 KeepsSnapshotsOfACut: "snapshots of producers that speak of what was cut off stay",
     18 StartsAnewWithoutProducers: "a log that starts anew is not given the producers",
     18 DeletesWithoutASnapshot: "records are deleted before their producers are written down",
+    18 RetainsWithoutASnapshot: "retention takes records before their producers are written down",
+    18 RetainsTheUncommitted: "retention takes records above the watermark",
+    19 PlacesOnTheDead: "a partition is placed on brokers that do not live",
     19 FencesTwice: "a broker that is fenced is fenced again",
 }
 

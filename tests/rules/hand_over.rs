@@ -77,6 +77,7 @@ fn rule_08_only_a_member_is_handed_to() {
     let mut stage = Stage::with_records(&[], &["a"]);
     stage.kill(3);
     stage.fence(3);
+    stage.restart(3);
     stage.metadata(1);
     assert_eq!(stage.hand_over(1, 3), Err(ErrorCode::NotEnoughReplicas));
     assert_eq!(stage.hand_over(1, 1), Err(ErrorCode::NotEnoughReplicas));

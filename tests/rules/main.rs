@@ -31,4 +31,5 @@ mod reads;
 mod reassignment;
 mod restarts;
 mod stage;
+mod table;
 mod truncation;

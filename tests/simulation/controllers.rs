@@ -125,7 +125,8 @@ impl World {
     pub fn propose(&mut self, number: usize, records: Vec<MetadataRecord>, then: Then) {
         let Some(term) = self.controllers[number].term else { return };
         let life = self.controllers[number].life;
-        let delay = self.rng.u64(200..4_000);
+        // A majority answers soon, most of the time.
+        let delay = if self.rng.u64(0..30) == 0 { self.rng.u64(4_000..150_000) } else { self.rng.u64(200..4_000) };
         self.after(delay, Event::Decide { controller: number, life, term, decision: Decision { records, then } });
     }
 
@@ -233,6 +234,8 @@ impl World {
         let fits = newest.apply_entry(&entry).is_ok();
         if fits {
             self.check_entry(&before, &entry);
+        } else {
+            self.check_refused_entry(&before);
         }
         fits
     }

@@ -76,9 +76,7 @@ fn simulate() {
             failed.push(seed);
         }
     }
-    for (what, count) in &coverage.0 {
-        println!("{count:>10}  {what}");
-    }
+    coverage.lines().iter().for_each(|line| println!("{line}"));
     println!("{} seeds, {steps} steps, {} failed", to - from, failed.len());
     assert!(failed.is_empty(), "replay with: scripts/simulate --seed {}", failed[0]);
 }

@@ -34,6 +34,8 @@ pub struct History {
     pub known_end: Offset,
     /// Every member lost what it had, before the controller could know of the first: the partition stays offline, as it should.
     pub is_given_up: bool,
+    /// Whom the newest election made the leader.
+    pub last_leader: Option<Option<NodeId>>,
     /// Records below this were deleted on request.
     pub deleted_before: Offset,
 }

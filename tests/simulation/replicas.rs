@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use callboard::engine::follower::ReplicaFetched;
 use callboard::engine::leader::{
-    DeleteRecordsEvent, FetchEvent, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
+    DeleteRecordsEvent, FetchEvent, LeaderEngine, ListOffsetsEvent, ProduceEvent, ReadRange, ReplicaFetchEvent,
 };
 use callboard::engine::replication::{FetchId, ReplicaVerdict};
 use callboard::engine::waiters::OwnerId;
@@ -216,7 +216,7 @@ impl World {
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
-        self.check_answer(number, reply, result.is_ok());
+        self.check_answer(number, reply, &result);
         let request = reply.request;
         let wrong = || ApiError::new(ErrorCode::Unknown, "another answer than was asked for");
         let message = match reply.kind {
@@ -291,6 +291,7 @@ impl World {
         match message {
             Message::Produce { request, batch, acks, .. } => {
                 let Ok(batch) = RecordBatch::from_client(batch) else { return };
+                let is_early_retry = crate::rules::is_early_retry(hosted, &batch);
                 let event = ProduceEvent {
                     header: batch.header,
                     batch_bytes: batch.total_bytes(),
@@ -302,15 +303,22 @@ impl World {
                     reply: reply(partition, request, Kind::Produce),
                 };
                 hosted.replica.on_produce(now, batch, (), event);
+                self.coverage.count_if(is_early_retry, "a retry comes before the original is committed");
             }
             Message::Fetch { request, offset, waits, .. } => {
                 let wait_until = waits.then_some(deadline);
+                let is_beyond = hosted.replica.cursors().is_some_and(|cursors| offset > cursors.high_watermark());
                 let reply = reply(partition, request, Kind::Fetch);
                 let event = FetchEvent { offset, max_bytes: 500, leader_epoch: None, wait_until, owner, reply };
                 hosted.replica.on_fetch(now, event);
+                self.coverage.count_if(is_beyond, "a replica is asked for more than it knows");
             }
             Message::List { request, .. } => {
                 let reply = reply(partition, request, Kind::List);
+                let is_new = |leader: &LeaderEngine<_>| leader.cursors().high_watermark() < leader.epoch_start();
+                let is_early = hosted.replica.leader().is_some_and(is_new);
+                self.coverage.count_if(is_early, "the end is asked of a leader that does not know it");
+                let Some(hosted) = self.hosted(number, partition) else { return };
                 hosted.replica.on_list_offsets(now, ListOffsetsEvent { at: OffsetAt::Latest, deadline, owner, reply });
             }
             Message::Delete { request, before, .. } => {
@@ -320,21 +328,28 @@ impl World {
             }
             Message::ReplicaFetch { fetch, may_wait, .. } => {
                 let wait_until = may_wait.then(|| now.plus(FETCH_WAIT));
-                hosted.duties.asked(&fetch, now_us);
+                let leader = hosted.replica.leader().map(|leader| (leader.epoch(), leader.leadership()));
+                let void = hosted.duties.asked(&fetch, leader, now_us);
                 let reply = reply(partition, fetch.number, Kind::Replica(fetch.broker_epoch));
                 hosted.replica.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until, reply });
+                void.into_iter().for_each(|why| self.coverage.count(why));
             }
             Message::ReplicaFetched { id, result, records, .. } => {
                 let batches = batches_of(records);
                 if batches.iter().all(|batch| batch.verify_checksum().is_ok()) {
                     let headers = batches.iter().map(|batch| batch.header).collect();
                     let batches = batches.into_iter().map(|batch| (batch, ())).collect();
+                    hosted.duties.is_unsure = matches!(&result, Ok((_, leader)) if !leader.knows_all);
+                    let before = hosted.heard();
                     hosted.replica.on_fetched(now, ReplicaFetched { id, result, headers }, batches);
+                    let is_taken = hosted.heard() != before;
+                    self.check_taken(number, partition, id.broker_epoch, is_taken);
                 }
             }
             _ => {}
         }
         self.pump(number, partition);
+        self.hosted(number, partition).into_iter().for_each(|hosted| hosted.duties.is_unsure = false);
     }
 
     fn refuse_unhosted(&mut self, number: usize, from: Place, message: &Message) {

@@ -114,6 +114,9 @@ fn trouble(world: &World) -> Option<String> {
         if state.leader.is_none() {
             return Some(format!("nobody leads {partition}: {state:?}"));
         }
+        if state.reassignment.is_some() {
+            return Some(format!("{partition} is still being moved: {state:?}"));
+        }
         if state.in_sync.len() < state.replicas.len() {
             return Some(format!("not all replicas of {partition} are in sync: {state:?}"));
         }

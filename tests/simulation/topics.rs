@@ -219,7 +219,7 @@ impl World {
                         return;
                     }
                     if is_done {
-                        self.coverage.count("rule 17: files that nobody knows are put aside");
+                        self.coverage.count("files that nobody knows are put aside");
                         self.tell(format_args!("broker {node} puts aside {name}"));
                     }
                 }
@@ -257,7 +257,7 @@ impl World {
         path.iter().for_each(|path| process.files.forget_dir(path));
         process.removing.remove(&partition);
         if !self.has_crashed_now(number) && matches!(result, Some(Ok(()))) {
-            self.coverage.count("rule 17: files of a deleted topic are removed");
+            self.coverage.count("files of a deleted topic are removed");
             self.tell(format_args!("broker {node} has removed {partition}"));
             self.brokers[number].last_seen.remove(&partition);
         }

@@ -10,7 +10,6 @@ use tokio::sync::{oneshot, watch};
 use super::housekeeping::report;
 use super::messages::*;
 use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
-use crate::actors::errors::storage_error;
 use crate::actors::partition_leader::{
     PartitionLeader, PartitionLeaderSettings, RetentionTick, SetConfig, SetDiskSpace, Stop, StopReason,
 };
@@ -18,7 +17,7 @@ use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
-use crate::replica::OpenedReplica;
+use crate::replica::{OpenedReplica, storage_error};
 use crate::storage::LogError;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::file_cache::FileCache;

@@ -7,11 +7,9 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
 use super::messages::*;
-use crate::actors::errors::storage_error;
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::{DiskPool, Lane};
 use crate::config::LogWriterPlacement;
-use crate::engine::follower::Truncated;
 use crate::metrics::PartitionMetrics;
 use crate::replica::ProducerReplay;
 use crate::storage::queue::{Done, Job, LogNews, LogQueue, LogWork};
@@ -144,40 +142,21 @@ impl LogWriter {
 
     fn tell(&mut self, news: &mut Vec<LogNews<ProducerReplay>>, ctx: &mut Context<Self>) {
         for item in news.drain(..) {
-            let event = match item {
-                LogNews::Written(end) => {
-                    self.schedule_checkpoint(ctx);
-                    LogEvent::Written(end)
-                }
-                LogNews::Synced(end) => LogEvent::Synced(end),
-                LogNews::Rolled => LogEvent::Rolled,
-                LogNews::LogStart(start) => LogEvent::LogStart(start),
-                LogNews::Truncated { log_start, end, replay } => {
-                    LogEvent::Truncated(Truncated { log_start, end, producers: replay.0 })
-                }
-                LogNews::NotTruncated(error) | LogNews::NotReplicated(error) => {
-                    LogEvent::Refused(storage_error(&error))
-                }
-                LogNews::NotDeleted(before, error) => LogEvent::DeleteFailed(before, storage_error(&error)),
-                LogNews::Failed(error) => LogEvent::Failed(storage_error(&error)),
+            match &item {
+                LogNews::Written(_) => self.schedule_checkpoint(ctx),
                 LogNews::PutOff(error) => {
-                    self.wait_for_descriptor(&error, ctx);
+                    self.wait_for_descriptor(error, ctx);
                     continue;
                 }
                 LogNews::Trouble(what, error) => {
                     tracing::warn!(%error, "{what}");
                     continue;
                 }
-                // A partition with one replica has nobody to be repaired by: what was found is logged where it is found, and refused.
-                LogNews::Damage(_)
-                | LogNews::Repaired
-                | LogNews::NotRepaired(_)
-                | LogNews::Scrubbed(..)
-                | LogNews::NotScrubbed(..) => continue,
                 // The job itself tells that, and ends the actor.
                 LogNews::Closed(_) => continue,
-            };
-            post_to(&self.settings.events, event);
+                _ => {}
+            }
+            post_to(&self.settings.events, LogEvent::News(item));
         }
     }
 }
@@ -187,14 +166,6 @@ impl Actor for LogWriter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-    }
-}
-
-impl Handler<Append> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, Append { batch, room }: Append, ctx: &mut Self::Context) {
-        self.enqueue(LogWork::Append(batch, room), ctx);
-        self.settings.metrics.queued(self.queue.queued_bytes());
     }
 }
 

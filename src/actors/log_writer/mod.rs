@@ -6,8 +6,8 @@
 //! * **Remembers**: the queue, with the log and the work not yet done, and which timers run.
 //!
 //! ```text
-//!   Append ─┐                       write: here, or on a disk thread (see `placement`)
-//!   Append ─┼─► LogQueue ── Pump ──►                                                     ──► LogEvent ──► leader
+//!   Write ──┐                       write: here, or on a disk thread (see `placement`)
+//!   Write ──┼─► LogQueue ── Pump ──►                                                     ──► LogEvent ──► leader
 //!   Close  ─┘                       everything that may block: the log is lent to a disk thread and comes back
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! What the log writer is told beside appends and the end: each becomes work in the queue.
+//! What the log writer is told beside the end: each becomes work in the queue.
 
 use actix::{Context, Handler};
 
@@ -6,17 +6,14 @@ use super::actor::LogWriter;
 use super::messages::*;
 use crate::storage::queue::LogWork;
 
-impl Handler<DeleteRecords> for LogWriter {
+impl Handler<Write> for LogWriter {
     type Result = ();
-    fn handle(&mut self, message: DeleteRecords, ctx: &mut Context<Self>) {
-        self.enqueue(LogWork::DeleteRecords(message.before), ctx);
-    }
-}
-
-impl Handler<StoreProducerSnapshot> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, snapshot: StoreProducerSnapshot, ctx: &mut Context<Self>) {
-        self.enqueue(LogWork::Snapshot(snapshot.at, snapshot.payload), ctx);
+    fn handle(&mut self, Write(work): Write, ctx: &mut Context<Self>) {
+        let is_append = matches!(work, LogWork::Append(..));
+        self.enqueue(work, ctx);
+        if is_append {
+            self.settings.metrics.queued(self.queue.queued_bytes());
+        }
     }
 }
 
@@ -25,19 +22,5 @@ impl Handler<Reconfigure> for LogWriter {
     fn handle(&mut self, message: Reconfigure, ctx: &mut Context<Self>) {
         self.settings.flush = message.flush;
         self.enqueue(LogWork::Reconfigure(message.log, message.flush.policy), ctx);
-    }
-}
-
-impl Handler<ApplyRetention> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: ApplyRetention, ctx: &mut Context<Self>) {
-        self.enqueue(LogWork::Retention(message.high_watermark), ctx);
-    }
-}
-
-impl Handler<SaveCheckpoint> for LogWriter {
-    type Result = ();
-    fn handle(&mut self, message: SaveCheckpoint, ctx: &mut Context<Self>) {
-        self.enqueue(LogWork::Checkpoint(message.high_watermark), ctx);
     }
 }

@@ -12,9 +12,9 @@ use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear, batch_at, new_log, partition};
 use crate::config::LogWriterPlacement;
 use crate::metrics::{LogFiles, Metrics};
-use crate::protocol::ErrorCode;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, SyncPoint, VirtualDisk};
+use crate::storage::queue::{LogNews, LogWork};
 use crate::storage::{LogConfig, LogError};
 use crate::types::{FlushPolicy, Offset, PartitionIndex, SystemClock, TopicConfig};
 
@@ -50,12 +50,12 @@ impl Stage {
     }
 
     fn append(&self, offsets: std::ops::Range<u64>) {
-        offsets.for_each(|offset| post(&self.writer, Append { batch: batch_at(offset), room: None }));
+        offsets.for_each(|offset| post(&self.writer, Write(LogWork::Append(batch_at(offset), None))));
     }
 
-    async fn hears(&mut self, expected: &[LogEvent]) {
+    async fn hears(&mut self, expected: &[String]) {
         for event in expected {
-            assert_eq!(self.leader.next().await, *event);
+            assert_eq!(words(&self.leader.next().await), *event);
         }
     }
 
@@ -66,12 +66,29 @@ impl Stage {
     }
 }
 
-fn written(end: u64) -> LogEvent {
-    LogEvent::Written(Offset(end))
+fn words(event: &LogEvent) -> String {
+    match event {
+        LogEvent::News(LogNews::Written(end)) => written(end.0),
+        LogEvent::News(LogNews::Synced(end)) => synced(end.0),
+        LogEvent::News(LogNews::LogStart(start)) => starts_at(start.0),
+        other => format!("{other:?}"),
+    }
 }
 
-fn synced(end: u64) -> LogEvent {
-    LogEvent::Synced(Offset(end))
+fn written(end: u64) -> String {
+    format!("written up to {end}")
+}
+
+fn synced(end: u64) -> String {
+    format!("synced up to {end}")
+}
+
+fn starts_at(start: u64) -> String {
+    format!("starts at {start}")
+}
+
+fn rolled() -> String {
+    words(&LogEvent::News(LogNews::Rolled))
 }
 
 fn cleanly(end: u64) -> CloseHow {
@@ -124,7 +141,7 @@ async fn the_os_policy_never_syncs_and_a_clean_close_does() {
     assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 0);
     stage.close(cleanly(10)).await.expect("closed");
     assert!(stage.disk.sync_count(SyncPoint::LogData) >= 1, "log and indexes");
-    assert_eq!(stage.leader.pending(), []);
+    assert!(stage.leader.pending().is_empty());
 }
 
 #[actix::test]
@@ -154,14 +171,14 @@ async fn a_failed_sync_is_told_once_and_nothing_is_appended_after_it() {
     stage.disk.fail_nth(FaultyOperation::Sync, 1, ".log");
     stage.append(3..4);
     stage.hears(&[written(4)]).await;
-    let LogEvent::Failed(cause) = stage.leader.next().await else { panic!("the sync failed") };
-    assert_eq!(cause.code, ErrorCode::StorageFailed);
+    let LogEvent::News(LogNews::Failed(cause)) = stage.leader.next().await else { panic!("the sync failed") };
+    assert!(matches!(cause, LogError::Failed { .. }), "{cause}");
     let operations = stage.disk.operations();
     stage.append(4..10);
     stage.thread.settle().await;
     let error = stage.close(cleanly(3)).await.expect_err("such a log is not closed cleanly");
     assert!(matches!(error, LogError::Failed { .. }), "{error}");
-    assert_eq!(stage.leader.pending(), [], "told once");
+    assert!(stage.leader.pending().is_empty(), "told once");
     assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 2, "a failed sync is never tried again");
     assert_eq!(stage.disk.operations(), operations, "nothing was written after it");
 }
@@ -174,10 +191,10 @@ async fn a_failed_write_is_final_whichever_thread_it_ran_on() {
         stage.hears(&[written(3), synced(3)]).await;
         stage.disk.fail_nth(FaultyOperation::Write, 1, ".log");
         stage.append(3..5);
-        assert!(matches!(stage.leader.next().await, LogEvent::Failed(_)));
+        assert!(matches!(stage.leader.next().await, LogEvent::News(LogNews::Failed(_))));
         stage.append(3..8);
         stage.close(CloseHow::Abandoned).await.expect("given up");
-        assert_eq!(stage.leader.pending(), []);
+        assert!(stage.leader.pending().is_empty());
     }
 }
 
@@ -188,8 +205,8 @@ async fn a_disk_without_room_fails_the_log_as_full() {
     stage.hears(&[written(3), synced(3)]).await;
     stage.disk.set_capacity(Some(0));
     stage.append(3..4);
-    let LogEvent::Failed(cause) = stage.leader.next().await else { panic!("the write failed") };
-    assert_eq!(cause.code, ErrorCode::DiskFull, "{cause}");
+    let LogEvent::News(LogNews::Failed(cause)) = stage.leader.next().await else { panic!("the write failed") };
+    assert!(matches!(cause, LogError::DiskFull { .. }), "{cause}");
 }
 
 #[actix::test]
@@ -200,13 +217,13 @@ async fn a_closed_segment_is_reported_and_synced_whatever_the_policy() {
     stage.hears(&[written(per_segment)]).await;
     stage.append(per_segment..per_segment + 1);
     let mut heard = vec![stage.leader.next().await, stage.leader.next().await, stage.leader.next().await];
-    heard.retain(|event| !matches!(event, LogEvent::Synced(end) if end.0 >= per_segment));
-    assert_eq!(heard, [written(per_segment + 1), LogEvent::Rolled]);
+    heard.retain(|event| !matches!(event, LogEvent::News(LogNews::Synced(end)) if end.0 >= per_segment));
+    assert_eq!(heard.iter().map(words).collect::<Vec<_>>(), [written(per_segment + 1), rolled()]);
 }
 
 fn deletes(stage: &Stage, before: u64) {
-    post(&stage.writer, StoreProducerSnapshot { at: Offset(before), payload: Vec::new() });
-    post(&stage.writer, DeleteRecords { before: Offset(before) });
+    post(&stage.writer, Write(LogWork::Snapshot(Offset(before), Vec::new())));
+    post(&stage.writer, Write(LogWork::DeleteRecords(Offset(before))));
 }
 
 #[actix::test]
@@ -214,11 +231,11 @@ async fn deletion_follows_the_appends_before_it_and_syncs_what_it_must() {
     let mut stage = Stage::new(FlushPolicy::Os);
     stage.append(0..10);
     deletes(&stage, 4);
-    stage.hears(&[written(10), synced(10), LogEvent::LogStart(Offset(4))]).await;
+    stage.hears(&[written(10), synced(10), starts_at(4)]).await;
     assert_eq!(stage.disk.sync_count(SyncPoint::LogData), 1, "a log never starts past what is durable");
     deletes(&stage, 10);
     // The last of them is the sync of the segment that was closed.
-    stage.hears(&[synced(10), LogEvent::LogStart(Offset(10)), LogEvent::Rolled, synced(10)]).await;
+    stage.hears(&[synced(10), starts_at(10), rolled(), synced(10)]).await;
     let files = stage.disk.read_dir(Path::new("/data/t")).expect("a directory");
     assert!(!files.iter().any(|entry| entry.name.ends_with(".log")), "the active segment went, too: {files:?}");
     stage.append(10..11);
@@ -230,14 +247,16 @@ async fn deletion_that_needs_a_sync_waits_for_the_one_under_way() {
     let mut stage = Stage::new(FlushPolicy::Always);
     stage.append(0..1);
     stage.hears(&[written(1), synced(1)]).await;
+    post(&stage.writer, Write(LogWork::Snapshot(Offset(5), Vec::new())));
+    stage.thread.settle().await;
     let held = stage.thread.hold_up();
     stage.append(1..2);
     stage.hears(&[written(2)]).await;
     stage.append(2..5);
     stage.hears(&[written(5)]).await;
-    deletes(&stage, 5);
+    post(&stage.writer, Write(LogWork::DeleteRecords(Offset(5))));
     drop(held);
-    stage.hears(&[synced(2), synced(5), LogEvent::LogStart(Offset(5))]).await;
+    stage.hears(&[synced(2), synced(5), starts_at(5)]).await;
 }
 
 #[actix::test]
@@ -247,12 +266,12 @@ async fn deletion_that_fails_is_told_and_the_log_goes_on() {
     stage.hears(&[written(3), synced(3)]).await;
     stage.disk.fail_nth(FaultyOperation::Write, 1, "partition.state.tmp");
     deletes(&stage, 2);
-    let LogEvent::DeleteFailed(Offset(2), cause) = stage.leader.next().await else { panic!("it failed") };
-    assert_eq!(cause.code, ErrorCode::StorageFailed);
+    let failed = stage.leader.next().await;
+    assert!(matches!(failed, LogEvent::News(LogNews::NotDeleted(Offset(2), LogError::Io(_)))), "{failed:?}");
     stage.append(3..4);
     stage.hears(&[written(4), synced(4)]).await;
     deletes(&stage, 2);
-    stage.hears(&[synced(4), LogEvent::LogStart(Offset(2))]).await;
+    stage.hears(&[synced(4), starts_at(2)]).await;
 }
 
 #[actix::test]
@@ -262,13 +281,13 @@ async fn appends_go_on_while_a_checkpoint_and_a_snapshot_are_written_and_what_de
     stage.hears(&[written(1)]).await;
     stage.disk.reset_counts();
     let held = stage.thread.hold_up();
-    post(&stage.writer, SaveCheckpoint { high_watermark: Offset(1) });
-    post(&stage.writer, StoreProducerSnapshot { at: Offset(1), payload: b"state".to_vec() });
+    post(&stage.writer, Write(LogWork::Checkpoint(Offset(1))));
+    post(&stage.writer, Write(LogWork::Snapshot(Offset(1), b"state".to_vec())));
     stage.append(1..2);
     stage.hears(&[written(2)]).await;
-    post(&stage.writer, DeleteRecords { before: Offset(1) });
+    post(&stage.writer, Write(LogWork::DeleteRecords(Offset(1))));
     drop(held);
-    stage.hears(&[synced(2), LogEvent::LogStart(Offset(1))]).await;
+    stage.hears(&[synced(2), starts_at(1)]).await;
     // Epochs and checkpoint, snapshot, and the new start of the log.
     assert_eq!(stage.disk.sync_count(SyncPoint::AtomicFileRename), 4);
     stage.close(cleanly(2)).await.expect("nothing is under way");
@@ -280,7 +299,7 @@ async fn a_checkpoint_that_fails_is_no_harm() {
     stage.append(0..1);
     stage.hears(&[written(1)]).await;
     stage.disk.fail_nth(FaultyOperation::Sync, 1, "partition.state.tmp");
-    post(&stage.writer, SaveCheckpoint { high_watermark: Offset(1) });
+    post(&stage.writer, Write(LogWork::Checkpoint(Offset(1))));
     stage.append(1..2);
     stage.hears(&[written(2)]).await;
     stage.close(cleanly(2)).await.expect("the next one is written");

@@ -1,4 +1,4 @@
-//! The leader's handlers: translate, ask the engine, carry out its commands.
+//! The leader's handlers: translate, ask the replica, carry out its effects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,24 @@ use super::read_budget::ReadBudget;
 use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
-    self, Append, ApplyRetention, Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure,
-    Room, SaveCheckpoint, StoreProducerSnapshot,
+    Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room, Write,
 };
 use crate::actors::send::post;
 use crate::actors::spans;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
+use crate::engine::assignment::Assignment;
+use crate::engine::cursors::Cursors;
+use crate::engine::follower::FollowerSettings;
 use crate::engine::leader::{
-    Command, DeleteRecordsEvent, FetchEvent, LeaderEngine, LeaderSettings, Leadership, ListOffsetsEvent, Output,
-    ProduceEvent, ReplicaFetchEvent,
+    DeleteRecordsEvent, FetchEvent, LeaderSettings, Leadership, ListOffsetsEvent, ProduceEvent, ReplicaFetchEvent,
 };
 use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::replica::{self, ReadState};
-use crate::storage::{Log, LogConfig, LogError, LogReader};
-use crate::types::record_batch::RecordBatch;
+use crate::replica::{self, Effect, Replica, ReplicaSettings};
+use crate::storage::queue::LogWork;
+use crate::storage::{Log, LogError, LogReader};
 use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
 
 /// How long a look-up waits for a new leader to learn how much is committed.
@@ -61,8 +62,9 @@ pub struct PartitionLeaderSettings {
 pub struct PartitionLeader {
     partition: TopicPartition,
     topic: TopicName,
-    pub(super) engine: LeaderEngine<ReplyTo>,
-    out: Output<ReplyTo>,
+    pub(super) replica: Replica<ReplyTo, Room>,
+    /// Emptied and kept, so that a steady stream of events allocates nothing.
+    effects: Vec<Effect<ReplyTo, Room>>,
     pub(super) cache: TailCache,
     pub(super) reader: LogReader,
     writer: Addr<LogWriter>,
@@ -101,17 +103,16 @@ impl PartitionLeader {
                 metrics: metrics.share(),
             },
         );
-        let producer_expiry_ms = i64::try_from(settings.storage.producer_expiry_ms).unwrap_or(i64::MAX);
-        let judging = LeaderSettings { producer_expiry_ms, ..LeaderSettings::default() };
         let now = settings.clock.now();
-        let mut engine = LeaderEngine::new(now, settings.node, leadership, config, state, judging);
+        let mut replica = Replica::new(settings.node, state, config.clone(), replica_settings(&settings.storage));
+        replica.assign(now, Assignment::Lead(leadership), config);
         // The controller runs in this process: nobody else can elect another leader.
-        engine.on_lease(now, MonoTime(Duration::MAX), &mut Output::default());
+        replica.on_lease(now, MonoTime(Duration::MAX));
         Self {
             partition,
             topic,
-            engine,
-            out: Output::default(),
+            replica,
+            effects: Vec::new(),
             cache: TailCache::new(settings.storage.tail_cache_partition_bytes, settings.cache.clone()),
             reader,
             writer: writer.start(),
@@ -122,58 +123,61 @@ impl PartitionLeader {
         }
     }
 
-    /// Runs `event` against the engine and carries out what it commands. `batch` is what an `Append` is about.
-    fn step(
-        &mut self,
-        ctx: &mut Context<Self>,
-        batch: Option<(RecordBatch, Room)>,
-        event: impl FnOnce(&mut LeaderEngine<ReplyTo>, MonoTime, &mut Output<ReplyTo>),
-    ) {
-        let mut out = std::mem::take(&mut self.out);
-        event(&mut self.engine, self.settings.clock.now(), &mut out);
-        let mut batch = batch;
-        for command in out.0.drain(..) {
-            self.carry_out(command, &mut batch);
-        }
-        self.out = out;
-        let cursors = self.engine.cursors();
+    /// Lets `event` happen to the replica and carries out what comes of it.
+    fn step(&mut self, ctx: &mut Context<Self>, event: impl FnOnce(&mut Replica<ReplyTo, Room>, MonoTime)) {
+        event(&mut self.replica, self.settings.clock.now());
+        self.carry_out_all();
+        let cursors = self.cursors();
         self.metrics.moved(cursors.log_start(), cursors.high_watermark(), cursors.written_end());
         self.arm_deadline(ctx);
         self.finish_stop(ctx);
     }
 
-    pub(super) fn carry_out(&mut self, command: Command<ReplyTo>, batch: &mut Option<(RecordBatch, Room)>) {
-        match command {
-            Command::Append { base_offset, leader_epoch, append_time } => {
-                let (batch, room) = batch.take().expect("the engine appends only the batch of the event at hand");
-                let stamped = batch.stamped(base_offset, leader_epoch, append_time);
-                self.metrics.appended(u64::from(stamped.header.record_count.unsigned_abs()), stamped.total_bytes());
-                self.cache.push(&stamped);
+    pub(super) fn cursors(&self) -> &Cursors {
+        self.replica.cursors().expect("a replica always has a role between two events")
+    }
+
+    /// What is carried out may lead to more.
+    pub(super) fn carry_out_all(&mut self) {
+        loop {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.replica.swap_effects(&mut effects);
+            let is_done = effects.is_empty();
+            effects.drain(..).for_each(|effect| self.carry_out(effect));
+            self.effects = effects;
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect<ReplyTo, Room>) {
+        match effect {
+            Effect::Write(LogWork::Append(batch, room)) => {
+                self.metrics.appended(u64::from(batch.header.record_count.unsigned_abs()), batch.total_bytes());
+                self.cache.push(&batch);
                 match self.settings.keeping {
-                    Keeping::Log => post(&self.writer, Append { batch: stamped, room }),
-                    Keeping::Nothing => self.let_go(&stamped),
+                    Keeping::Log => post(&self.writer, Write(LogWork::Append(batch, room))),
+                    Keeping::Nothing => self.let_go(&batch),
                 }
             }
-            Command::Produced { reply, result } => reply.answer(result.map(Answer::Produced)),
-            Command::Fetched { reply, result } => {
-                let empty = |state| Answer::Fetched(FetchedRecords { state, chunks: Vec::new(), next_offset: None });
-                reply.answer(result.map(empty));
+            Effect::Write(LogWork::Reconfigure(log, _)) => {
+                post(&self.writer, Reconfigure { flush: flush_settings(self.replica.config()), log });
             }
-            Command::Read { reply, range, state } => self.read(reply, range, ReadState::Consumer(state)),
-            Command::ReadForFollower { reply, range, state } => self.read(reply, range, ReadState::Follower(state)),
-            Command::ReadForRepair { reply, range, state } => self.read(reply, range, ReadState::Repair(state)),
-            Command::ReplicaFetched { reply, result } => reply.answer(result.map(|(verdict, state)| {
-                Answer::ForFollower(RecordsForFollower { verdict, state, chunks: Vec::new() })
-            })),
-            // A partition with one replica has no set to propose: brokers hold no more than that as yet.
-            Command::Propose(_) => {}
-            Command::Listed { reply, result } => reply.answer(result.map(Answer::Listed)),
-            Command::LookUp { reply, at, upper_exclusive } => {
-                reads::list(&self.settings.disk, self.reader.clone(), at, upper_exclusive, self.engine.epoch(), reply);
+            Effect::Write(work) => post(&self.writer, Write(work)),
+            Effect::Answer(reply, result) => reply.answer(result.map(Answer::from)),
+            Effect::Read(reply, range, state) => self.read(reply, range, state),
+            Effect::LookUp(reply, at, upper_exclusive) => {
+                let Some(epoch) = self.replica.leader().map(|leader| leader.epoch()) else { return };
+                reads::list(&self.settings.disk, self.reader.clone(), at, upper_exclusive, epoch, reply);
             }
-            Command::DeleteRecords { before } => post(&self.writer, log_writer::DeleteRecords { before }),
-            Command::RecordsDeleted { reply, result } => reply.answer(result.map(Answer::RecordsDeleted)),
-            Command::SnapshotProducers { at, payload } => post(&self.writer, StoreProducerSnapshot { at, payload }),
+            Effect::Offline(cause) => {
+                tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
+                self.metrics.failed(cause.message);
+            }
+            // A partition with one replica has no set to propose, nobody to follow, and nobody to be repaired by: brokers hold no more
+            // than that as yet.
+            Effect::Propose(_) | Effect::Fetch { .. } | Effect::Damaged(_) => {}
         }
     }
 
@@ -183,7 +187,7 @@ impl PartitionLeader {
 
     /// Keeps one timer for the earliest deadline. An earlier one replaces it, a later one waits for it to fire.
     fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
-        let Some(next) = self.engine.next_deadline() else { return };
+        let Some(next) = self.replica.next_deadline() else { return };
         if let Some((armed, handle)) = self.deadline_timer {
             if armed <= next {
                 return;
@@ -193,34 +197,39 @@ impl PartitionLeader {
         let wait = next.since(self.settings.clock.now());
         let handle = ctx.run_later(wait, |leader, ctx| {
             leader.deadline_timer = None;
-            leader.step(ctx, None, |engine, now, out| engine.on_tick(now, out));
+            leader.step(ctx, |replica, now| replica.on_tick(now));
         });
         self.deadline_timer = Some((next, handle));
     }
 
     /// A stopping leader closes its log once everything that it accepted is written and, with `always`, synced.
     fn finish_stop(&mut self, ctx: &mut Context<Self>) {
-        let settled = self.engine.cursors().high_watermark() == self.engine.cursors().next_offset();
-        if self.stopping.is_none() || !(settled || self.engine.is_failed()) {
+        let settled = self.cursors().high_watermark() == self.cursors().next_offset();
+        if self.stopping.is_none() || !(settled || self.replica.failure().is_some()) {
             return;
         }
         let Some(done) = self.stopping.take() else { return };
         let cause =
             ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
-        let mut out = Output::default();
-        self.engine.on_stop(&cause, &mut out);
-        for command in out.0.drain(..) {
-            self.carry_out(command, &mut None);
-        }
+        self.replica.on_stop(&cause);
+        self.carry_out_all();
         let how = match self.settings.keeping {
             Keeping::Log => CloseHow::Cleanly {
-                high_watermark: self.engine.cursors().high_watermark(),
-                producer_snapshot: self.engine.producers().to_snapshot(),
+                high_watermark: self.cursors().high_watermark(),
+                producer_snapshot: self.replica.producers_snapshot(),
             },
             Keeping::Nothing => CloseHow::Abandoned,
         };
         post(&self.writer, Close { how, done });
         ctx.stop();
+    }
+}
+
+fn replica_settings(storage: &StorageSection) -> ReplicaSettings {
+    let producer_expiry_ms = i64::try_from(storage.producer_expiry_ms).unwrap_or(i64::MAX);
+    ReplicaSettings {
+        leader: LeaderSettings { producer_expiry_ms, ..LeaderSettings::default() },
+        follower: FollowerSettings { producer_expiry_ms, ..FollowerSettings::default() },
     }
 }
 
@@ -256,7 +265,7 @@ impl Handler<Produce> for PartitionLeader {
             owner,
             reply,
         };
-        self.step(ctx, Some((batch, room)), |engine, now, out| engine.on_produce(now, event, out));
+        self.step(ctx, |replica, now| replica.on_produce(now, batch, room, event));
     }
 }
 
@@ -267,7 +276,7 @@ impl Handler<Fetch> for PartitionLeader {
         let _span = spans::of(reply.tag()).entered();
         self.cache.note_reader();
         let event = FetchEvent { offset, max_bytes, leader_epoch, wait_until, owner, reply };
-        self.step(ctx, None, |engine, now, out| engine.on_fetch(now, event, out));
+        self.step(ctx, |replica, now| replica.on_fetch(now, event));
     }
 }
 
@@ -276,21 +285,21 @@ impl Handler<FetchForFollower> for PartitionLeader {
     fn handle(&mut self, message: FetchForFollower, ctx: &mut Self::Context) {
         let FetchForFollower { fetch, wait_until, reply } = message;
         let event = ReplicaFetchEvent { fetch, wait_until, reply };
-        self.step(ctx, None, |engine, now, out| engine.on_replica_fetch(now, event, out));
+        self.step(ctx, |replica, now| replica.on_replica_fetch(now, event));
     }
 }
 
 impl Handler<CancelFetch> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, CancelFetch { owner, request }: CancelFetch, _: &mut Self::Context) {
-        self.engine.on_cancel_fetch(owner, |reply| reply.tag().request == request);
+        self.replica.on_cancel_fetch(owner, |reply| reply.tag().request == request);
     }
 }
 
 impl Handler<OwnerGone> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, OwnerGone(owner): OwnerGone, _: &mut Self::Context) {
-        self.engine.on_owner_gone(owner);
+        self.replica.on_owner_gone(owner);
     }
 }
 
@@ -299,7 +308,7 @@ impl Handler<ListOffset> for PartitionLeader {
     fn handle(&mut self, ListOffset { at, reply }: ListOffset, ctx: &mut Self::Context) {
         let deadline = self.settings.clock.now().plus(LISTING_WAIT);
         let event = ListOffsetsEvent { at, deadline, owner: reply.owner(), reply };
-        self.step(ctx, None, |engine, now, out| engine.on_list_offsets(now, event, out));
+        self.step(ctx, |replica, now| replica.on_list_offsets(now, event));
     }
 }
 
@@ -308,7 +317,7 @@ impl Handler<DeleteRecords> for PartitionLeader {
     fn handle(&mut self, message: DeleteRecords, ctx: &mut Self::Context) {
         let DeleteRecords { before, deadline, owner, reply } = message;
         let event = DeleteRecordsEvent { before, deadline, owner, reply };
-        self.step(ctx, None, |engine, _, out| engine.on_delete_records(event, out));
+        self.step(ctx, |replica, _| replica.on_delete_records(event));
     }
 }
 
@@ -317,8 +326,9 @@ impl Handler<DescribeLog> for PartitionLeader {
     fn handle(&mut self, DescribeLog { reply }: DescribeLog, _: &mut Self::Context) {
         let (size_bytes, segments) =
             (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
-        let described = self.engine.describe(size_bytes, segments, self.reader.damaged_ranges());
-        reply.answer(Ok(Answer::Described(described)));
+        // Without a leader the reply is dropped, which says that.
+        let Some(leader) = self.replica.leader() else { return };
+        reply.answer(Ok(Answer::Described(leader.describe(size_bytes, segments, self.reader.damaged_ranges()))));
     }
 }
 
@@ -326,7 +336,7 @@ impl Handler<ExamineReplica> for PartitionLeader {
     type Result = ReplicaHealth;
     fn handle(&mut self, _: ExamineReplica, _: &mut Self::Context) -> Self::Result {
         let damaged_ranges = self.reader.damaged_ranges().len();
-        ReplicaHealth { failure: self.engine.failure().cloned(), damaged_ranges }
+        ReplicaHealth { failure: self.replica.failure().cloned(), damaged_ranges }
     }
 }
 
@@ -334,22 +344,9 @@ impl Handler<LogEvent> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, event: LogEvent, ctx: &mut Self::Context) {
         match event {
-            LogEvent::Written(end) => self.step(ctx, None, |engine, now, out| engine.on_written(now, end, out)),
-            LogEvent::Synced(end) => self.step(ctx, None, |engine, now, out| engine.on_synced(now, end, out)),
-            LogEvent::Rolled => self.step(ctx, None, |engine, _, out| engine.on_rolled(out)),
-            LogEvent::LogStart(start) => self.step(ctx, None, |engine, _, out| engine.on_log_start(start, out)),
-            LogEvent::DeleteFailed(before, cause) => {
-                self.step(ctx, None, |engine, _, out| engine.on_delete_failed(before, &cause, out));
-            }
+            LogEvent::News(news) => self.step(ctx, |replica, now| replica.on_log_news(now, news)),
             LogEvent::CheckpointDue => {
-                post(&self.writer, SaveCheckpoint { high_watermark: self.engine.cursors().high_watermark() });
-            }
-            // A leader has neither its log cut nor takes another's batches.
-            LogEvent::Truncated(_) | LogEvent::Refused(_) => {}
-            LogEvent::Failed(cause) => {
-                tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
-                self.metrics.failed(cause.message.clone());
-                self.step(ctx, None, |engine, _, out| engine.on_failed(cause, out));
+                post(&self.writer, Write(LogWork::Checkpoint(self.cursors().high_watermark())));
             }
         }
     }
@@ -358,15 +355,14 @@ impl Handler<LogEvent> for PartitionLeader {
 impl Handler<SetConfig> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, SetConfig(config): SetConfig, ctx: &mut Self::Context) {
-        post(&self.writer, Reconfigure { flush: flush_settings(&config), log: LogConfig::from(&config) });
-        self.step(ctx, None, |engine, now, out| engine.on_config(now, config, out));
+        self.step(ctx, |replica, now| replica.on_config(now, config));
     }
 }
 
 impl Handler<SetDiskSpace> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, SetDiskSpace(refusing): SetDiskSpace, _: &mut Self::Context) {
-        self.engine.on_disk_space(refusing);
+        self.replica.on_disk_space(refusing);
     }
 }
 
@@ -374,7 +370,7 @@ impl Handler<RetentionTick> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, _: RetentionTick, _: &mut Self::Context) {
         self.cache.shrink();
-        post(&self.writer, ApplyRetention { high_watermark: self.engine.cursors().high_watermark() });
+        post(&self.writer, Write(LogWork::Retention(self.cursors().high_watermark())));
     }
 }
 
@@ -384,14 +380,14 @@ impl Handler<Stop> for PartitionLeader {
         match why {
             StopReason::NodeStops => {
                 let cause = ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later");
-                self.engine.on_disk_space(Some(cause));
+                self.replica.on_disk_space(Some(cause));
                 self.stopping = Some(done);
                 self.finish_stop(ctx);
             }
             StopReason::TopicDeleted => {
                 let text = format!("topic '{}' was deleted", self.topic);
                 let cause = ApiError::new(ErrorCode::UnknownTopicOrPartition, text);
-                self.step(ctx, None, |engine, _, out| engine.on_stop(&cause, out));
+                self.step(ctx, |replica, _| replica.on_stop(&cause));
                 post(&self.writer, Close { how: CloseHow::Abandoned, done });
                 ctx.stop();
             }

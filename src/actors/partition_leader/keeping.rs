@@ -1,7 +1,7 @@
 //! A leader without a log, to measure what everything but storing costs.
 
 use super::actor::PartitionLeader;
-use crate::engine::leader::Output;
+use crate::storage::queue::LogNews;
 use crate::types::record_batch::RecordBatch;
 
 /// What becomes of the batches that a leader appends.
@@ -18,15 +18,11 @@ impl PartitionLeader {
     /// With [`Keeping::Nothing`]: what the log writer would have said of `batch`, which is in the tail cache. The log starts
     /// where the tail cache does, so that a consumer that falls behind is told that records are gone.
     pub(super) fn let_go(&mut self, batch: &RecordBatch) {
-        let end = batch.header.end_offset_exclusive();
-        let (now, mut out) = (self.now(), Output::default());
-        self.engine.on_written(now, end, &mut out);
-        self.engine.on_synced(now, end, &mut out);
+        let (now, end) = (self.now(), batch.header.end_offset_exclusive());
+        self.replica.on_log_news(now, LogNews::Written(end));
+        self.replica.on_log_news(now, LogNews::Synced(end));
         if let Some(start) = self.cache.start() {
-            self.engine.on_log_start(start, &mut out);
-        }
-        for command in out.0.drain(..) {
-            self.carry_out(command, &mut None);
+            self.replica.on_log_news(now, LogNews::LogStart(start));
         }
     }
 }

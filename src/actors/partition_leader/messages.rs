@@ -14,6 +14,7 @@ use crate::protocol::messages::{
     Acks, DeleteBefore, FetchedPartition, ListedOffset, LogDescription, OffsetAt, ProducedBatch,
 };
 use crate::protocol::{ApiError, ErrorCode};
+use crate::replica;
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{CorrelationId, LeaderEpoch, MonoTime, Offset, TopicConfig};
@@ -217,6 +218,23 @@ pub enum Answer {
     RecordsDeleted(Offset),
     /// To [`DescribeLog`].
     Described(LogDescription),
+}
+
+impl From<replica::Answer> for Answer {
+    fn from(answer: replica::Answer) -> Self {
+        let nothing = Vec::new;
+        match answer {
+            replica::Answer::Produced(batch) => Self::Produced(batch),
+            replica::Answer::Fetched(state) => {
+                Self::Fetched(FetchedRecords { state, chunks: nothing(), next_offset: None })
+            }
+            replica::Answer::Listed(listed) => Self::Listed(listed),
+            replica::Answer::RecordsDeleted(start) => Self::RecordsDeleted(start),
+            replica::Answer::ReplicaFetched(verdict, state) => {
+                Self::ForFollower(RecordsForFollower { verdict, state, chunks: nothing() })
+            }
+        }
+    }
 }
 
 /// Records read for a fetch.

@@ -1,13 +1,13 @@
-//! The leader of one partition: the shell around [`crate::engine::leader::LeaderEngine`].
+//! The leader of one partition: the shell around a [`Replica`](crate::replica::Replica) that leads.
 //!
 //! * **Is told**: produce, fetch, look-ups by sessions; what became of the log by its [`LogWriter`]; settings, disk space
 //!   and the end by the broker.
-//! * **Does**: asks the engine, stamps batches, hands them to the log writer, reads for consumers.
-//! * **Remembers**: the engine's state, and the newest batches in the [`TailCache`].
+//! * **Does**: asks the replica, hands its batches to the log writer, reads for consumers.
+//! * **Remembers**: the replica's state, and the newest batches in the [`TailCache`].
 //!
 //! ```text
-//!   Produce ─► engine ─ Append ─► tail cache, LogWriter ─ Written, Synced ─► engine ─ Produced ─► session
-//!   Fetch ───► engine ─ Read ───► tail cache, or a cold read on a disk thread ───────────────────► session
+//!   Produce ─► replica ─ Append ─► tail cache, LogWriter ─ Written, Synced ─► replica ─ Produced ─► session
+//!   Fetch ───► replica ─ Read ───► tail cache, or a cold read on a disk thread ───────────────────► session
 //! ```
 //!
 //! Invariants: batches reach the log writer in the order of their offsets; nothing at or beyond the high watermark is

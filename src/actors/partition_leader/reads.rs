@@ -8,14 +8,13 @@ use bytes::Bytes;
 use super::actor::PartitionLeader;
 use super::messages::{Answer, FetchedRecords, RecordsForFollower, ReplyTo};
 use super::read_budget::{ReadBudget, ReadRoom};
-use crate::actors::errors::storage_error;
 use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
 use crate::engine::replication::ReplicaVerdict;
 use crate::metrics::PartitionMetrics;
 use crate::protocol::messages::{ListedOffset, OffsetAt};
-use crate::replica::ReadState;
+use crate::replica::{ReadState, storage_error};
 use crate::storage::{LogError, LogReader, LogSlice};
 use crate::types::{LeaderEpoch, Offset};
 

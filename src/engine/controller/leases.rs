@@ -62,9 +62,12 @@ struct Lease {
     epoch: BrokerEpoch,
     /// When the last renewal came, or the table began.
     renewed: MonoTime,
-    /// A fenced broker is counted on once it has applied this much: all there was when its registration was first seen here,
-    /// that registration included. A goal that moved with the log could be missed for ever.
+    /// A fenced broker is counted on once it has applied this much: all there was when its registration, or its fencing, was first
+    /// seen here, that included. With a lease it may answer, so it must know that it leads no more. A goal that moved with
+    /// the log could be missed for ever.
     goal: u64,
+    /// Whether it was fenced when that was looked at last.
+    was_fenced: bool,
 }
 
 /// The leases of all brokers, while a controller is in office.
@@ -84,12 +87,18 @@ impl LeaseTable {
         table
     }
 
-    /// Takes note of registrations: call it whenever the image has changed. A registration is a sign of life.
+    /// Takes note of registrations and fencings: call it whenever the image has changed. A registration is a sign of life.
     pub fn follow(&mut self, now: MonoTime, image: &ClusterImage) {
         for (node, broker) in &image.brokers {
-            let epoch = broker.registration.epoch;
-            if self.leases.get(node).is_none_or(|lease| lease.epoch != epoch) {
-                self.leases.insert(*node, Lease { epoch, renewed: now, goal: image.index });
+            let (epoch, was_fenced) = (broker.registration.epoch, broker.fenced);
+            match self.leases.get_mut(node).filter(|lease| lease.epoch == epoch) {
+                Some(lease) if was_fenced && !lease.was_fenced && !Mutant::GrantsLeasesToTheUnaware.is_on() => {
+                    *lease = Lease { goal: image.index, was_fenced, ..*lease };
+                }
+                Some(lease) => lease.was_fenced = was_fenced,
+                None => {
+                    self.leases.insert(*node, Lease { epoch, renewed: now, goal: image.index, was_fenced });
+                }
             }
         }
     }

@@ -84,6 +84,20 @@ fn a_fenced_broker_is_counted_on_once_it_has_applied_what_there_was_when_it_regi
 }
 
 #[test]
+fn rule_03_a_broker_that_was_fenced_gets_no_lease_before_it_knows_that() {
+    let mut cluster = Cluster::of(2);
+    let mut table = LeaseTable::new(SETTINGS, at(0), &cluster.image);
+    let (broker, unaware) = ((NodeId(1), cluster.epoch(1)), cluster.image.index);
+    cluster.fenced(1);
+    let unfence = |applied, table: &mut LeaseTable| match table.on_renewal(at(12), &cluster.image, broker, applied) {
+        Renewal::Granted { unfence, .. } => unfence,
+        other => panic!("{other:?}"),
+    };
+    assert!(!unfence(unaware, &mut table), "it may believe that it leads");
+    assert!(unfence(cluster.image.index, &mut table));
+}
+
+#[test]
 fn a_refused_connection_is_no_silence_and_means_the_registration_that_was_connected() {
     let mut cluster = Cluster::of(1);
     let table = LeaseTable::new(SETTINGS, at(0), &cluster.image);

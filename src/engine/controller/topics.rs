@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{
-    NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicConfig, TopicConfigOverrides, TopicId, TopicName,
+    Mutant, NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicConfig, TopicConfigOverrides, TopicId, TopicName,
 };
 
 use super::{Decision, refuse};
@@ -58,7 +58,7 @@ fn candidates(image: &ClusterImage) -> Vec<Candidate> {
         replicas.first().into_iter().for_each(|leader| load.entry(*leader).or_default().0 += 1);
         replicas.iter().for_each(|node| load.entry(*node).or_default().1 += 1);
     }
-    let live = image.brokers.iter().filter(|(node, _)| image.may_lead(**node));
+    let live = image.brokers.iter().filter(|(node, _)| image.may_lead(**node) || Mutant::PlacesOnTheDead.is_on());
     let candidate = |(node, broker): (&NodeId, &BrokerImage)| {
         let (leads, replicas) = load.get(node).copied().unwrap_or_default();
         Candidate { node: *node, rack: broker.registration.rack.clone(), leads, replicas }

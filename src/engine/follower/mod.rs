@@ -49,6 +49,18 @@ pub struct FollowerSettings {
     pub fetch_backoff: Duration,
 }
 
+impl Default for FollowerSettings {
+    fn default() -> Self {
+        Self {
+            producer_expiry_ms: 86_400_000,
+            // Kafka's replica.fetch.max.bytes and a few times its replica.fetch.wait.max.ms.
+            fetch_bytes: 1 << 20,
+            fetch_timeout: Duration::from_secs(2),
+            fetch_backoff: Duration::from_millis(100),
+        }
+    }
+}
+
 /// What the follower is about to do with its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

@@ -160,7 +160,7 @@ impl Followers {
             !lags && !progress.is_some_and(|progress| progress.has_lost_records || progress.is_damaged)
         };
         let joins = |node: NodeId| {
-            leadership.may_join(node)
+            (leadership.may_join(node) || Mutant::JoinsWhileFenced.is_on())
                 && self.get(node).is_some_and(|progress| progress.counted(flush) >= needed)
                 && keeps_up(&node)
         };

@@ -260,3 +260,7 @@ pub struct LeaderSettings {
     /// After a refusal the next proposal waits for this long.
     pub proposal_backoff: Duration,
 }
+
+#[cfg(test)]
+#[path = "in_sync_tests.rs"]
+mod tests;

@@ -185,3 +185,7 @@ impl<R> LeaderEngine<R> {
         self.epoch_start
     }
 }
+
+#[cfg(test)]
+#[path = "serving_tests.rs"]
+mod tests;

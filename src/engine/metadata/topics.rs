@@ -130,7 +130,8 @@ impl ClusterImage {
         if !self.tombstones.contains(&topic) {
             return Err(ApplyError::UnknownTopic { topic });
         }
-        if let (Some(node), Some(holders)) = (node, self.tombstone_holders.get_mut(&topic)) {
+        let is_whole = node.is_none() || Mutant::ForgetsTombstonesTooEarly.is_on();
+        if let (Some(node), Some(holders)) = (node.filter(|_| !is_whole), self.tombstone_holders.get_mut(&topic)) {
             holders.remove(&node);
             if !holders.is_empty() {
                 return Ok(());

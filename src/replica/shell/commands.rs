@@ -9,9 +9,9 @@ use crate::types::LeaderEpoch;
 use crate::types::record_batch::RecordBatch;
 
 impl<R, X> Replica<R, X> {
-    pub(super) fn run_leader(&mut self, out: leader::Output<R>, batch: Option<(RecordBatch, X)>) {
+    pub(super) fn run_leader(&mut self, mut out: leader::Output<R>, batch: Option<(RecordBatch, X)>) {
         let mut batch = batch;
-        for command in out.0 {
+        for command in out.0.drain(..) {
             let effect = match command {
                 leader::Command::Append { base_offset, leader_epoch, append_time } => {
                     let (batch, token) = batch.take().expect("the engine appends only the batch of the event at hand");
@@ -40,6 +40,7 @@ impl<R, X> Replica<R, X> {
             };
             self.effects.push(effect);
         }
+        self.leader_out = out;
     }
 
     pub(super) fn run_follower(&mut self, out: follower::Output<R>, batches: Vec<(RecordBatch, X)>) {

@@ -1,25 +1,26 @@
 //! What happens to a replica, passed to the engine of its role.
 
-use super::{Effect, Replica, Role, not_here, storage_failed};
+use super::{Effect, Replica, Role, not_here};
 use crate::engine::follower::{self, ReplicaFetched};
 use crate::engine::leader::{
     self, DeleteRecordsEvent, FetchEvent, LeaderEngine, ListOffsetsEvent, ProduceEvent, ReplicaFetchEvent,
 };
+use crate::engine::waiters::OwnerId;
 use crate::protocol::ApiError;
-use crate::replica::ProducerReplay;
+use crate::replica::{ProducerReplay, storage_error};
 use crate::storage::queue::LogNews;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{MonoTime, NodeId};
 
 impl<R, X> Replica<R, X> {
     /// Lets the leader's engine do something; whoever is no leader says so to `refuse`.
-    fn with_leader(
+    pub(super) fn with_leader(
         &mut self,
         batch: Option<(RecordBatch, X)>,
         event: impl FnOnce(&mut LeaderEngine<R>, &mut leader::Output<R>),
     ) -> bool {
         let Some(Role::Leader(engine)) = self.role.as_mut().filter(|_| self.next.is_none()) else { return false };
-        let mut out = leader::Output::default();
+        let mut out = std::mem::take(&mut self.leader_out);
         event(engine, &mut out);
         self.run_leader(out, batch);
         true
@@ -89,6 +90,30 @@ impl<R, X> Replica<R, X> {
         }
     }
 
+    /// A connection is gone: nothing of it needs an answer any more.
+    pub fn on_owner_gone(&mut self, owner: OwnerId) {
+        match &mut self.role {
+            Some(Role::Leader(engine)) => engine.on_owner_gone(owner),
+            Some(Role::Follower(engine)) => engine.on_owner_gone(owner),
+            None => {}
+        }
+    }
+
+    /// Takes back parked fetches of `owner` that `matches`.
+    pub fn on_cancel_fetch(&mut self, owner: OwnerId, matches: impl FnMut(&R) -> bool) {
+        match &mut self.role {
+            Some(Role::Leader(engine)) => engine.on_cancel_fetch(owner, matches),
+            Some(Role::Follower(engine)) => engine.on_cancel_fetch(owner, matches),
+            None => {}
+        }
+    }
+
+    /// Appends are refused (`Some`, with what to say) for want of space or because the node stops, or no longer.
+    pub fn on_disk_space(&mut self, refusing: Option<ApiError>) {
+        self.refusing.clone_from(&refusing);
+        self.with_leader(None, |engine, _| engine.on_disk_space(refusing));
+    }
+
     /// The broker's lease was renewed.
     pub fn on_lease(&mut self, now: MonoTime, until: MonoTime) {
         self.lease_until = self.lease_until.max(until);
@@ -146,17 +171,17 @@ impl<R, X> Replica<R, X> {
         }
         match &mut self.role {
             Some(Role::Leader(engine)) => {
-                let mut out = leader::Output::default();
+                let mut out = std::mem::take(&mut self.leader_out);
                 match news {
                     LogNews::Written(end) => engine.on_written(now, end, &mut out),
                     LogNews::Synced(end) => engine.on_synced(now, end, &mut out),
                     LogNews::Rolled => engine.on_rolled(&mut out),
                     LogNews::LogStart(start) => engine.on_log_start(start, &mut out),
                     LogNews::NotDeleted(before, error) => {
-                        engine.on_delete_failed(before, &storage_failed(&error.to_string()), &mut out);
+                        engine.on_delete_failed(before, &storage_error(&error), &mut out);
                     }
                     LogNews::Failed(error) => {
-                        let cause = storage_failed(&error.to_string());
+                        let cause = storage_error(&error);
                         engine.on_failed(cause.clone(), &mut out);
                         self.effects.push(Effect::Offline(cause));
                     }
@@ -196,7 +221,7 @@ impl<R, X> Replica<R, X> {
             LogNews::Scrubbed(from, next) => engine.on_scrubbed(now, from, next, &mut out),
             LogNews::NotScrubbed(..) => engine.on_not_scrubbed(),
             LogNews::NotTruncated(error) | LogNews::NotReplicated(error) | LogNews::Failed(error) => {
-                let cause = storage_failed(&error.to_string());
+                let cause = storage_error(&error);
                 engine.on_failed(cause.clone());
                 self.effects.push(Effect::Offline(cause));
             }

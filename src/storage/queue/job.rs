@@ -8,7 +8,7 @@ use crate::storage::sync::{SyncDone, SyncJob};
 use crate::storage::truncate::TruncateLeave;
 use crate::storage::{Appended, Log, LogError, LogReader, RetentionOutcome};
 use crate::types::record_batch::RecordBatch;
-use crate::types::{Offset, TimestampMs};
+use crate::types::{Mutant, Offset, TimestampMs};
 
 /// Something to be run, and then handed to [`super::LogQueue::finish`].
 #[derive(Debug)]
@@ -204,10 +204,13 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
         LentWork::Repair { range, batches } => Outcome::Repaired(log.repair(range, &batches)),
         LentWork::MarkVerified => Outcome::Verified(log.mark_verified()),
         LentWork::Retention(high_watermark) => {
-            let keep_from = log.producers_are_kept_to(high_watermark);
+            let kept_to = log.producers_are_kept_to(high_watermark);
+            let keep_from = if Mutant::RetainsWithoutASnapshot.is_on() { Offset::MAX } else { kept_to };
             Outcome::Retained(log.apply_retention(wall, high_watermark, keep_from))
         }
-        LentWork::DeleteRecords(before) if log.producers_are_kept_to(before) < before => {
+        LentWork::DeleteRecords(before)
+            if log.producers_are_kept_to(before) < before && !Mutant::DeletesWithoutASnapshot.is_on() =>
+        {
             Outcome::Deleted(before, Err(LogError::ProducersNotKept { before }))
         }
         LentWork::DeleteRecords(before) => Outcome::Deleted(before, log.delete_records_before(before)),

@@ -144,7 +144,7 @@ fn records_stay_until_what_they_say_of_producers_is_written_down() {
         }
         stage.settle()
     };
-    assert_eq!(retain(&mut stage, 2), ["rolled", "starts at 0"]);
+    assert_eq!(retain(&mut stage, 2), ["starts at 0", "rolled", "synced 3"]);
     assert_eq!(retain(&mut stage, 3), ["starts at 3"]);
 }
 

@@ -29,7 +29,10 @@ impl Stage {
     pub fn renew_as_sent(&mut self, node: u32, sent: MonoTime) {
         let Some(process) = self.brokers.get(&node).and_then(|broker| broker.process.as_ref()) else { return };
         let (epoch, applied) = (process.epoch, process.image.index);
-        self.leases.on_renewal(self.now, &self.image, (NodeId(node), epoch), applied);
+        let renewal = self.leases.on_renewal(self.now, &self.image, (NodeId(node), epoch), applied);
+        if !matches!(renewal, engine::Renewal::Granted { .. }) {
+            return;
+        }
         let until = sent.plus(LEASE.duration);
         if let Some(process) = self.process(node) {
             process.lease_until = process.lease_until.max(until);

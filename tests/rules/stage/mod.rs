@@ -186,10 +186,14 @@ impl Stage {
 
     /// The broker and its leader talk until both wait for something else.
     pub fn fetch(&mut self, node: u32) {
-        while self.mail.iter().any(|mail| mail.follower() == NodeId(node)) {
+        for _ in 0..100 {
+            if !self.mail.iter().any(|mail| mail.follower() == NodeId(node)) {
+                return;
+            }
             self.ask(node);
             self.answer(node);
         }
+        panic!("broker {node} and its leader talk for ever");
     }
 
     /// What broker `node` has under way to its leader is held up; the test delivers it later, or never.
