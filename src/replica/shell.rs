@@ -108,9 +108,9 @@ pub struct Replica<R, X> {
     is_retired: bool,
     lease_until: MonoTime,
     newest_fetch: u64,
+    part: Part,
     /// Why appends are refused, whatever the role, if they are: there is no space, or the node stops.
     refusing: Option<ApiError>,
-    part: Part,
     effects: Vec<Effect<R, X>>,
     /// Emptied and kept, so that a steady stream of events allocates nothing.
     leader_out: leader::Output<R>,
@@ -132,8 +132,8 @@ impl<R, X> Replica<R, X> {
             is_retired: false,
             lease_until: MonoTime::default(),
             newest_fetch: 0,
-            refusing: None,
             part: Part::default(),
+            refusing: None,
             effects: Vec::new(),
             leader_out: leader::Output::default(),
         }

@@ -382,7 +382,9 @@ impl World {
         let Some(process) = self.brokers[number].process.as_ref() else { return };
         let is_leased = process.is_known(leader) && process.lease_until > now;
         let Some(hosted) = process.replicas.get(&partition).filter(|_| is_leased) else { return };
-        let leads = |leader: &LeaderEngine<_>| leader.epoch() == old.leader_epoch && leader.failure().is_none();
+        let leads = |leader: &LeaderEngine<_>| {
+            leader.epoch() == old.leader_epoch && leader.failure().is_none() && !leader.was_damaged()
+        };
         let goes = hosted.duties.proposes_leader_in == Some(old.partition_epoch);
         if hosted.replica.leader().is_some_and(leads) && !goes {
             self.oracle.fail(format!("broker {leader} leads {partition}, and is replaced without a hand-over"));

@@ -175,7 +175,7 @@ impl PartitionLeader {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
                 self.metrics.failed(cause.message);
             }
-            // A partition with one replica has no set to propose, nobody to follow and nobody to be repaired by: brokers hold no more
+            // A partition with one replica has no set to propose, nobody to follow, and nobody to be repaired by: brokers hold no more
             // than that as yet.
             Effect::Propose(_) | Effect::Fetch { .. } | Effect::Damaged(_) => {}
         }

@@ -69,6 +69,8 @@ pub struct LeaderEngine<R> {
     producers: ProducerTable,
     /// Its own: what is damaged is refused by whoever reads, and mended once another leads.
     damage: Damage,
+    /// It was damaged in this epoch: the controller may have been told, and have elected another.
+    was_damaged: bool,
     followers: Followers,
     /// When the next proposal may be made; none is under way when there is nothing here.
     proposed_again_at: Option<MonoTime>,
@@ -111,6 +113,7 @@ impl<R> LeaderEngine<R> {
             cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
             epochs,
             producers,
+            was_damaged: damage.first().is_some(),
             damage,
             followers,
             proposed_again_at: None,

@@ -28,7 +28,15 @@ impl<R> LeaderEngine<R> {
 
     /// These ranges of its log are known to be damaged now. Returns whether one of them is news.
     pub fn on_damage(&mut self, known: &[(Offset, Offset)]) -> bool {
-        self.damage.note(known, self.cursors.log_start(), self.cursors.written_end())
+        let is_news = self.damage.note(known, self.cursors.log_start(), self.cursors.written_end());
+        self.was_damaged |= self.damage.first().is_some();
+        is_news
+    }
+
+    /// Whether it was damaged in this epoch.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        self.was_damaged
     }
 
     /// What is known to be damaged of its log.

@@ -19,7 +19,6 @@ mod work;
 use std::collections::VecDeque;
 
 use super::beside::SideDone;
-use super::error::LogError;
 use super::log::Log;
 use super::producer_snapshots::Replay;
 use super::sync::SyncDone;
