@@ -448,6 +448,8 @@ impl World {
         self.tell(format_args!("broker {node} opens {partition}: it ends at {end}, {seen} was durable"));
         if end < seen && is_doubtful && is_flipped {
             self.coverage.count("a damaged tail is cut off, and the replica doubtful");
+            self.brokers[number].robbed.insert(partition);
+            self.check_members(partition);
             return;
         }
         if end < seen && self.plan.newest_state(partition).is_none_or(|state| state.unclean_epoch.is_none()) {

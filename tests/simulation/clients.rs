@@ -216,7 +216,7 @@ impl World {
                 self.coverage.count("the end of a partition is listed");
                 if offset < known_end {
                     let partition = self.clients[number].partition;
-                    self.oracle.fail(format!(
+                    self.oracle.fail_in(partition, format!(
                         "the end of {partition} was listed as {offset}, after {known_end} was known to be committed"
                     ));
                 }
@@ -257,7 +257,7 @@ impl World {
                 if producing.id.is_none() {
                     producing.batch = None;
                 } else if is_lost_state && producing.acknowledged > 0 {
-                    self.oracle.fail(format!("{name} of {partition} is refused: {error}"));
+                    self.oracle.fail_in(partition, format!("{name} of {partition} is refused: {error}"));
                 }
                 self.forget_leader(number, &error);
             }
@@ -273,7 +273,7 @@ impl World {
         let first = batches[0].header.base_offset;
         if first > consuming.asked {
             let position = consuming.asked;
-            self.oracle.fail(format!("{name} of {partition} asked for {position} and was given {first}"));
+            self.oracle.fail_in(partition, format!("{name} of {partition} asked for {position} and was given {first}"));
             return;
         }
         if first <= consuming.position {
@@ -291,7 +291,7 @@ impl World {
         {
             if consuming.asked >= deleted && consuming.asked <= consuming.end {
                 let position = consuming.asked;
-                self.oracle.fail(format!("{name} asked for {position} of {partition}, which exists: {error}"));
+                self.oracle.fail_in(partition, format!("{name} asked for {position} of {partition}, which exists: {error}"));
                 return;
             }
             consuming.position = consuming.position.max(deleted);

@@ -148,6 +148,7 @@ impl World {
             self.coverage.count("a flipped replica is whole again");
             self.tell(format_args!("the files of {partition} on broker {node} are whole again"));
             self.brokers[number].flipped.remove(&partition);
+            self.brokers[number].robbed.remove(&partition);
         }
     }
 

@@ -446,7 +446,7 @@ impl World {
                 let text = format!(
                     "broker {node} is a member of {partition} and holds {holds} of {committed} committed records"
                 );
-                self.oracle.fail(text);
+                self.oracle.fail_in(partition, text);
             }
         }
     }
