@@ -31,6 +31,7 @@ impl Assignment {
                 leader: state.leader.filter(|leader| *leader != node),
                 leader_epoch: state.leader_epoch,
                 broker_epoch,
+                is_member: state.is_member(node),
                 unclean_epoch: state.unclean_epoch,
             }),
         }

@@ -9,11 +9,12 @@
 //!                 controller  which records a request, a lease or a loss becomes
 //! ```
 //!
-//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].
 
 pub mod assignment;
 pub mod controller;
 pub mod cursors;
+pub mod damage;
 pub mod follower;
 pub mod leader;
 pub mod metadata;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   follower ── ReplicaFetch: "I hold this much, this much of it for good; what comes next?" ──► leader
-//!            ◄─ ReplicaAnswer: records | cut your log | start anew ──────────────────────────────
+//!            ◄─ ReplicaAnswer: records | for your damage: these | cut your log | start anew ──────
 //! ```
 //!
 //! A fetch is an acknowledgement, too: nothing else tells a leader what its followers hold (docs/replication.md).
@@ -10,6 +10,7 @@
 use crate::types::{BrokerEpoch, EpochHistory, LeaderEpoch, NodeId, Offset};
 
 use super::cursors::Cursors;
+use super::damage::Damage;
 use super::producer_state::ProducerTable;
 
 /// A replica's log and what is known of it, when its replica starts to lead or to follow.
@@ -27,18 +28,21 @@ pub struct ReplicaState {
     pub epochs: EpochHistory,
     /// The producers at the end.
     pub producers: ProducerTable,
+    /// What is known to be damaged of it.
+    pub damage: Damage,
 }
 
 impl ReplicaState {
     /// A replica that holds `[log_start, end)`, all of it synced, and knows of nothing that is committed.
     #[must_use]
     pub fn opened(log_start: Offset, end: Offset, epochs: EpochHistory, producers: ProducerTable) -> Self {
-        Self { log_start, durable_end: end, written_end: end, high_watermark: log_start, epochs, producers }
+        let damage = Damage::default();
+        Self { log_start, durable_end: end, written_end: end, high_watermark: log_start, epochs, producers, damage }
     }
 
     /// A replica that stands at `cursors`, with nothing on its way to the log.
     #[must_use]
-    pub fn at(cursors: &Cursors, epochs: EpochHistory, producers: ProducerTable) -> Self {
+    pub fn at(cursors: &Cursors, epochs: EpochHistory, producers: ProducerTable, damage: Damage) -> Self {
         Self {
             log_start: cursors.log_start(),
             durable_end: cursors.durable_end(),
@@ -46,6 +50,7 @@ impl ReplicaState {
             high_watermark: cursors.high_watermark(),
             epochs,
             producers,
+            damage,
         }
     }
 
@@ -79,6 +84,10 @@ pub struct ReplicaFetch {
     pub high_watermark: Offset,
     /// About how many bytes it wants.
     pub max_bytes: usize,
+    /// Part of what it holds is damaged, or was and has not been looked through since: it counts for nothing meanwhile.
+    pub is_damaged: bool,
+    /// Damaged records (start, end exclusive) that it wants instead of those from `position` on.
+    pub repair: Option<(Offset, Offset)>,
 }
 
 /// Names a fetch, for its answer: numbers begin anew with each registration, and an answer to an earlier process of the broker,
@@ -120,6 +129,9 @@ pub struct LeaderState {
 pub enum ReplicaVerdict {
     /// The follower's log is the beginning of the leader's: what comes next, if anything, is with the answer.
     Continues,
+    /// The same, and with the answer are batches for the damaged range that the fetch named: from the one that holds its start on,
+    /// as many as fit.
+    Repairs,
     /// The logs part before `position`: the leader's largest epoch that is not above the follower's last one, and its end.
     Diverged(Option<(LeaderEpoch, Offset)>),
     /// The follower's log is to be emptied and started at `offset`: the leader's starts later, or the follower is new there.

@@ -15,6 +15,7 @@ pub use opening::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all};
 pub use producers::ProducerReplay;
 pub use shell::{Answer, Effect, ReadState, Replica, ReplicaSettings};
 
+use crate::engine::damage::Damage;
 use crate::engine::metadata::LastStop;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::ReplicaState;
@@ -32,6 +33,7 @@ pub fn state_of(log: &Log, producers: ProducerTable) -> ReplicaState {
         high_watermark: log.saved_high_watermark(),
         epochs: EpochHistory::clone(log.leader_epochs()),
         producers,
+        damage: Damage::found(&log.reader().damaged_ranges(), log.log_start(), log.written_end()),
     }
 }
 

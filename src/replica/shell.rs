@@ -8,6 +8,7 @@
 //! ```
 
 mod commands;
+mod damage;
 mod events;
 #[cfg(test)]
 mod tests;
@@ -20,9 +21,10 @@ use crate::protocol::messages::{FetchedPartition, ListedOffset, OffsetAt, Produc
 use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::LogConfig;
 use crate::storage::queue::LogWork;
-use crate::types::{MonoTime, Mutant, NodeId, Offset, TopicConfig};
+use crate::types::{LeaderEpoch, MonoTime, Mutant, NodeId, Offset, TopicConfig};
 
 use super::ProducerReplay;
+use damage::Part;
 
 /// What a replica is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub enum ReadState {
     Consumer(FetchedPartition),
     /// A follower.
     Follower(LeaderState),
+    /// A follower whose own records are damaged there.
+    Repair(LeaderState),
 }
 
 /// What is to be done outside.
@@ -79,6 +83,8 @@ pub enum Effect<R, X> {
     },
     /// Send this to the controller.
     Propose(Proposal),
+    /// Tell the controller that this replica is damaged, in this leader epoch. Said again until it is no member any more, or whole.
+    Damaged(LeaderEpoch),
     /// Tell the controller, and people: this replica takes no more.
     Offline(ApiError),
 }
@@ -102,6 +108,7 @@ pub struct Replica<R, X> {
     is_retired: bool,
     lease_until: MonoTime,
     newest_fetch: u64,
+    part: Part,
     /// Why appends are refused, whatever the role, if they are: there is no space, or the node stops.
     refusing: Option<ApiError>,
     effects: Vec<Effect<R, X>>,
@@ -125,6 +132,7 @@ impl<R, X> Replica<R, X> {
             is_retired: false,
             lease_until: MonoTime::default(),
             newest_fetch: 0,
+            part: Part::default(),
             refusing: None,
             effects: Vec::new(),
             leader_out: leader::Output::default(),
@@ -206,6 +214,12 @@ impl<R, X> Replica<R, X> {
     /// The metadata says what this replica is to be, and how its topic is set. Both from one state of the metadata.
     pub fn assign(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         self.is_retired = assignment == Assignment::None && !Mutant::ServesWithoutAPart.is_on();
+        self.part.follow(&assignment);
+        self.take_part(now, assignment, config);
+        self.report_damage(now);
+    }
+
+    fn take_part(&mut self, now: MonoTime, assignment: Assignment, config: TopicConfig) {
         let config_changed = self.take_config(config);
         if self.next.is_some() {
             self.next = Some(assignment);

@@ -165,8 +165,9 @@ impl LogReader {
             wanted.min(segment.size - start.position),
         )?;
         let (position, header) = match find_batch(&buffer, start, from) {
-            Found::At(_, header) if header.end_offset_exclusive() > place.upper => {
-                return Ok(LogSlice { bytes: Bytes::new(), next: from });
+            // Not believed before its checksum was looked at.
+            Found::At(at, header) if header.end_offset_exclusive() > place.upper => {
+                (start.position + at as u64, header)
             }
             Found::At(at, header) => {
                 match self.whole_batches(place, buffer.slice(at..), start.position + at as u64, max_bytes) {
@@ -181,24 +182,39 @@ impl LogReader {
                 }
             }
             // Further on than the buffer reaches, or the index is wrong, or there is damage.
-            Found::LookCloser => self.seek(segment, &*file, start, from)?,
+            Found::LookCloser => self.seek(segment, &*file, start, from, Check::Headers)?,
         };
-        if header.end_offset_exclusive() > place.upper {
-            return Ok(LogSlice { bytes: Bytes::new(), next: from });
+        if let Some(slice) = self.slice_at(place, &*file, (position, header), from, max_bytes)? {
+            return Ok(slice);
         }
-        let wanted = max_bytes.max(header.total_bytes()) as u64;
-        let plausible = (header.total_bytes() as u64) <= MAX_PLAUSIBLE_BATCH_BYTES.min(segment.size - position);
-        let slice = if plausible {
-            let buffer =
-                read_buffer(self.shared.files.buffers(), &*file, position, wanted.min(segment.size - position))?;
-            self.whole_batches(place, buffer, position, max_bytes)
-        } else {
-            None
-        };
-        match slice {
+        // Its header was believed, and led here: a damaged one may claim the offsets of the batches that follow.
+        let (position, header) = self.seek(segment, &*file, Start::of_segment(segment.base), from, Check::Checksums)?;
+        match self.slice_at(place, &*file, (position, header), from, max_bytes)? {
             Some(slice) => Ok(slice),
             None => Err(self.damage_from(segment, &*file, position, &header)?),
         }
+    }
+
+    /// The batches from that at `position` on; nothing, if it reaches past what may be read. `None` when it is damaged.
+    fn slice_at(
+        &self,
+        place: &Place,
+        file: &dyn DiskFile,
+        (position, header): (u64, BatchHeader),
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<LogSlice>, LogError> {
+        let rest = place.segment.size - position;
+        if header.total_bytes() as u64 > MAX_PLAUSIBLE_BATCH_BYTES.min(rest) {
+            return Ok(None);
+        }
+        let wanted = max_bytes.max(header.total_bytes()) as u64;
+        let buffer = read_buffer(self.shared.files.buffers(), file, position, wanted.min(rest))?;
+        if header.end_offset_exclusive() <= place.upper {
+            return Ok(self.whole_batches(place, buffer, position, max_bytes));
+        }
+        let is_good = buffer.get(..header.total_bytes()).is_some_and(|batch| header.verify_checksum(batch).is_ok());
+        Ok(is_good.then_some(LogSlice { bytes: Bytes::new(), next: from }))
     }
 
     /// The good batches at the start of `buffer`; `None` when the first one is not whole or not good.
@@ -234,9 +250,10 @@ impl LogReader {
         file: &dyn DiskFile,
         start: Start,
         from: Offset,
+        check: Check,
     ) -> Result<(u64, BatchHeader), LogError> {
         let mut start = start;
-        let mut scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
+        let mut scanner = Scanner::new(file, segment.size, start.position, start.first, check);
         loop {
             let step = scanner.step()?;
             let astray = match &step {
@@ -247,7 +264,7 @@ impl LogReader {
             if astray && start.position > 0 && start.last.is_some() {
                 self.shared.distrust_index(segment);
                 start = Start::of_segment(segment.base);
-                scanner = Scanner::new(file, segment.size, start.position, start.first, Check::Headers);
+                scanner = Scanner::new(file, segment.size, start.position, start.first, check);
                 continue;
             }
             match step {

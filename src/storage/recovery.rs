@@ -25,7 +25,7 @@ use super::index::{OffsetEntry, usable_entries};
 use super::open::{Cut, Listing, OpenReport};
 use super::partition_state::{PartitionState, RecoveryPoint};
 use super::rebuild::rebuild_indexes;
-use super::scan::{Badness, Check, Scanner, Step};
+use super::scan::{Check, Scanner, Step};
 use super::segment::{Handles, INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, segment_path};
 use super::time_index::TimeEntry;
 use super::view::merge_range;
@@ -216,8 +216,9 @@ impl<'a> Recovery<'a> {
                         segment.size = size;
                         break;
                     } else {
-                        // An epoch that was damaged upwards makes all that follows look wrong.
-                        let something_may_follow = scanner.gave_up || matches!(why, Badness::Epoch { .. });
+                        // An epoch that was damaged upwards makes all that follows look wrong. And what has all its bytes was no
+                        // write that the kill cut short: it may have been synced.
+                        let something_may_follow = scanner.gave_up || !scanner.is_torn(position, &why)?;
                         cut_at = Some((position, something_may_follow));
                         break;
                     }

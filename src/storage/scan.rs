@@ -153,15 +153,31 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         Ok(RecordBatch { header: *header, body: Bytes::copy_from_slice(bytes.get(HEADER_BYTES..).unwrap_or_default()) })
     }
 
+    /// Whether the bad place that a step has found is what a kill leaves of the last write: a batch whose end is missing. What has all
+    /// its bytes, by its own length or because the checksum is right up to the end of the file, was damaged after it was written.
+    pub(super) fn is_torn(&mut self, position: u64, why: &Badness) -> io::Result<bool> {
+        if !matches!(why, Badness::Batch(BatchError::Truncated { .. })) {
+            return Ok(false);
+        }
+        let rest = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
+        let Ok(header) = BatchHeader::parse(self.bytes(position, HEADER_BYTES)?) else { return Ok(true) };
+        let whole = header.with_total_bytes(rest);
+        Ok(whole
+            .is_none_or(|whole| self.bytes(position, rest).is_ok_and(|bytes| whole.verify_checksum(bytes).is_err())))
+    }
+
     /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or
     /// later and all its records before `before`. The scanner moves there.
     pub(super) fn resync(&mut self, before: Offset) -> io::Result<Option<(BatchHeader, u64)>> {
         self.step_back_if_led_astray()?;
         self.bad_place = (self.position, self.expected);
         let from = self.position;
-        // A batch that merely comes too late is good itself.
+        // A batch that merely comes too late is good itself, unless it is the offset that is damaged: no checksum of its own covers that.
         if let Some(found) = self.whole_batch_at(from, before)? {
-            return Ok(Some(found));
+            if self.is_confirmed(&found.0, from, before)? {
+                return Ok(Some(found));
+            }
+            self.jump(from, self.bad_place.1);
         }
         // When only the body is damaged the length still tells where the next batch starts. It goes first, because a
         // record's value may hold bytes that look like a batch.
@@ -190,6 +206,20 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether what follows on a batch agrees with its offset. The last one has to end where the log does; where nobody knows that,
+    /// a recovery that believed it could let the log end anywhere.
+    fn is_confirmed(&mut self, header: &BatchHeader, position: u64, before: Offset) -> io::Result<bool> {
+        let (end, next) = (header.end_offset_exclusive(), position + header.total_bytes() as u64);
+        if next >= self.limit {
+            return Ok(end == before);
+        }
+        let (expected, check, epoch) = (self.expected.take(), self.check, self.epoch.take());
+        self.check = Check::Checksums;
+        let follows = self.examine(next);
+        (self.expected, self.check, self.epoch) = (expected, check, epoch);
+        Ok(follows?.map_or(before < Offset::MAX, |follows| follows.base_offset >= end))
     }
 
     /// When the batch before the bad place is damaged itself, its length is what led here: the damage begins there.

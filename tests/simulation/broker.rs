@@ -73,6 +73,8 @@ pub struct Broker {
     pub last_seen: BTreeMap<TopicPartition, (Offset, Offset)>,
     /// Replicas that lost what they had, by a fault that the controller has not been told of.
     pub robbed: BTreeSet<TopicPartition>,
+    /// Replicas with a flipped bit that have not been found whole since.
+    pub flipped: BTreeSet<TopicPartition>,
     /// Its whole directory is another one, or an older copy: so much for whatever it is asked to hold before the controller knows.
     pub is_wiped: bool,
     /// It lost its power, and the controller does not know yet.
@@ -118,6 +120,8 @@ pub struct Hosted {
     pub is_offline: bool,
     /// The log is about to be cut: what it had is not what it will have.
     pub is_cutting: bool,
+    /// Where the next scrub begins.
+    pub scrub_from: Offset,
     /// Its topic is gone: the log is being closed.
     pub is_leaving: bool,
     pub duties: Duties,
@@ -138,6 +142,7 @@ impl Broker {
             paused_until: 0,
             last_seen: BTreeMap::new(),
             robbed: BTreeSet::new(),
+            flipped: BTreeSet::new(),
             is_wiped: false,
             is_without_power: false,
             loses_power: false,

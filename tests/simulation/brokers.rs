@@ -98,7 +98,10 @@ impl World {
             None => messages.push(Message::Register(self.registration(number))),
             Some(epoch) => {
                 let applied = if process.has_opened { process.image.index } else { 0 };
-                messages.push(Message::Renew { node, epoch, applied, sent: now, doubtful: process.doubtful.clone() });
+                let damaged = process.replicas.iter().filter(|(_, hosted)| hosted.replica.is_damaged());
+                let doubtful =
+                    process.doubtful.iter().chain(damaged.map(|(partition, _)| partition)).copied().collect();
+                messages.push(Message::Renew { node, epoch, applied, sent: now, doubtful });
                 for partition in &process.lost {
                     messages.push(Message::Lost { partition: *partition, node, epoch });
                 }
@@ -109,6 +112,7 @@ impl World {
             self.send_to_controllers(number, message);
         }
         self.checkpoint(number);
+        self.scrub_sometimes(number);
         self.go_on_stopping(number);
     }
 
@@ -390,6 +394,7 @@ impl World {
                 if opened.report.as_ref().is_some_and(|report| report.doubtful) {
                     process.doubtful.push(partition);
                 }
+                let is_doubtful = process.doubtful.contains(&partition);
                 let state = replica::state_of(&opened.log, opened.producers);
                 let (watermark, end) = (state.high_watermark, state.written_end);
                 let lease_until = process.lease_until;
@@ -405,11 +410,16 @@ impl World {
                     wake_at: None,
                     is_offline: false,
                     is_cutting: false,
+                    scrub_from: Offset::ZERO,
                     is_leaving: false,
                     duties: Duties::default(),
                 };
+                let is_damaged = hosted.replica.is_damaged();
                 process.replicas.insert(partition, hosted);
-                self.check_opened(number, partition, end);
+                if is_damaged {
+                    self.coverage.count("damage is found at opening");
+                }
+                self.check_opened(number, partition, end, is_doubtful);
             }
             Err(error) if !matches!(error, LogError::LostPartition { .. }) => {
                 self.coverage.count("a log cannot be opened");
@@ -427,14 +437,19 @@ impl World {
     }
 
     /// What was durable must still be there.
-    fn check_opened(&mut self, number: usize, partition: TopicPartition, end: Offset) {
+    fn check_opened(&mut self, number: usize, partition: TopicPartition, end: Offset, is_doubtful: bool) {
         let broker = &self.brokers[number];
         let node = broker.node;
         if broker.robbed.contains(&partition) {
             return;
         }
+        let is_flipped = broker.flipped.contains(&partition);
         let seen = broker.last_seen.get(&partition).map_or(Offset::ZERO, |(durable, _)| *durable);
         self.tell(format_args!("broker {node} opens {partition}: it ends at {end}, {seen} was durable"));
+        if end < seen && is_doubtful && is_flipped {
+            self.coverage.count("a damaged tail is cut off, and the replica doubtful");
+            return;
+        }
         if end < seen && self.plan.newest_state(partition).is_none_or(|state| state.unclean_epoch.is_none()) {
             self.oracle.fail(format!("broker {node} had {seen} of {partition} on disk, and finds {end}"));
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use callboard::engine::controller::{
-    self, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged, report_lost, without_members,
+    self, DamageOutcome, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged, report_lost,
+    without_members,
 };
 use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
 use callboard::raft::encode_image;
@@ -294,6 +295,9 @@ impl World {
             Message::Damaged { partition, node, epoch, leader_epoch } => {
                 if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
                     self.check_damage(image, partition, node, &decision);
+                    if decision.answer == DamageOutcome::StaysAsTheLast {
+                        self.coverage.count("a damaged replica stays as the last");
+                    }
                     self.propose(number, decision.records, Then::Nothing);
                 }
             }

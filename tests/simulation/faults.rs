@@ -75,6 +75,9 @@ impl World {
 
     fn strike_any(&mut self) {
         let number = self.rng.usize(0..self.brokers.len());
+        if self.rng.u64(0..100) < 6 {
+            return self.flip_bit(number);
+        }
         match self.rng.u64(0..124) {
             0..12 => self.kill_process(number),
             12..24 => self.lose_power(number),
@@ -224,7 +227,7 @@ impl World {
         }
     }
 
-    fn partitions_on(&self, number: usize) -> impl Iterator<Item = TopicPartition> + use<> {
+    pub fn partitions_on(&self, number: usize) -> impl Iterator<Item = TopicPartition> + use<> {
         let node = self.brokers[number].node;
         let newest = self.plan.newest.as_ref();
         let all = newest.into_iter().flat_map(ClusterImage::partitions);
@@ -237,8 +240,7 @@ impl World {
         let node = self.brokers[number].node;
         self.partitions_on(number).all(|partition| {
             let Some(state) = self.plan.newest_state(partition) else { return true };
-            let is_intact =
-                |other: &NodeId| *other != node && !self.brokers[self.broker_of(*other)].robbed.contains(&partition);
+            let is_intact = |other: &NodeId| *other != node && self.is_intact(*other, partition);
             state.in_sync.iter().chain(&state.eligible).any(is_intact)
         })
     }
@@ -249,6 +251,7 @@ impl World {
         let broker = &mut self.brokers[number];
         broker.robbed.extend(partitions.iter().copied());
         broker.is_wiped = true;
+        broker.flipped.clear();
         broker.last_seen.clear();
         partitions.into_iter().for_each(|partition| self.check_members(partition));
     }
@@ -270,6 +273,9 @@ impl World {
     fn take_snapshot(&mut self, number: usize) {
         let Some(process) = self.brokers[number].process.as_ref() else { return };
         let Some(epoch) = process.epoch.filter(|_| process.is_registered) else { return };
+        if !self.brokers[number].flipped.is_empty() {
+            return;
+        }
         let snapshot = self.brokers[number].disk.snapshot();
         self.plan.snapshots.push((number, epoch, snapshot));
     }

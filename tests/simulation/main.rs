@@ -9,6 +9,7 @@ mod brokers;
 mod clients;
 mod controllers;
 mod coverage;
+mod damage;
 mod faults;
 mod metadata;
 #[cfg(feature = "mutants")]

@@ -23,7 +23,7 @@ pub struct Placed {
 #[derive(Default)]
 pub struct History {
     /// By the epoch that wrote it and the offset: one content.
-    written: BTreeMap<(LeaderEpoch, Offset), Content>,
+    written: BTreeMap<(LeaderEpoch, Offset), Placed>,
     /// What some replica has shown as committed.
     pub committed: BTreeMap<Offset, Placed>,
     /// Where each idempotent batch was committed.
@@ -82,8 +82,9 @@ impl Oracle {
     pub fn on_append(&mut self, partition: TopicPartition, node: NodeId, batch: &RecordBatch) {
         let (content, header) = (Content::of(batch), &batch.header);
         let place = (header.leader_epoch, header.base_offset);
-        let known = *self.history(partition).written.entry(place).or_insert(content);
-        if known != content {
+        let placed = Placed { end: header.end_offset_exclusive(), epoch: header.leader_epoch, content };
+        let known = *self.history(partition).written.entry(place).or_insert(placed);
+        if known.content != content {
             let text =
                 format!("broker {node} has other records in {partition} at epoch {}, offset {}", place.0, place.1);
             self.fail(text);
@@ -140,6 +141,11 @@ impl Oracle {
 }
 
 impl History {
+    /// What was written at that offset in that epoch.
+    pub fn written_at(&self, epoch: LeaderEpoch, base: Offset) -> Option<Placed> {
+        self.written.get(&(epoch, base)).copied()
+    }
+
     pub fn committed_end(&self) -> Offset {
         self.committed.last_key_value().map_or(Offset::ZERO, |(_, placed)| placed.end)
     }

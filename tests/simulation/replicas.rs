@@ -61,6 +61,7 @@ impl World {
         news: Vec<LogNews<ProducerReplay>>,
     ) {
         for item in news {
+            self.follow_damage(number, partition, &item);
             match &item {
                 LogNews::Truncated { .. } => {
                     self.coverage.count("a log is cut");
@@ -79,6 +80,7 @@ impl World {
             if let Some(hosted) = self.hosted(number, partition) {
                 hosted.replica.on_log_news(now, item);
             }
+            self.look_again(number, partition);
         }
     }
 
@@ -122,6 +124,9 @@ impl World {
                     LogWork::AppendReplicated(batches, ()) => {
                         batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
                     }
+                    LogWork::Repair { batches, .. } => {
+                        batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
+                    }
                     LogWork::Truncate { to, .. } => {
                         self.tell(format_args!("broker {node} cuts {partition} at {to}"));
                         self.forget_after(number, partition, *to);
@@ -148,6 +153,13 @@ impl World {
                 self.send(Place::Broker(number), to, Message::ReplicaFetch { partition, fetch, may_wait });
             }
             Effect::Propose(proposal) => self.send_proposal(number, partition, proposal),
+            Effect::Damaged(leader_epoch) => {
+                let epoch = self.brokers[number].process.as_ref().and_then(|process| process.epoch);
+                if let Some(epoch) = epoch {
+                    self.coverage.count("a replica says that it is damaged");
+                    self.send_to_controllers(number, Message::Damaged { partition, node, epoch, leader_epoch });
+                }
+            }
             Effect::Offline(cause) => {
                 self.coverage.count("a replica goes offline");
                 self.tell(format_args!("broker {node}, {partition} is offline: {cause}"));
@@ -181,15 +193,26 @@ impl World {
         let result = result.map(|_| match state {
             ReadState::Consumer(state) => Answer::Fetched(state),
             ReadState::Follower(state) => Answer::ReplicaFetched(ReplicaVerdict::Continues, state),
+            ReadState::Repair(state) => Answer::ReplicaFetched(ReplicaVerdict::Repairs, state),
         });
         if let Err(error) = &result
             && error.code == ErrorCode::DamagedLog
         {
             let node = self.brokers[number].node;
-            self.coverage.count("damage is found by a read");
+            self.coverage.count("damage is met by a read");
             self.tell(format_args!("broker {node}, {partition}: {error}"));
         }
+        let is_refused = result.is_err();
         self.answer(number, reply, result, bytes);
+        let now = self.local_time(number);
+        let Some(hosted) = self.hosted(number, partition).filter(|_| is_refused) else { return };
+        let (leads, was_damaged) = (hosted.replica.leader().is_some(), hosted.replica.is_damaged());
+        hosted.replica.on_damage(now, &hosted.reader.damaged_ranges());
+        if !was_damaged {
+            self.coverage.count("damage is found by a read");
+        } else if leads {
+            self.coverage.count("a leader that stays as the last refuses the hole");
+        }
     }
 
     fn answer(&mut self, number: usize, reply: ReplyTo, result: Result<Answer, ApiError>, records: Bytes) {
@@ -359,14 +382,7 @@ impl World {
         }
         if watermark > seen {
             let from = seen.max(reader.log_start());
-            let mut next = from;
-            while next < watermark
-                && let Ok(slice) = reader.read(next, watermark, 1 << 20)
-                && slice.next > next
-            {
-                self.oracle.on_committed(partition, node, &batches_of(slice.bytes));
-                next = slice.next;
-            }
+            self.note_committed(number, partition, from, watermark);
             self.check_members(partition);
         }
         self.check_log_start(partition, node, log_start);
@@ -414,13 +430,14 @@ impl World {
         let flush = self.plan.flush_of(partition);
         let members: Vec<NodeId> = state.in_sync.iter().chain(&state.eligible).copied().collect();
         let is_robbed = |node: &NodeId| self.brokers[self.broker_of(*node)].robbed.contains(&partition);
-        if !members.is_empty() && members.iter().all(is_robbed) && !self.oracle.history(partition).is_given_up {
+        let has_intact = members.iter().any(|node| self.is_intact(*node, partition));
+        if members.iter().any(is_robbed) && !has_intact && !self.oracle.history(partition).is_given_up {
             self.coverage.count("all members of a partition lost their records");
             self.oracle.history(partition).is_given_up = true;
         }
         for node in members {
             let broker = &self.brokers[self.broker_of(node)];
-            if broker.robbed.contains(&partition) {
+            if !self.is_intact(node, partition) {
                 continue;
             }
             let (durable, written) = broker.last_seen.get(&partition).copied().unwrap_or_default();

@@ -248,7 +248,7 @@ impl World {
         let broker = &self.brokers[self.broker_of(target)];
         let (durable, written) = broker.last_seen.get(&partition).copied().unwrap_or_default();
         let holds = if flush == FlushPolicy::Always { durable } else { written };
-        if holds < end && !broker.robbed.contains(&partition) {
+        if holds < end && self.is_intact(broker.node, partition) {
             self.oracle.fail(format!("{partition} is handed over at {end} to broker {target}, which holds {holds}"));
         }
     }
@@ -382,7 +382,9 @@ impl World {
         let Some(process) = self.brokers[number].process.as_ref() else { return };
         let is_leased = process.is_known(leader) && process.lease_until > now;
         let Some(hosted) = process.replicas.get(&partition).filter(|_| is_leased) else { return };
-        let leads = |leader: &LeaderEngine<_>| leader.epoch() == old.leader_epoch && leader.failure().is_none();
+        let leads = |leader: &LeaderEngine<_>| {
+            leader.epoch() == old.leader_epoch && leader.failure().is_none() && !leader.was_damaged()
+        };
         let goes = hosted.duties.proposes_leader_in == Some(old.partition_epoch);
         if hosted.replica.leader().is_some_and(leads) && !goes {
             self.oracle.fail(format!("broker {leader} leads {partition}, and is replaced without a hand-over"));

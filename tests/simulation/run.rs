@@ -84,8 +84,9 @@ fn settle(world: &mut World) {
         world.run_until(world.now + 200_000);
         world.restart_sick();
         if trouble(world).is_none() {
-            return;
+            return world.compare_replicas();
         }
+        world.scrub_all();
     }
     if world.oracle.violation.is_none()
         && let Some(trouble) = trouble(world)
@@ -118,6 +119,9 @@ fn trouble(world: &World) -> Option<String> {
         }
         if state.in_sync.len() < state.replicas.len() {
             return Some(format!("not all replicas of {partition} are in sync: {state:?}"));
+        }
+        if let Some(node) = world.still_flipped(*partition) {
+            return Some(format!("the damage of {partition} on broker {node} was not found, or not repaired"));
         }
         let end = world.oracle.committed_end(*partition);
         for client in world.clients.iter().filter(|client| client.partition == *partition) {

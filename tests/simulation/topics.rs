@@ -86,7 +86,7 @@ impl World {
 
     pub fn change_minimum(&mut self) {
         // It clears the eligible sets: whoever was spared for being in one would be spared in vain.
-        if self.brokers.iter().any(|broker| !broker.robbed.is_empty()) {
+        if self.brokers.iter().any(|broker| !broker.robbed.is_empty() || !broker.flipped.is_empty()) {
             return;
         }
         let minimum = self.rng.u32(1..=2).to_string();

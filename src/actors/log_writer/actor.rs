@@ -105,7 +105,7 @@ impl LogWriter {
                 self.settings.metrics.queued(self.queue.queued_bytes());
                 if *may_block { LogWriterPlacement::Disk } else { self.settings.placement }
             }
-            Job::Lent { .. } | Job::Sync(_) | Job::Side(_) => LogWriterPlacement::Disk,
+            Job::Lent { .. } | Job::Sync(_) | Job::Side(_) | Job::Scrub(..) => LogWriterPlacement::Disk,
         }
     }
 
@@ -125,7 +125,7 @@ impl LogWriter {
         }
         let lane = match job {
             Job::Append { .. } | Job::Sync(_) => Lane::Sync,
-            Job::Lent { .. } | Job::Side(_) => Lane::Background,
+            Job::Lent { .. } | Job::Side(_) | Job::Scrub(..) => Lane::Background,
         };
         if matches!(job, Job::Sync(_)) {
             let (clock, metrics) = (Arc::clone(&self.settings.clock), Arc::clone(&self.settings.metrics));

@@ -175,8 +175,9 @@ impl PartitionLeader {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
                 self.metrics.failed(cause.message);
             }
-            // A partition with one replica has no set to propose and nobody to follow: brokers hold no more than that as yet.
-            Effect::Propose(_) | Effect::Fetch { .. } => {}
+            // A partition with one replica has no set to propose, nobody to follow, and nobody to be repaired by: brokers hold no more
+            // than that as yet.
+            Effect::Propose(_) | Effect::Fetch { .. } | Effect::Damaged(_) => {}
         }
     }
 

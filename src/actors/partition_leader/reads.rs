@@ -42,6 +42,9 @@ fn records_for(state: ReadState, chunks: Vec<Bytes>, next_offset: Option<Offset>
         ReadState::Follower(state) => {
             Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Continues, state, chunks })
         }
+        ReadState::Repair(state) => {
+            Answer::ForFollower(RecordsForFollower { verdict: ReplicaVerdict::Repairs, state, chunks })
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Following {
     pub leader_epoch: LeaderEpoch,
     /// This broker's registration.
     pub broker_epoch: BrokerEpoch,
+    /// Whether this replica is in one of the two sets, so that it may be elected.
+    pub is_member: bool,
     /// The newest epoch whose leader may lack what was committed before it (an unclean election is on record).
     pub unclean_epoch: Option<LeaderEpoch>,
 }
@@ -25,7 +27,8 @@ impl Following {
     /// Nobody, as yet.
     #[must_use]
     pub fn nobody() -> Self {
-        Self { leader: None, leader_epoch: LeaderEpoch(0), broker_epoch: BrokerEpoch(0), unclean_epoch: None }
+        let (leader_epoch, broker_epoch) = (LeaderEpoch(0), BrokerEpoch(0));
+        Self { leader: None, leader_epoch, broker_epoch, is_member: false, unclean_epoch: None }
     }
 }
 
@@ -83,6 +86,19 @@ pub enum Command<R> {
         unclean_epoch: Option<LeaderEpoch>,
         /// The producers there: kept before anything is appended.
         producers: Vec<u8>,
+    },
+    /// Have the log writer put the batches of the event at hand that lie in this range (end exclusive) in the place of what is damaged
+    /// there, after the appends that went before, and tell ([`super::FollowerEngine::on_repaired`]).
+    Repair {
+        /// From where.
+        from: Offset,
+        /// Up to where, exclusive.
+        to: Offset,
+    },
+    /// Have the segment that holds this offset looked through, and tell ([`super::FollowerEngine::on_scrubbed`]).
+    Scrub {
+        /// The offset.
+        from: Offset,
     },
     /// Have the log writer drop the records before this offset: the leader has none there.
     AdvanceLogStart {

@@ -3,8 +3,9 @@
 //! ```text
 //!                         ┌────────────────── Fetch ◄─────────────┐
 //!   on_metadata ──► follows a leader ──► on_fetched ──► Append ──► on_written, on_synced   (each is an acknowledgement)
-//!                         │                  └──► Truncate, StartAt ──► on_truncated ──┐
-//!                         └◄───────────────────────────────────────────────────────────┘
+//!                         │                  ├──► Truncate, StartAt ──► on_truncated ──┐
+//!                         │                  └──► Repair ──► on_repaired ─────────────┐ │   (what was damaged: repair.rs)
+//!                         └◄─────────────────────────────────────────────────────────┴─┘
 //!   on_fetch (consumers) ──► Read | parked until this replica's watermark comes, or the deadline
 //! ```
 //!
@@ -14,7 +15,9 @@
 //! it has, unless an unclean election is on record. A fetch is an acknowledgement of what is written and, apart, of what is synced.
 
 mod events;
+mod queries;
 mod reads;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +28,13 @@ use crate::types::record_batch::BatchHeader;
 use crate::types::{EpochHistory, LeaderEpoch, MonoTime, Mutant, NodeId, Offset};
 
 use super::cursors::Cursors;
+use super::damage::Damage;
 use super::producer_state::ProducerTable;
 use super::replication::{FetchId, LeaderState, ReplicaFetch, ReplicaState, ReplicaVerdict};
 use super::waiters::{OwnerId, WaiterQueue};
 pub use events::{Command, Following, Output, ReplicaFetched, Truncated};
 use reads::ParkedFetch;
+use repair::Mending;
 
 /// How a follower asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,8 @@ enum Phase {
     Fetching,
     /// The log is being cut or started anew: nothing is asked for until it is.
     Cutting,
+    /// Damaged records are being replaced: nothing is asked for until they are.
+    Repairing,
     /// It would have to give up what is committed.
     Offline,
 }
@@ -77,6 +84,8 @@ pub struct FollowerEngine<R> {
     cursors: Cursors,
     epochs: EpochHistory,
     producers: ProducerTable,
+    damage: Damage,
+    mending: Mending,
     /// It holds no record, and no leader has said yet what it should know of those before its start.
     is_new: bool,
     /// The newest fetch, and the oldest whose answer still counts: the log was not cut since.
@@ -103,7 +112,7 @@ impl<R> FollowerEngine<R> {
         first_fetch: u64,
         settings: FollowerSettings,
     ) -> Self {
-        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers } = state;
+        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers, damage } = state;
         Self {
             me,
             following: Following { leader: None, ..following },
@@ -112,6 +121,8 @@ impl<R> FollowerEngine<R> {
             cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
             epochs,
             producers,
+            damage,
+            mending: Mending::default(),
             is_new: log_start == written_end,
             newest_fetch: first_fetch,
             oldest_valid: first_fetch + 1,
@@ -121,24 +132,6 @@ impl<R> FollowerEngine<R> {
             parked: WaiterQueue::default(),
             failed: None,
         }
-    }
-
-    /// Where the replica stands.
-    #[must_use]
-    pub fn cursors(&self) -> &Cursors {
-        &self.cursors
-    }
-
-    /// The producers that the log knows of.
-    #[must_use]
-    pub fn producers(&self) -> &ProducerTable {
-        &self.producers
-    }
-
-    /// The number of the newest fetch.
-    #[must_use]
-    pub fn newest_fetch(&self) -> u64 {
-        self.newest_fetch
     }
 
     /// The metadata names a leader, another one, or none.
@@ -160,6 +153,7 @@ impl<R> FollowerEngine<R> {
     /// Asks the leader for what comes next, and tells it what there is.
     fn fetch(&mut self, now: MonoTime, may_wait: bool, out: &mut Output<R>) {
         self.fetch_at = None;
+        self.look_through(out);
         // Appends on their way to the log would be asked for again.
         let is_settled = self.cursors.next_offset() == self.cursors.written_end();
         let Some(leader) = self.following.leader.filter(|_| self.phase == Phase::Fetching && self.failed.is_none())
@@ -174,6 +168,7 @@ impl<R> FollowerEngine<R> {
         let (position, synced) = (self.cursors.written_end(), self.cursors.durable_end());
         let durable_end = if Mutant::ReportsWhatIsNotSynced.is_on() { position } else { synced };
         self.reported = Some(durable_end);
+        let repair = self.next_repair();
         let fetch = ReplicaFetch {
             replica: self.me,
             broker_epoch: self.following.broker_epoch,
@@ -185,7 +180,11 @@ impl<R> FollowerEngine<R> {
             durable_end,
             high_watermark: self.cursors.high_watermark(),
             max_bytes: self.settings.fetch_bytes,
+            is_damaged: !self.damage.is_whole(),
+            repair,
         };
+        // What is damaged is asked for again at once.
+        let may_wait = may_wait && self.damage.first().is_none();
         out.0.push(Command::Fetch { leader, fetch, may_wait });
     }
 
@@ -202,15 +201,26 @@ impl<R> FollowerEngine<R> {
             Ok(answer) => answer,
             Err(_) => {
                 if number == self.newest_fetch {
+                    self.on_refused_repair();
                     self.fetch_at = Some(now.plus(self.settings.fetch_backoff));
                 }
                 return;
             }
         };
         match verdict {
-            ReplicaVerdict::Continues => self.go_on(now, number, leader, &headers, out),
+            ReplicaVerdict::Continues => {
+                self.go_on(number, leader, &headers, out);
+                // With records, their being written leads to the next fetch. An overtaken fetch has a successor under way.
+                if number == self.newest_fetch && self.cursors.next_offset() == self.cursors.written_end() {
+                    self.fetch(now, true, out);
+                }
+            }
             // What an overtaken fetch said may not be so any more.
             _ if number != self.newest_fetch => {}
+            ReplicaVerdict::Repairs => {
+                self.go_on(number, leader, &[], out);
+                self.repair(now, &headers, out);
+            }
             ReplicaVerdict::Diverged(theirs) => {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
                 let agreed = self.epochs.agreement(start, end, theirs);
@@ -225,7 +235,7 @@ impl<R> FollowerEngine<R> {
     }
 
     /// This log is the beginning of the leader's, up to where the fetch began.
-    fn go_on(&mut self, now: MonoTime, number: u64, leader: LeaderState, headers: &[BatchHeader], out: &mut Output<R>) {
+    fn go_on(&mut self, number: u64, leader: LeaderState, headers: &[BatchHeader], out: &mut Output<R>) {
         self.leader = Some((number, leader));
         let next = self.cursors.next_offset();
         let end = headers.last().map_or(next, |last| last.end_offset_exclusive());
@@ -249,10 +259,6 @@ impl<R> FollowerEngine<R> {
             let payload = self.producers.as_of(to).to_snapshot();
             out.0.push(Command::SnapshotProducers { at: to, payload });
             out.0.push(Command::AdvanceLogStart { to });
-        }
-        // With records, their being written leads to the next fetch. An overtaken fetch has a successor under way.
-        if number == self.newest_fetch && self.cursors.next_offset() == self.cursors.written_end() {
-            self.fetch(now, true, out);
         }
     }
 
@@ -303,6 +309,7 @@ impl<R> FollowerEngine<R> {
         self.epochs.truncate_to(if Mutant::KeepsTheEpochsOfACut.is_on() { Offset::MAX } else { end });
         self.epochs.advance_start(log_start);
         self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
+        self.damage.clip(log_start, end);
         if self.phase == Phase::Cutting {
             self.phase = Phase::Fetching;
             self.fetch(now, true, out);
@@ -335,6 +342,7 @@ impl<R> FollowerEngine<R> {
     pub fn on_log_start(&mut self, to: Offset, out: &mut Output<R>) {
         if self.cursors.drop_before(to) {
             self.epochs.advance_start(to);
+            self.damage.clip(to, self.cursors.written_end());
             self.answer_below(to, out);
         }
     }
@@ -348,19 +356,6 @@ impl<R> FollowerEngine<R> {
     /// The replica leads from here on, or goes away: everybody who waits is told `cause`.
     pub fn on_stop(&mut self, cause: &ApiError, out: &mut Output<R>) {
         self.refuse_readers(cause, out);
-    }
-
-    /// Whether everything that was commanded to the log has come to an end, or never will.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        let is_written = self.cursors.next_offset() == self.cursors.written_end();
-        self.failed.is_some() || (is_written && self.phase != Phase::Cutting)
-    }
-
-    /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
-    #[must_use]
-    pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
-        (ReplicaState::at(&self.cursors, self.epochs, self.producers), self.failed)
     }
 
     /// Time passed.
@@ -380,21 +375,5 @@ impl<R> FollowerEngine<R> {
     /// A connection is gone: nothing of it needs an answer any more.
     pub fn on_owner_gone(&mut self, owner: OwnerId) {
         self.parked.take_where(|waiter| waiter.owner == owner);
-    }
-
-    /// Why this replica takes no more, if it does not.
-    #[must_use]
-    pub fn failure(&self) -> Option<&ApiError> {
-        self.failed.as_ref()
-    }
-}
-
-impl<R> std::fmt::Display for FollowerEngine<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { following, phase, cursors, newest_fetch, fetch_at, leader, failed, .. } = self;
-        write!(
-            f,
-            "{phase:?} {following:?} {cursors:?} fetch {newest_fetch} next {fetch_at:?} leader {leader:?} failed {failed:?}"
-        )
     }
 }

@@ -7,19 +7,20 @@ use crate::types::record_batch::{BatchBuilder, Compression};
 use crate::types::{BrokerEpoch, TimestampMs};
 
 const ME: NodeId = NodeId(2);
-const NOW: MonoTime = MonoTime(Duration::ZERO);
+pub(super) const NOW: MonoTime = MonoTime(Duration::ZERO);
 
-fn following(leader: u32, epoch: u32) -> Following {
+pub(super) fn following(leader: u32, epoch: u32) -> Following {
     Following {
         leader: Some(NodeId(leader)),
         leader_epoch: LeaderEpoch(epoch),
         broker_epoch: BrokerEpoch(9),
+        is_member: true,
         unclean_epoch: None,
     }
 }
 
 /// A follower that holds `[0, end)`, written in epoch 1 up to 10 and in epoch 2 from there, of which `committed` is known to be so.
-fn follower(end: u64, committed: u64) -> FollowerEngine<&'static str> {
+pub(super) fn follower(end: u64, committed: u64) -> FollowerEngine<&'static str> {
     let mut epochs = EpochHistory::default();
     for (epoch, start) in [(1, 0), (2, 10)] {
         if start < end {
@@ -37,7 +38,7 @@ fn follower(end: u64, committed: u64) -> FollowerEngine<&'static str> {
     FollowerEngine::new(ME, following(1, 2), state, 0, settings)
 }
 
-fn run<R>(
+pub(super) fn run<R>(
     engine: &mut FollowerEngine<R>,
     event: impl FnOnce(&mut FollowerEngine<R>, &mut Output<R>),
 ) -> Vec<Command<R>> {
@@ -57,7 +58,7 @@ fn said(commands: &[Command<&'static str>]) -> Vec<(u64, u64, Option<u32>, u64)>
     commands.iter().filter_map(fetch).collect()
 }
 
-fn leader_state(epoch: u32, watermark: u64, end: u64) -> LeaderState {
+pub(super) fn leader_state(epoch: u32, watermark: u64, end: u64) -> LeaderState {
     LeaderState {
         leader_epoch: LeaderEpoch(epoch),
         log_start: Offset(0),
@@ -67,14 +68,19 @@ fn leader_state(epoch: u32, watermark: u64, end: u64) -> LeaderState {
     }
 }
 
-fn headers(base: u64, records: i32, epoch: u32) -> Vec<BatchHeader> {
+pub(super) fn headers(base: u64, records: i32, epoch: u32) -> Vec<BatchHeader> {
     let mut builder = BatchBuilder::new(Compression::None, 0);
     (0..records).for_each(|_| builder.append(TimestampMs(5), None, Some(b"v"), &[]));
     let header = BatchHeader::parse(&builder.build().expect("builds")).expect("parses");
     vec![BatchHeader { base_offset: Offset(base), leader_epoch: LeaderEpoch(epoch), ..header }]
 }
 
-fn answer(number: u64, verdict: ReplicaVerdict, state: LeaderState, headers: Vec<BatchHeader>) -> ReplicaFetched {
+pub(super) fn answer(
+    number: u64,
+    verdict: ReplicaVerdict,
+    state: LeaderState,
+    headers: Vec<BatchHeader>,
+) -> ReplicaFetched {
     let id = FetchId { broker_epoch: BrokerEpoch(9), number };
     ReplicaFetched { id, result: Ok((verdict, state)), headers }
 }

@@ -45,6 +45,7 @@ impl<R> LeaderEngine<R> {
             return;
         }
         self.epochs.advance_start(to);
+        self.damage.clip(to, self.cursors.written_end());
         for waiter in self.parked.take_where(|waiter| waiter.payload.offset < to) {
             let result = Err(self.out_of_range(waiter.payload.offset));
             out.0.push(Command::Fetched { reply: waiter.payload.reply, result });

@@ -155,6 +155,15 @@ pub enum Command<R> {
         /// The leader's state for the answer.
         state: LeaderState,
     },
+    /// Read records for a follower whose own are damaged there, and answer it with them and with `state`.
+    ReadForRepair {
+        /// How.
+        reply: R,
+        /// What to read.
+        range: ReadRange,
+        /// The leader's state for the answer.
+        state: LeaderState,
+    },
     /// Answer a follower without records.
     ReplicaFetched {
         /// How.

@@ -27,12 +27,16 @@ pub(super) struct Progress {
     is_outdated: bool,
     /// It asked for records that it had acknowledged before.
     has_lost_records: bool,
+    /// It said that part of what it holds is damaged.
+    is_damaged: bool,
 }
 
 impl Progress {
-    /// What counts of it towards a commit.
+    /// What counts of it towards a commit: nothing of a log with damage, so that nothing is committed on its word until it has left
+    /// or is whole.
     pub(super) fn counted(&self, flush: FlushPolicy) -> Offset {
         match flush {
+            _ if self.is_damaged => Offset::ZERO,
             FlushPolicy::Always if !Mutant::CountsWhatFollowersOnlyWrote.is_on() => self.durable_end,
             FlushPolicy::Always | FlushPolicy::Interval | FlushPolicy::Os => self.position,
         }
@@ -127,6 +131,7 @@ impl Followers {
             is_outdated: false,
             // A member has all that is committed. One that asks for part of it again has lost it.
             has_lost_records: self.union.contains(&fetch.replica) && fetch.position < high_watermark,
+            is_damaged: fetch.is_damaged,
         };
         let counted = progress.counted(flush);
         if counted >= leader_end {
@@ -152,7 +157,7 @@ impl Followers {
             let progress = self.progress.get(node);
             let caught_up_at = progress.map_or(self.started_at, |progress| progress.caught_up_at);
             let lags = now.since(caught_up_at) >= max_lag && !Mutant::KeepsLaggards.is_on();
-            !lags && !progress.is_some_and(|progress| progress.has_lost_records)
+            !lags && !progress.is_some_and(|progress| progress.has_lost_records || progress.is_damaged)
         };
         let joins = |node: NodeId| {
             (leadership.may_join(node) || Mutant::JoinsWhileFenced.is_on())

@@ -96,6 +96,8 @@ impl Story {
             durable_end: Offset(end),
             high_watermark: Offset(0),
             max_bytes: 100,
+            is_damaged: false,
+            repair: None,
         };
         self.run(|engine, out| {
             engine.on_replica_fetch(now, ReplicaFetchEvent { fetch, wait_until: None, reply: "" }, out)

@@ -15,6 +15,8 @@
 //! consumers are given nothing beyond it. A duplicate is answered only when the watermark has passed the original. After
 //! its lease the leader answers nothing of all this. docs/replication.md argues why that suffices.
 
+#[cfg(test)]
+mod damage_tests;
 mod delete_records;
 mod events;
 mod followers;
@@ -34,6 +36,7 @@ use crate::types::{
 };
 
 use super::cursors::Cursors;
+use super::damage::Damage;
 use super::producer_state::{ProducerTable, Verdict};
 use super::replication::ReplicaState;
 use super::waiters::{Waiter, WaiterQueue};
@@ -64,6 +67,10 @@ pub struct LeaderEngine<R> {
     cursors: Cursors,
     epochs: EpochHistory,
     producers: ProducerTable,
+    /// Its own: what is damaged is refused by whoever reads, and mended once another leads.
+    damage: Damage,
+    /// It was damaged in this epoch: the controller may have been told, and have elected another.
+    was_damaged: bool,
     followers: Followers,
     /// When the next proposal may be made; none is under way when there is nothing here.
     proposed_again_at: Option<MonoTime>,
@@ -94,7 +101,7 @@ impl<R> LeaderEngine<R> {
         state: ReplicaState,
         settings: LeaderSettings,
     ) -> Self {
-        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers } = state;
+        let ReplicaState { log_start, durable_end, written_end, high_watermark, epochs, producers, damage } = state;
         let mut followers = Followers::new(me, now);
         followers.follow_metadata(&leadership, true);
         let mut engine = Self {
@@ -106,6 +113,8 @@ impl<R> LeaderEngine<R> {
             cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
             epochs,
             producers,
+            was_damaged: damage.first().is_some(),
+            damage,
             followers,
             proposed_again_at: None,
             hand_over: None,

@@ -1,6 +1,7 @@
 //! Questions to a leader that change nothing.
 
 use super::{LeaderEngine, Leadership};
+use crate::engine::damage::Damage;
 use crate::engine::replication::ReplicaState;
 use crate::protocol::ApiError;
 use crate::protocol::messages::LogDescription;
@@ -16,13 +17,32 @@ impl<R> LeaderEngine<R> {
     /// What whoever takes over from this engine needs to know, and why the log takes no more, if it does not.
     #[must_use]
     pub fn into_state(self) -> (ReplicaState, Option<ApiError>) {
-        (ReplicaState::at(&self.cursors, self.epochs, self.producers), self.log_failure)
+        (ReplicaState::at(&self.cursors, self.epochs, self.producers, self.damage), self.log_failure)
     }
 
     /// What the metadata says of this leadership.
     #[must_use]
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
+    }
+
+    /// These ranges of its log are known to be damaged now. Returns whether one of them is news.
+    pub fn on_damage(&mut self, known: &[(Offset, Offset)]) -> bool {
+        let is_news = self.damage.note(known, self.cursors.log_start(), self.cursors.written_end());
+        self.was_damaged |= self.damage.first().is_some();
+        is_news
+    }
+
+    /// Whether it was damaged in this epoch.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        self.was_damaged
+    }
+
+    /// What is known to be damaged of its log.
+    #[must_use]
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Whether `node` counts for the watermark: it is in the committed set, or was proposed since.

@@ -86,11 +86,12 @@ impl<R> LeaderEngine<R> {
         }
     }
 
-    /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed,
+    /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed or is damaged,
     /// does not know when it is.
     pub(super) fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
         self.check_lease(now).or_else(|error| if Mutant::ListsAfterItsLease.is_on() { Ok(()) } else { Err(error) })?;
-        let is_leaving = self.may_be_deposed || (self.log_failure.is_some() && self.leadership.replicas.len() > 1);
+        let is_leaving = self.may_be_deposed
+            || ((self.log_failure.is_some() || self.was_damaged) && self.leadership.replicas.len() > 1);
         if !is_leaving {
             return Ok(());
         }

@@ -31,7 +31,9 @@ impl<R> LeaderEngine<R> {
         self.followers.note(now, &fetch, self.cursors.written_end(), self.cursors.high_watermark(), self.config.flush);
         self.advance(now, out);
         self.reconsider(now, out);
-        if fetch.position < self.cursors.written_end() {
+        if let Some(range) = self.repair_for(&fetch) {
+            out.0.push(Command::ReadForRepair { reply, range, state: self.leader_state(now) });
+        } else if fetch.position < self.cursors.written_end() {
             out.0.push(self.read_for_follower(now, &fetch, reply));
         } else if let Some(deadline) = wait_until.filter(|_| !self.has_news_for(&fetch)) {
             self.parked_replicas.push(ParkedReplica { fetch, deadline, reply });
@@ -114,6 +116,16 @@ impl<R> LeaderEngine<R> {
         let upper_exclusive = self.cursors.written_end();
         let range = ReadRange { from: fetch.position, upper_exclusive, max_bytes: fetch.max_bytes };
         Command::ReadForFollower { reply, range, state: self.leader_state(now) }
+    }
+
+    /// What to read for a follower's damage. What this log does not hold any more the follower will drop, too, when it is told where
+    /// this log starts. Nothing past the follower's own end: that it is the beginning of this log was found up to there.
+    fn repair_for(&self, fetch: &ReplicaFetch) -> Option<ReadRange> {
+        let (from, to) = fetch.repair?;
+        let from = from.max(self.cursors.log_start());
+        let upper_exclusive = fetch.position.min(self.cursors.written_end());
+        let is_here = from < to.min(upper_exclusive);
+        is_here.then_some(ReadRange { from, upper_exclusive, max_bytes: fetch.max_bytes })
     }
 
     fn nothing_new(&self, now: MonoTime, reply: R) -> Command<R> {

@@ -44,6 +44,8 @@ fn fetch(number: u64, position: u64, last_epoch: Option<u32>) -> ReplicaFetch {
         durable_end: Offset(position),
         high_watermark: Offset(20),
         max_bytes: 100,
+        is_damaged: false,
+        repair: None,
     }
 }
 

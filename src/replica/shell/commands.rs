@@ -23,6 +23,9 @@ impl<R, X> Replica<R, X> {
                 leader::Command::ReadForFollower { reply, range, state } => {
                     Effect::Read(reply, range, ReadState::Follower(state))
                 }
+                leader::Command::ReadForRepair { reply, range, state } => {
+                    Effect::Read(reply, range, ReadState::Repair(state))
+                }
                 leader::Command::ReplicaFetched { reply, result } => {
                     Effect::Answer(reply, result.map(|(verdict, state)| Answer::ReplicaFetched(verdict, state)))
                 }
@@ -63,6 +66,12 @@ impl<R, X> Replica<R, X> {
                     let (leave, replay) = (leave(unclean_epoch), ProducerReplay::default());
                     Effect::Write(LogWork::StartAt { offset, leave, producers, replay })
                 }
+                follower::Command::Repair { from, to } => {
+                    let inside = |batch: &RecordBatch| (from..to).contains(&batch.header.base_offset);
+                    let batches = batches.drain(..).map(|(batch, _)| batch).filter(inside).collect();
+                    Effect::Write(LogWork::Repair { from, to, batches })
+                }
+                follower::Command::Scrub { from } => Effect::Write(LogWork::Scrub(from)),
                 follower::Command::AdvanceLogStart { to } => Effect::Write(LogWork::DeleteRecords(to)),
                 follower::Command::GoOffline { cause } => Effect::Offline(cause),
                 follower::Command::Read { reply, range, state } => {

@@ -150,19 +150,25 @@ impl<R, X> Replica<R, X> {
             }
             _ => {}
         }
+        self.report_damage(now);
     }
 
     /// When [`Replica::on_tick`] is next needed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
-        match self.role.as_ref().filter(|_| self.next.is_none())? {
-            Role::Leader(engine) => engine.next_deadline(),
-            Role::Follower(engine) => engine.next_deadline(),
-        }
+        let engine = match self.role.as_ref().filter(|_| self.next.is_none()) {
+            Some(Role::Leader(engine)) => engine.next_deadline(),
+            Some(Role::Follower(engine)) => engine.next_deadline(),
+            None => None,
+        };
+        engine.into_iter().chain(self.next_report()).min()
     }
 
     /// The log's queue has news.
     pub fn on_log_news(&mut self, now: MonoTime, news: LogNews<ProducerReplay>) {
+        if let LogNews::Damage(known) = &news {
+            self.on_damage(now, known);
+        }
         match &mut self.role {
             Some(Role::Leader(engine)) => {
                 let mut out = std::mem::take(&mut self.leader_out);
@@ -179,7 +185,12 @@ impl<R, X> Replica<R, X> {
                         engine.on_failed(cause.clone(), &mut out);
                         self.effects.push(Effect::Offline(cause));
                     }
-                    LogNews::Truncated { .. }
+                    LogNews::Damage(_)
+                    | LogNews::Repaired
+                    | LogNews::NotRepaired(_)
+                    | LogNews::Scrubbed(..)
+                    | LogNews::NotScrubbed(..)
+                    | LogNews::Truncated { .. }
                     | LogNews::NotTruncated(_)
                     | LogNews::NotReplicated(_)
                     | LogNews::PutOff(_)
@@ -205,12 +216,20 @@ impl<R, X> Replica<R, X> {
             LogNews::Truncated { log_start, end, replay } => {
                 engine.on_truncated(now, follower::Truncated { log_start, end, producers: replay.0 }, &mut out);
             }
+            LogNews::Repaired => engine.on_repaired(now, true, &mut out),
+            LogNews::NotRepaired(_) => engine.on_repaired(now, false, &mut out),
+            LogNews::Scrubbed(from, next) => engine.on_scrubbed(now, from, next, &mut out),
+            LogNews::NotScrubbed(..) => engine.on_not_scrubbed(),
             LogNews::NotTruncated(error) | LogNews::NotReplicated(error) | LogNews::Failed(error) => {
                 let cause = storage_error(&error);
                 engine.on_failed(cause.clone());
                 self.effects.push(Effect::Offline(cause));
             }
-            LogNews::NotDeleted(..) | LogNews::PutOff(_) | LogNews::Trouble(..) | LogNews::Closed(_) => {}
+            LogNews::Damage(_)
+            | LogNews::NotDeleted(..)
+            | LogNews::PutOff(_)
+            | LogNews::Trouble(..)
+            | LogNews::Closed(_) => {}
         }
         self.run_follower(out, Vec::new());
     }

@@ -47,7 +47,7 @@ fn lead(epoch: u32) -> Assignment {
 /// Follows broker 2 in that epoch.
 fn follow(epoch: u32) -> Assignment {
     let (leader, leader_epoch) = (Some(OTHER), LeaderEpoch(epoch));
-    Assignment::Follow(Following { leader, leader_epoch, broker_epoch: MINE, unclean_epoch: None })
+    Assignment::Follow(Following { leader, leader_epoch, broker_epoch: MINE, is_member: true, unclean_epoch: None })
 }
 
 fn becomes(replica: &mut Told, assignment: Assignment) -> Vec<String> {
@@ -101,6 +101,7 @@ fn effects(replica: &mut Told) -> Vec<String> {
             format!("fetch {} of {leader} in {}, from {}", fetch.number, fetch.leader_epoch, fetch.position)
         }
         Effect::Propose(proposal) => format!("propose {:?}", proposal.members),
+        Effect::Damaged(epoch) => format!("damaged in {epoch}"),
         Effect::Offline(cause) => format!("offline: {:?}", cause.code),
     };
     replica.take_effects().iter().map(short).collect()

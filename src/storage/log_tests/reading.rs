@@ -315,3 +315,20 @@ fn readers_race_with_appends_truncations_and_deletions_and_never_see_a_wrong_rec
     assert!(reads.into_inner() >= 100, "the readers did not come to read");
     assert_eq!(reader.damaged_ranges(), []);
 }
+
+#[test]
+fn a_head_that_claims_the_offsets_of_those_after_it_hides_none_of_them() {
+    for upper in [Offset(200), Offset::MAX] {
+        let mut story = Story::new();
+        story.fill(20);
+        let batch_bytes = story.bytes_of(&story.path(0, ".log")).len() as u64 / 20;
+        // The last offset's delta: 2,057 instead of 9.
+        story.disk.flip_bit(&story.path(0, ".log"), 5 * batch_bytes + 25, 3).unwrap();
+        let reader = story.log().reader();
+        for from in [60, 75, 190] {
+            let slice = reader.read(Offset(from), upper, 1).unwrap();
+            assert_eq!(slice.next, Offset(from / 10 * 10 + 10), "from {from}, up to {upper}");
+        }
+        assert!(matches!(reader.read(Offset(52), upper, 1), Err(LogError::Damaged { from: Offset(50), .. })));
+    }
+}

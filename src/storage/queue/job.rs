@@ -1,10 +1,12 @@
 //! What is done with a log, on whatever thread.
 
+use std::ops::Range;
+
 use crate::storage::beside::{SideDone, SideJob};
 use crate::storage::producer_snapshots::Replay;
 use crate::storage::sync::{SyncDone, SyncJob};
 use crate::storage::truncate::TruncateLeave;
-use crate::storage::{Appended, Log, LogError, RetentionOutcome};
+use crate::storage::{Appended, Log, LogError, LogReader, RetentionOutcome};
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Mutant, Offset, TimestampMs};
 
@@ -40,6 +42,8 @@ pub enum Job<X, P> {
     Sync(SyncJob),
     /// A checkpoint or a producer snapshot, beside the appends.
     Side(SideJob),
+    /// A look through the segment that holds this offset, beside the appends.
+    Scrub(LogReader, Offset),
 }
 
 /// What a log is lent for.
@@ -57,6 +61,13 @@ pub enum LentWork<X, P> {
         replay: P,
         /// Whether the log is emptied, and the producers that it begins with.
         anew: Option<Vec<u8>>,
+    },
+    /// Exchanging what is damaged.
+    Repair {
+        /// What part of the log.
+        range: Range<Offset>,
+        /// What fills it.
+        batches: Vec<RecordBatch>,
     },
     /// Noting that the log is whole.
     MarkVerified,
@@ -90,6 +101,15 @@ pub enum Done<X, P> {
     Sync(SyncDone),
     /// A side job.
     Side(SideDone),
+    /// A scrub.
+    Scrub {
+        /// Who read.
+        reader: LogReader,
+        /// From where.
+        from: Offset,
+        /// Up to where the segment goes.
+        result: Result<Offset, LogError>,
+    },
     /// The log is closed.
     Closed(Result<(), LogError>),
 }
@@ -122,6 +142,8 @@ pub enum Outcome<X, P> {
         /// Who was told about the producers.
         replay: P,
     },
+    /// Of exchanging what was damaged.
+    Repaired(Result<(), LogError>),
     /// Of noting that the log is whole.
     Verified(Result<(), LogError>),
     /// Of retention.
@@ -147,7 +169,20 @@ impl<X, P: Replay> Job<X, P> {
             Self::Lent { log, work, wall } => run_lent(log, work, wall),
             Self::Sync(job) => Done::Sync(job.run()),
             Self::Side(job) => Done::Side(job.run()),
+            Self::Scrub(reader, from) => {
+                let result = scrub(&reader, from);
+                Done::Scrub { reader, from, result }
+            }
         }
+    }
+}
+
+/// Scrubs the segment that holds `from`, or the first one there is, and says where the next begins.
+fn scrub(reader: &LogReader, from: Offset) -> Result<Offset, LogError> {
+    match reader.scrub(from.max(reader.log_start())) {
+        // Cut, or deleted, meanwhile: there is nothing there to look through.
+        Err(LogError::OffsetOutOfRange { end, .. }) if from >= end => Ok(end),
+        scrubbed => scrubbed.map(|scrubbed| scrubbed.next),
     }
 }
 
@@ -166,6 +201,7 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
             let result = cut.and_then(|()| log.replay_producers(&mut replay));
             Outcome::Truncated { result, replay }
         }
+        LentWork::Repair { range, batches } => Outcome::Repaired(log.repair(range, &batches)),
         LentWork::MarkVerified => Outcome::Verified(log.mark_verified()),
         LentWork::Retention(high_watermark) => {
             let kept_to = log.producers_are_kept_to(high_watermark);

@@ -3,117 +3,31 @@
 //! ```text
 //!   push(work) ─► queue ─► next() ─► Job ── run() here or on another thread ──► Done ─► finish() ─► LogNews
 //!                            │ Append, Work   the log goes with it and comes back
-//!                            └ Sync, Side     beside whatever else is done
+//!                            └ Sync, Side, Scrub     beside whatever else is done
 //! ```
 //!
-//! Invariants: work is done in the order of its arrival; while the log is with a job, work waits; at most one sync and one side
-//! job are under way; after a failed write or sync nothing is appended any more. Without actors, threads and clocks: `next` says
+//! Invariants: work is done in the order of its arrival; while the log is with a job, work waits; at most one sync, one side job
+//! and one scrub are under way; after a failed write or sync nothing is appended any more. Without actors, threads and clocks: `next` says
 //! what can be done now, its caller says where.
 
 mod job;
 mod outcome;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::VecDeque;
 
 use super::beside::SideDone;
-use super::error::LogError;
-use super::log::{Log, LogConfig};
+use super::log::Log;
 use super::producer_snapshots::Replay;
 use super::sync::SyncDone;
-use super::truncate::TruncateLeave;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{FlushPolicy, Offset, TimestampMs};
 
 use job::LentWork;
 pub use job::{Done, Job};
-
-/// Something to be done with a log. `X` goes with an append and is dropped when it was written; `P` is told about producers.
-#[derive(Debug)]
-pub enum LogWork<X, P> {
-    /// Append a batch that the leader has stamped.
-    Append(RecordBatch, X),
-    /// Append batches that came from a leader, as they are.
-    AppendReplicated(Vec<RecordBatch>, X),
-    /// Cut the log.
-    Truncate {
-        /// Its end from then on.
-        to: Offset,
-        /// What that may give up.
-        leave: TruncateLeave,
-        /// Told about the producers that are left.
-        replay: P,
-    },
-    /// Empty the log.
-    StartAt {
-        /// Its start and end from then on.
-        offset: Offset,
-        /// What that may give up.
-        leave: TruncateLeave,
-        /// The producers there, opaque here: kept before anything is appended.
-        producers: Vec<u8>,
-        /// Told about them.
-        replay: P,
-    },
-    /// Store a snapshot of the producers at this end offset, opaque here.
-    Snapshot(Offset, Vec<u8>),
-    /// Delete what retention says, below this high watermark.
-    Retention(Offset),
-    /// Delete the records before this offset, which are committed.
-    DeleteRecords(Offset),
-    /// Write down how far recovery can trust the log, and this high watermark.
-    Checkpoint(Offset),
-    /// Note that the log is whole: an intact replica was compared with it, or it is the best there is.
-    MarkVerified,
-    /// Keep the log like that from now on, and sync it when that says.
-    Reconfigure(LogConfig, FlushPolicy),
-    /// Close the log, so that the next start reads no record data.
-    Close {
-        /// The end of what is committed.
-        high_watermark: Offset,
-        /// The producers at the log's end.
-        producers: Vec<u8>,
-    },
-    /// Let go of the log as it is: its files are about to be deleted, or the process ends.
-    Abandon,
-}
-
-/// What became of a log.
-#[derive(Debug)]
-pub enum LogNews<P> {
-    /// Written up to this end offset.
-    Written(Offset),
-    /// Synced up to this end offset.
-    Synced(Offset),
-    /// A segment was closed.
-    Rolled,
-    /// Records below this offset are gone.
-    LogStart(Offset),
-    /// The log was cut or emptied.
-    Truncated {
-        /// Its first offset.
-        log_start: Offset,
-        /// Its end, written and synced.
-        end: Offset,
-        /// Who was told about the producers.
-        replay: P,
-    },
-    /// The log was not cut: that would have given up more than was allowed. It is as it was.
-    NotTruncated(LogError),
-    /// Batches from a leader were not appended, because they do not follow on the log or are damaged. It is as it was.
-    NotReplicated(LogError),
-    /// The records before this offset could not be deleted.
-    NotDeleted(Offset, LogError),
-    /// For want of a descriptor appends wait until [`LogQueue::try_again`].
-    PutOff(LogError),
-    /// Nothing that matters could be done: worth a warning.
-    Trouble(&'static str, LogError),
-    /// A write or sync failed: nothing will be appended any more.
-    Failed(LogError),
-    /// The log is closed or let go. Nothing comes after this.
-    Closed(Result<(), LogError>),
-}
+pub use work::{LogNews, LogWork};
 
 /// When to sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +58,8 @@ pub struct LogQueue<X, P> {
     snapshots: VecDeque<(Offset, Vec<u8>)>,
     is_beside: bool,
     finished_side: Option<SideDone>,
+    scrubs: VecDeque<Offset>,
+    is_scrubbing: bool,
     is_put_off: bool,
     has_failed: bool,
 }
@@ -168,6 +84,8 @@ impl<X, P: Replay> LogQueue<X, P> {
             snapshots: VecDeque::new(),
             is_beside: false,
             finished_side: None,
+            scrubs: VecDeque::new(),
+            is_scrubbing: false,
             is_put_off: false,
             has_failed: false,
         }
@@ -216,7 +134,7 @@ impl<X, P: Replay> LogQueue<X, P> {
     /// The next thing that can be done now, if there is one. Ask again until there is none.
     pub fn next(&mut self, wall: TimestampMs, news: &mut Vec<LogNews<P>>) -> Option<Job<X, P>> {
         self.take_in_sync(news);
-        if let Some(job) = self.next_beside(news) {
+        if let Some(job) = self.next_beside(news).or_else(|| self.next_scrub()) {
             return Some(job);
         }
         while self.log.is_some() && !self.is_put_off {
@@ -236,13 +154,14 @@ impl<X, P: Replay> LogQueue<X, P> {
                         self.flush = flush;
                     }
                 }
-                Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..)) => {
+                Some(LogWork::Checkpoint(_) | LogWork::Snapshot(..) | LogWork::Scrub(_)) => {
                     match self.work.pop_front() {
                         Some(LogWork::Checkpoint(high_watermark)) => self.checkpoint = Some(high_watermark),
                         Some(LogWork::Snapshot(at, payload)) => self.snapshots.push_back((at, payload)),
+                        Some(LogWork::Scrub(from)) => self.scrubs.push_back(from),
                         _ => {}
                     }
-                    if let Some(job) = self.next_beside(news) {
+                    if let Some(job) = self.next_beside(news).or_else(|| self.next_scrub()) {
                         return Some(job);
                     }
                 }
@@ -260,8 +179,8 @@ impl<X, P: Replay> LogQueue<X, P> {
         let is_plain_append = matches!(work, LogWork::AppendReplicated(..)) && !self.is_empty();
         let waits_for_side = self.is_beside && !is_plain_append;
         let waits_for_sync = match work {
-            // A log is closed only when no sync of it is under way.
-            LogWork::Close { .. } | LogWork::Abandon => true,
+            // A log is closed, and its segments are exchanged, only when no sync of it is under way.
+            LogWork::Close { .. } | LogWork::Abandon | LogWork::Repair { .. } => true,
             // One that has to sync for itself waits for the sync under way, too.
             LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
             _ => false,
@@ -309,6 +228,13 @@ impl<X, P: Replay> LogQueue<X, P> {
         Some(Job::Side(job))
     }
 
+    fn next_scrub(&mut self) -> Option<Job<X, P>> {
+        let log = self.log.as_ref().filter(|_| !self.is_scrubbing)?;
+        let from = self.scrubs.pop_front()?;
+        self.is_scrubbing = true;
+        Some(Job::Scrub(log.reader(), from))
+    }
+
     /// One write of what waits at the front of the queue.
     fn next_append(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
         if self.group.is_empty() {
@@ -341,7 +267,7 @@ impl<X, P: Replay> LogQueue<X, P> {
     /// Lends the log for work that may block.
     fn lend(&mut self, wall: TimestampMs) -> Option<Job<X, P>> {
         let syncs_itself = match self.work.front()? {
-            LogWork::Close { .. } | LogWork::Abandon => true,
+            LogWork::Close { .. } | LogWork::Abandon | LogWork::Repair { .. } => true,
             LogWork::DeleteRecords(before) => self.is_ahead_of_disk(*before),
             _ => false,
         };
@@ -356,12 +282,17 @@ impl<X, P: Replay> LogQueue<X, P> {
             LogWork::StartAt { offset, leave, producers, replay } => {
                 LentWork::Truncate { to: offset, leave, replay, anew: Some(producers) }
             }
+            LogWork::Repair { from, to, batches } => LentWork::Repair { range: from..to, batches },
             LogWork::MarkVerified => LentWork::MarkVerified,
             LogWork::Retention(high_watermark) => LentWork::Retention(high_watermark),
             LogWork::DeleteRecords(before) => LentWork::DeleteRecords(before),
             LogWork::Close { high_watermark, producers } => LentWork::Close { high_watermark, producers },
             LogWork::Abandon => LentWork::Abandon,
-            LogWork::Append(..) | LogWork::Reconfigure(..) | LogWork::Checkpoint(_) | LogWork::Snapshot(..) => {
+            LogWork::Append(..)
+            | LogWork::Reconfigure(..)
+            | LogWork::Checkpoint(_)
+            | LogWork::Snapshot(..)
+            | LogWork::Scrub(_) => {
                 return None;
             }
         };
@@ -383,7 +314,9 @@ impl<X, P: Replay> LogQueue<X, P> {
 fn bytes_of<X, P>(work: &LogWork<X, P>) -> usize {
     match work {
         LogWork::Append(batch, _) => batch.total_bytes(),
-        LogWork::AppendReplicated(batches, _) => batches.iter().map(RecordBatch::total_bytes).sum(),
+        LogWork::AppendReplicated(batches, _) | LogWork::Repair { batches, .. } => {
+            batches.iter().map(RecordBatch::total_bytes).sum()
+        }
         _ => 0,
     }
 }

@@ -21,6 +21,16 @@ impl<X, P: Replay> LogQueue<X, P> {
                 self.log = Some(log);
                 self.take_outcome(outcome, news);
             }
+            Done::Scrub { reader, from, result } => {
+                self.is_scrubbing = false;
+                match result {
+                    Ok(next) => {
+                        news.push(LogNews::Damage(reader.damaged_ranges()));
+                        news.push(LogNews::Scrubbed(from, next));
+                    }
+                    Err(error) => news.push(LogNews::NotScrubbed(from, error)),
+                }
+            }
             Done::Closed(result) => news.push(LogNews::Closed(result)),
         }
         self.take_in_sync(news);
@@ -64,6 +74,7 @@ impl<X, P: Replay> LogQueue<X, P> {
                 }
                 error => self.fail(error, news),
             },
+            Outcome::Repaired(result) => self.take_repair(result, news),
             Outcome::Verified(result) => {
                 news.extend(
                     result
@@ -85,6 +96,18 @@ impl<X, P: Replay> LogQueue<X, P> {
                     self.fail(failure, news);
                 }
             }
+        }
+    }
+
+    fn take_repair(&mut self, result: Result<(), LogError>, news: &mut Vec<LogNews<P>>) {
+        let Some(log) = self.log.as_ref() else { return };
+        // What lay past the durable end was synced for it.
+        news.push(LogNews::Synced(log.durable_end()));
+        news.push(LogNews::Damage(log.reader().damaged_ranges()));
+        match (result, log.check_alive()) {
+            (_, Err(failure)) => self.fail(failure, news),
+            (Ok(()), Ok(())) => news.push(LogNews::Repaired),
+            (Err(error), Ok(())) => news.push(LogNews::NotRepaired(error)),
         }
     }
 

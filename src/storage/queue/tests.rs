@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::storage::PartitionIdentity;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
+use crate::storage::{LogConfig, PartitionIdentity, TruncateLeave};
 use crate::types::record_batch::{BatchBuilder, Compression};
 use crate::types::{ClusterId, LeaderEpoch, PartitionIndex, TopicConfig, TopicId, TopicName};
 
@@ -70,6 +70,13 @@ impl Stage {
             LogNews::Truncated { log_start, end, .. } => format!("cut to {log_start}..{end}"),
             LogNews::NotTruncated(_) => "not cut".to_owned(),
             LogNews::NotReplicated(_) => "not replicated".to_owned(),
+            LogNews::Damage(ranges) => {
+                let ranges: Vec<_> = ranges.iter().map(|(start, end)| format!("{start}..{end}")).collect();
+                format!("damaged: [{}]", ranges.join(" "))
+            }
+            LogNews::Repaired => "repaired".to_owned(),
+            LogNews::NotRepaired(_) => "not repaired".to_owned(),
+            LogNews::Scrubbed(from, next) => format!("looked through {from}..{next}"),
             LogNews::NotDeleted(before, _) => format!("not deleted before {before}"),
             LogNews::Rolled => "rolled".to_owned(),
             LogNews::Failed(_) => "failed".to_owned(),
@@ -252,4 +259,67 @@ fn after_a_failed_sync_nothing_is_appended_and_that_is_told_once() {
     assert_eq!(stage.settle(), [""; 0]);
     stage.queue.push(LogWork::Close { high_watermark: Offset(1), producers: Vec::new() });
     assert_eq!(stage.settle(), ["closed, not cleanly"]);
+}
+
+/// Six batches of one record, of which that at 2 has a bit that is not what it was.
+fn with_damage() -> Stage {
+    let mut stage = Stage::new(FlushPolicy::Always);
+    stage.append(0..6);
+    assert_eq!(stage.settle(), ["written 6", "synced 6"]);
+    let path = Path::new("/data/rides-0/00000000000000000000.log");
+    let of_each = batch(0).total_bytes() as u64;
+    stage.disk.flip_bit(path, 2 * of_each + 65, 3).expect("there");
+    stage
+}
+
+#[test]
+fn a_scrub_goes_beside_the_appends_and_tells_what_it_found() {
+    let mut stage = with_damage();
+    stage.queue.push(LogWork::Scrub(Offset(0)));
+    stage.queue.push(LogWork::Scrub(Offset(3)));
+    stage.append(6..7);
+    let scrub = stage.next();
+    assert!(matches!(scrub, Some(Job::Scrub(_, Offset(0)))), "{scrub:?}");
+    let write = stage.next();
+    assert!(matches!(write, Some(Job::Append { .. })), "one scrub at a time, and nobody waits for it: {write:?}");
+    stage.run(write);
+    stage.run(scrub);
+    let found =
+        ["written 7", "damaged: [2..3]", "looked through 0..7", "damaged: [2..3]", "looked through 3..7", "synced 7"];
+    assert_eq!(stage.settle(), found);
+    stage.queue.push(LogWork::Scrub(Offset(40)));
+    assert_eq!(stage.settle(), ["damaged: [2..3]", "looked through 40..7"], "what was cut off needs no look");
+}
+
+#[test]
+fn what_was_damaged_is_replaced_in_order_with_the_appends_once_no_sync_is_under_way() {
+    let mut stage = with_damage();
+    stage.queue.push(LogWork::Scrub(Offset(0)));
+    assert_eq!(stage.settle(), ["damaged: [2..3]", "looked through 0..6"]);
+    stage.append(6..7);
+    let write = stage.next();
+    stage.run(write);
+    let sync = stage.next();
+    stage.queue.push(LogWork::Repair { from: Offset(2), to: Offset(3), batches: vec![batch(2)] });
+    stage.append(7..8);
+    assert!(stage.next().is_none(), "the sync speaks of files that are about to be exchanged");
+    stage.run(sync);
+    let told = ["written 7", "synced 7", "synced 7", "damaged: []", "repaired", "written 8", "synced 8"];
+    assert_eq!(stage.settle(), told);
+    stage.queue.push(LogWork::Scrub(Offset(0)));
+    assert_eq!(stage.settle().first().map(String::as_str), Some("damaged: []"));
+}
+
+#[test]
+fn batches_that_do_not_fit_repair_nothing_and_the_log_goes_on() {
+    let mut stage = with_damage();
+    let mut wrong = batch(2);
+    wrong.header.crc ^= 1;
+    for batches in [vec![batch(3)], vec![wrong], vec![]] {
+        stage.queue.push(LogWork::Repair { from: Offset(2), to: Offset(3), batches });
+    }
+    let refused = ["synced 6", "damaged: []", "not repaired"];
+    assert_eq!(stage.settle(), refused.repeat(3));
+    stage.append(6..7);
+    assert_eq!(stage.settle(), ["written 7", "synced 7"]);
 }

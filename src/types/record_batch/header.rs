@@ -288,6 +288,13 @@ impl BatchHeader {
         if computed == self.crc { Ok(()) } else { Err(BatchError::WrongChecksum { stored: self.crc, computed }) }
     }
 
+    /// The same batch, if it had so many bytes; `None` when no batch can. For one whose length may be damaged: no checksum covers that.
+    #[must_use]
+    pub fn with_total_bytes(mut self, bytes: usize) -> Option<Self> {
+        self.batch_length = i32::try_from(bytes.checked_sub(LENGTH_PREFIX_BYTES)?).ok()?;
+        (bytes >= HEADER_BYTES).then_some(self)
+    }
+
     /// Recomputes the checksum over the header's checksummed fields and `body`: needed after one of them was changed.
     #[must_use]
     pub fn with_checksum_over(mut self, body: &[u8]) -> Self {

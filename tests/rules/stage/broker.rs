@@ -203,6 +203,7 @@ impl Hosted {
                 let answer = match state {
                     ReadState::Consumer(state) => Answer::Fetched(state),
                     ReadState::Follower(state) => Answer::ReplicaFetched(ReplicaVerdict::Continues, state),
+                    ReadState::Repair(state) => Answer::ReplicaFetched(ReplicaVerdict::Repairs, state),
                 };
                 match read {
                     Ok(slice) => Sent::Answer(reply, Ok(answer), slice.bytes),
@@ -212,6 +213,8 @@ impl Hosted {
             Effect::LookUp(..) => return None,
             Effect::Fetch { leader, fetch, may_wait } => Sent::Fetch { leader, fetch, may_wait },
             Effect::Propose(proposal) => Sent::Propose(proposal),
+            // The tests report it.
+            Effect::Damaged(_) => return None,
             Effect::Offline(cause) => {
                 self.offline = Some(cause);
                 return None;
