@@ -275,8 +275,8 @@ impl<R> FollowerEngine<R> {
         let latest = self.epochs.latest();
         let unclean_epoch =
             self.following.unclean_epoch.filter(|unclean| latest.is_none_or(|latest| *unclean > latest));
-        let is_allowed = unclean_epoch.is_some() || Mutant::CutsBelowTheWatermark.is_on();
-        if to < self.cursors.high_watermark() && !is_allowed {
+        let may_lose = unclean_epoch.is_some() || Mutant::CutsBelowTheWatermark.is_on();
+        if to < self.cursors.high_watermark() && !may_lose {
             let cause = self.would_lose(to);
             self.phase = Phase::Offline;
             self.failed = Some(cause.clone());
@@ -306,9 +306,7 @@ impl<R> FollowerEngine<R> {
         let Truncated { log_start, end, producers } = event;
         let watermark = self.cursors.high_watermark().min(end);
         self.cursors = Cursors::resumed(log_start, watermark, end, end);
-        if !Mutant::KeepsTheEpochsOfACut.is_on() {
-            self.epochs.truncate_to(end);
-        }
+        self.epochs.truncate_to(if Mutant::KeepsTheEpochsOfACut.is_on() { Offset::MAX } else { end });
         self.epochs.advance_start(log_start);
         self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
         self.damage.clip(log_start, end);
