@@ -216,9 +216,12 @@ impl World {
                 self.coverage.count("the end of a partition is listed");
                 if offset < known_end {
                     let partition = self.clients[number].partition;
-                    self.oracle.fail_in(partition, format!(
-                        "the end of {partition} was listed as {offset}, after {known_end} was known to be committed"
-                    ));
+                    self.oracle.fail_in(
+                        partition,
+                        format!(
+                            "the end of {partition} was listed as {offset}, after {known_end} was known to be committed"
+                        ),
+                    );
                 }
             }
             Message::Deleted { result: Ok(_), .. } => self.coverage.count("records are deleted on request"),
@@ -291,7 +294,8 @@ impl World {
         {
             if consuming.asked >= deleted && consuming.asked <= consuming.end {
                 let position = consuming.asked;
-                self.oracle.fail_in(partition, format!("{name} asked for {position} of {partition}, which exists: {error}"));
+                self.oracle
+                    .fail_in(partition, format!("{name} asked for {position} of {partition}, which exists: {error}"));
                 return;
             }
             consuming.position = consuming.position.max(deleted);

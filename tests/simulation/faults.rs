@@ -357,7 +357,11 @@ impl World {
 
     /// Somebody restarts the brokers whose replicas say that they take no more.
     pub fn restart_sick(&mut self) {
-        (0..self.brokers.len()).for_each(|number| self.restart_if_sick(number));
+        for number in 0..self.brokers.len() {
+            self.restart_if_sick(number);
+            let flipped: Vec<_> = self.brokers[number].flipped.iter().copied().collect();
+            flipped.into_iter().for_each(|partition| self.look_again(number, partition));
+        }
     }
 
     fn restart_if_sick(&mut self, number: usize) {

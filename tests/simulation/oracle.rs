@@ -109,11 +109,15 @@ impl Oracle {
             let doubled = is_idempotent && *history.idempotent.entry(content).or_insert(base) != base;
             let known = *history.committed.entry(base).or_insert(placed);
             if known.content != content || known.end != end {
-                self.fail_in(partition, format!("broker {node} shows other committed records in {partition} at offset {base}"));
+                self.fail_in(
+                    partition,
+                    format!("broker {node} shows other committed records in {partition} at offset {base}"),
+                );
             } else if doubled {
-                self.fail_in(partition, format!(
-                    "a retry of an idempotent batch was committed twice in {partition}, again at {base}"
-                ));
+                self.fail_in(
+                    partition,
+                    format!("a retry of an idempotent batch was committed twice in {partition}, again at {base}"),
+                );
             }
         }
     }
@@ -127,9 +131,10 @@ impl Oracle {
             Some((found, end)) if found == content => history.known_end = history.known_end.max(end),
             // Deleted before anybody could see it.
             None if base < history.deleted_before => {}
-            found => {
-                self.fail_in(partition, format!("{what} was acknowledged at offset {base} of {partition}, where there is {found:?}"))
-            }
+            found => self.fail_in(
+                partition,
+                format!("{what} was acknowledged at offset {base} of {partition}, where there is {found:?}"),
+            ),
         }
     }
 
@@ -139,9 +144,10 @@ impl Oracle {
             let base = batch.header.base_offset;
             let known = self.history(partition).committed.get(&base).map(|placed| placed.content);
             if known != Some(Content::of(batch)) {
-                self.fail_in(partition, format!(
-                    "{reader} was given records of {partition} at offset {base} that are not committed there"
-                ));
+                self.fail_in(
+                    partition,
+                    format!("{reader} was given records of {partition} at offset {base} that are not committed there"),
+                );
             }
         }
     }

@@ -77,10 +77,16 @@ impl World {
                 let node = self.brokers[number].node;
                 self.tell(format_args!("broker {node}, {partition}: {error}"));
             }
+            let may_be_whole = matches!(
+                item,
+                LogNews::Repaired | LogNews::Scrubbed(..) | LogNews::Truncated { .. } | LogNews::LogStart(_)
+            );
             if let Some(hosted) = self.hosted(number, partition) {
                 hosted.replica.on_log_news(now, item);
             }
-            self.look_again(number, partition);
+            if may_be_whole {
+                self.look_again(number, partition);
+            }
         }
     }
 

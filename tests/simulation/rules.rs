@@ -369,7 +369,9 @@ impl World {
             let state = after.partition(**partition).filter(|_| is_robbed(partition));
             state.is_some_and(|state| state.is_member(registration.node))
         };
-        if let Some(partition) = broker.robbed.iter().find(is_member).copied() {
+        // A damaged tail that recovery cut off is told with the first renewal.
+        let mut robbed = broker.robbed.difference(&broker.flipped);
+        if let Some(partition) = robbed.find(is_member).copied() {
             let node = registration.node;
             self.oracle.fail(format!("broker {node} registers without the records of {partition}, and is a member"));
         }
