@@ -43,7 +43,7 @@ impl Damage {
     /// These ranges are known to be damaged now, of a log `[log_start, end)`. Returns whether one of them is news.
     pub fn note(&mut self, known: &[(Offset, Offset)], log_start: Offset, end: Offset) -> bool {
         let before = std::mem::take(&mut self.ranges);
-        self.ranges = known.iter().copied().collect();
+        self.ranges = known.to_vec();
         self.clip(log_start, end);
         if !self.ranges.is_empty() {
             self.unverified = Some((log_start, end));

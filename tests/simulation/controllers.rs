@@ -321,11 +321,9 @@ impl World {
                     self.propose(number, vec![record], Then::Nothing);
                 }
             }
-            Message::FilesGone { topic, node } => {
-                if image.holds_tombstone(topic, node) {
-                    let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
-                    self.propose(number, vec![record], Then::Nothing);
-                }
+            Message::FilesGone { topic, node } if image.holds_tombstone(topic, node) => {
+                let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
+                self.propose(number, vec![record], Then::Nothing);
             }
             Message::Stopping { node, epoch } => {
                 if let Ok(decision) = controller::stopping(image, node, epoch) {

@@ -420,8 +420,10 @@ impl World {
         registers: bool,
     ) {
         let (Some(old), Some(new)) = (before.partition(partition), after.partition(partition)) else { return };
-        if let Some(fenced) = new.in_sync.iter().find(|node| new.leader.is_some() && !after.is_live(**node)) {
-            self.oracle.fail(format!("broker {fenced} is fenced, and in sync for {partition}"));
+        // A fencing that was overtaken by the joining is settled soon, and until then whoever is in sync counts.
+        let joins_fenced = |node: &&NodeId| !old.in_sync.contains(node) && !after.is_live(**node);
+        if let Some(fenced) = new.in_sync.iter().find(joins_fenced).filter(|_| new.leader.is_some()) {
+            self.oracle.fail(format!("broker {fenced} is fenced, and joins the in-sync set of {partition}"));
         }
         if let Some(moved) =
             old.reassignment.as_ref().filter(|moved| new.reassignment.is_none() && moved.from != moved.to)
