@@ -134,6 +134,30 @@ impl World {
         }
     }
 
+    /// The one intact member was dropped, by a reassignment say, before anybody knew of the damage: the leader has a hole that no other
+    /// replica can fill, since their logs end before it. That is for people.
+    pub fn give_up_holes(&mut self) {
+        for partition in self.partitions.clone() {
+            let Some(state) = self.plan.newest_state(partition).cloned() else { continue };
+            let Some(leader) = state.leader else { continue };
+            let number = self.broker_of(leader);
+            let hole = self.hosted(number, partition).and_then(|hosted| hosted.replica.leader()?.damage().first());
+            let Some((from, _)) = hole else { continue };
+            let others: Vec<_> = state.replicas.iter().filter(|node| **node != leader).copied().collect();
+            let is_short = |world: &mut Self, node| {
+                let number = world.broker_of(node);
+                let end =
+                    world.hosted(number, partition).and_then(|hosted| Some(hosted.replica.cursors()?.written_end()));
+                end.is_some_and(|end| end <= from)
+            };
+            if others.into_iter().all(|node| is_short(self, node)) && !self.oracle.history(partition).is_given_up {
+                self.coverage.count("a hole that nobody can fill");
+                self.tell(format_args!("nobody has what was at {from} of {partition}"));
+                self.oracle.history(partition).is_given_up = true;
+            }
+        }
+    }
+
     /// Looks at the files of a flipped replica: perhaps it is whole again.
     pub fn look_again(&mut self, number: usize, partition: TopicPartition) {
         let node = self.brokers[number].node;

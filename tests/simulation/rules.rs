@@ -171,7 +171,7 @@ impl World {
             ));
             return;
         }
-        if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure {
+        if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure && hosted.duties.asks_beyond {
             self.oracle.fail(format!(
                 "broker {node} refuses an offset of {}, on the word of a leader that may be deposed",
                 reply.partition

@@ -83,6 +83,7 @@ fn settle(world: &mut World) {
     while world.now < deadline && world.oracle.violation.is_none() {
         world.run_until(world.now + 200_000);
         world.restart_sick();
+        world.give_up_holes();
         if trouble(world).is_none() {
             return world.compare_replicas();
         }

@@ -103,7 +103,7 @@ pub enum LogNews<P> {
     NotScrubbed(Offset, LogError),
     /// The records before this offset could not be deleted.
     NotDeleted(Offset, LogError),
-    /// For want of a descriptor appends wait until [`LogQueue::try_again`].
+    /// For want of a descriptor appends wait until [`LogQueue::try_again`](super::LogQueue::try_again).
     PutOff(LogError),
     /// Nothing that matters could be done: worth a warning.
     Trouble(&'static str, LogError),
