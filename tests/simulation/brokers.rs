@@ -264,7 +264,16 @@ impl World {
             return;
         }
         process.lease_until = until;
+        let knows = process.image.index;
         let partitions: Vec<_> = process.replicas.keys().copied().collect();
+        let node = self.brokers[number].node;
+        // With a lease it may answer: so it must know by then that it leads no more.
+        if let Some((fenced, index)) = self.plan.fenced_at.get(&node)
+            && (*fenced, until > now) == (epoch, true)
+            && knows < *index
+        {
+            self.oracle.fail(format!("broker {node} is given a lease, and does not know that it was fenced"));
+        }
         for partition in partitions {
             if let Some(hosted) = self.hosted(number, partition) {
                 hosted.replica.on_lease(now, until);

@@ -19,6 +19,8 @@ pub struct Plan {
     /// The image after the newest entry that was decided.
     pub newest: Option<ClusterImage>,
     pub flush: BTreeMap<TopicPartition, FlushPolicy>,
+    /// Under which registration each broker was fenced last, and at which index.
+    pub fenced_at: BTreeMap<NodeId, (BrokerEpoch, u64)>,
     /// Topics that somebody has deleted.
     pub deleted: BTreeSet<TopicId>,
     /// Directories that nobody knows: on which broker, and their names.

@@ -190,8 +190,9 @@ impl World {
         let read = hosted.reader.read(range.from, range.upper_exclusive, range.max_bytes);
         let (result, bytes) = match read {
             Ok(slice) => (Ok(slice.next), slice.bytes),
-            // Records were deleted while the read was under way.
+            // Records were deleted while the read was under way. That is this log's word, whatever its leader knows.
             Err(error @ LogError::OffsetOutOfRange { .. }) => {
+                hosted.duties.is_unsure = false;
                 (Err(ApiError::new(ErrorCode::OffsetOutOfRange, error.to_string())), Bytes::new())
             }
             Err(error) => (Err(ApiError::new(ErrorCode::DamagedLog, error.to_string())), Bytes::new()),
@@ -347,7 +348,8 @@ impl World {
                 if batches.iter().all(|batch| batch.verify_checksum().is_ok()) {
                     let headers = batches.iter().map(|batch| batch.header).collect();
                     let batches = batches.into_iter().map(|batch| (batch, ())).collect();
-                    hosted.duties.is_unsure = matches!(&result, Ok((_, leader)) if !leader.knows_all);
+                    let is_unsure = matches!(&result, Ok((ReplicaVerdict::Continues, leader)) if !leader.knows_all);
+                    hosted.duties.is_unsure = is_unsure;
                     let before = hosted.heard();
                     hosted.replica.on_fetched(now, ReplicaFetched { id, result, headers }, batches);
                     let is_taken = hosted.heard() != before;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use callboard::engine::controller::{DamageOutcome, Decision};
 use callboard::engine::cursors::Cursors;
 use callboard::engine::leader::{LeaderEngine, Leadership, Proposal};
-use callboard::engine::metadata::{BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionImage};
+use callboard::engine::metadata::{
+    BrokerRegistration, ClusterImage, LastStop, MetadataRecord, PartitionChange, PartitionImage,
+};
 use callboard::engine::producer_state::Verdict;
 use callboard::engine::replication::{FetchId, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::{ApiError, ErrorCode};
@@ -171,7 +173,7 @@ impl World {
             ));
             return;
         }
-        if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure && hosted.duties.asks_beyond {
+        if is_refused && reply.kind == Kind::Fetch && hosted.duties.is_unsure {
             self.oracle.fail(format!(
                 "broker {node} refuses an offset of {}, on the word of a leader that may be deposed",
                 reply.partition
@@ -318,6 +320,7 @@ impl World {
         for record in entry.iter() {
             match record {
                 MetadataRecord::BrokerFenced { node, epoch } => {
+                    self.plan.fenced_at.insert(*node, (*epoch, after.index));
                     self.coverage.count("a broker is fenced");
                     let was_fenced = before.brokers.get(node).is_some_and(|broker| broker.fenced);
                     let broker = &self.brokers[self.broker_of(*node)];
@@ -332,6 +335,7 @@ impl World {
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
                 MetadataRecord::BrokerRegistered(registration) => self.check_registered(&after, registration),
                 MetadataRecord::PartitionChanged(change) => {
+                    self.check_unclean(&after, change);
                     let is_over = |(node, epoch): &&(NodeId, BrokerEpoch)| !after.is_registered(*node, *epoch);
                     if let Some((node, epoch)) = change.joining.iter().find(is_over) {
                         let partition = change.partition;
@@ -408,6 +412,17 @@ impl World {
                 self.oracle
                     .fail(format!("the doubtful replica of {partition} on broker {node} is a member beside others"));
             }
+        }
+    }
+
+    /// Rule 15: a partition of a topic that is not synced stays offline, unless it has one replica.
+    fn check_unclean(&mut self, after: &ClusterImage, change: &PartitionChange) {
+        let partition = change.partition;
+        let config = after.topics.get(&partition.topic).and_then(|topic| topic.config.resolve(&self.defaults).ok());
+        let is_synced = config.is_some_and(|config| config.flush == FlushPolicy::Always);
+        let has_others = after.partition(partition).is_some_and(|state| state.replicas.len() > 1);
+        if change.is_unclean && !is_synced && has_others {
+            self.oracle.fail(format!("the last members of {partition} elect, and nobody asked them to"));
         }
     }
 
