@@ -6,9 +6,7 @@ use crate::stage::{Stage, Told};
 fn rule_01_a_record_is_committed_once_it_is_on_the_disks_of_all_in_sync_replicas() {
     // A record that was acknowledged while a member had only written it would be gone if that member led after a power loss.
     let mut stage = Stage::of(&[("min_insync_replicas", "2")]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     for node in [2, 3] {
         stage.fetch(node);
         stage.write(node);
@@ -49,9 +47,7 @@ fn rule_01_a_proposed_member_counts_from_the_proposal_on() {
     stage.metadata(1);
     stage.fetch(3);
     assert_eq!(stage.proposed(1), [(vec![1, 2, 3], None)]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     assert_eq!(stage.told("a"), None, "broker 3 may be in the set by now");
     assert_eq!(stage.decide_for(1).len(), 1);
@@ -79,9 +75,7 @@ fn rule_01_what_was_proposed_counts_until_the_metadata_shows_a_newer_state_whate
     stage.fetch(3);
     let copy = stage.take_proposals(1).remove(0);
     stage.with(1, |hosted, now| hosted.replica.on_proposal_refused(now));
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     assert_eq!(stage.told("a"), None, "a copy of the proposal is under way");
     assert!(stage.hand_in(copy).is_ok());
@@ -94,9 +88,7 @@ fn rule_01_what_was_proposed_counts_until_the_metadata_shows_a_newer_state_whate
 fn rule_01_a_member_that_is_to_leave_counts_until_the_metadata_says_that_it_has_left() {
     // A proposal that was accepted is not enough: only what the metadata shows is known in its order.
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     stage.pass(500);
     stage.fetch(2);
@@ -114,9 +106,7 @@ fn rule_01_a_member_that_is_to_leave_counts_until_the_metadata_says_that_it_has_
 fn rule_01_below_the_minimum_of_the_committed_set_nothing_is_committed() {
     // One copy is no more than one copy, even if a second member was proposed.
     let mut stage = Stage::of(&[("min_insync_replicas", "2")]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.fence(2);
     stage.fence(3);
     stage.metadata(1);
@@ -135,9 +125,7 @@ fn rule_01_below_the_minimum_of_the_committed_set_nothing_is_committed() {
 fn rule_02_what_a_follower_has_written_and_not_synced_does_not_count() {
     // It would be lost by a power loss after the acknowledgement.
     let mut stage = Stage::on(&[1, 2], &[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.fetch(2);
     stage.write(2);
     stage.fetch(2);
@@ -152,9 +140,7 @@ fn rule_02_a_fetch_of_an_earlier_registration_counts_for_nothing() {
     // Broker 2 has synced a record, and its acknowledgement is held up. It comes back on an empty disk, and is taken in again: nothing is
     // committed yet, so it lacks nothing. Then the old fetch arrives, and says that broker 2 has the record.
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.fetch(2);
     stage.write(2);
     stage.sync(2);
@@ -182,9 +168,7 @@ fn rule_02_a_fetch_that_was_overtaken_counts_for_nothing() {
     stage.answer(2);
     let early = stage.hold_fetch(2);
     stage.release(early);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     stage.replicate(2);
     assert_eq!(stage.told("a"), Some(Told::Acknowledged(0)));
@@ -196,9 +180,7 @@ fn rule_02_a_fetch_that_was_overtaken_counts_for_nothing() {
 fn rule_02_a_replica_that_reports_another_history_is_not_counted_and_is_told_to_cut() {
     // Offsets alone say nothing: broker 1 holds its own record at offset 1, which never was committed.
     let mut stage = Stage::with_records(&[], &["a"]);
-    stage.produce(1, "lost");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("lost");
     stage.kill(1);
     stage.fence(1);
     stage.metadata(2);
@@ -282,9 +264,7 @@ fn rule_03_a_stale_leader_cannot_commit_whatever_its_clock_says() {
     stage.fence(1);
     stage.metadata(2);
     stage.metadata(3);
-    stage.produce(1, "b");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("b");
     for node in [2, 3] {
         stage.fetch(node);
     }

@@ -93,9 +93,7 @@ fn rule_16_a_leaders_damage_is_not_copied() {
 fn rule_16_a_follower_appends_nothing_that_was_damaged_on_the_way() {
     // It checks before it appends, so that what it acknowledges is what the producer sent.
     let mut stage = Stage::on(&[1, 2], &[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.damage_answer(2);
     stage.replicate(2);
     assert_eq!((stage.cursors(2), stage.told("a")), ((0, 0, 0, 0), None));

@@ -76,9 +76,7 @@ fn rule_11_another_minimum_ends_all_eligibility() {
     assert_eq!(stage.sets().3, [2]);
     stage.set_minimum("1");
     stage.metadata(1);
-    stage.produce(1, "b");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("b");
     assert_eq!(stage.told("b"), Some(Told::Acknowledged(1)));
     goes(&mut stage, 1);
     stage.restart(2);

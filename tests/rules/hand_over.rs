@@ -35,9 +35,7 @@ fn rule_08_a_leader_hands_over_only_when_its_successor_holds_all_that_it_holds()
 fn rule_08_a_hand_over_that_takes_too_long_is_given_up() {
     // The successor may never get there. Producers must not wait for it.
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     assert_eq!(stage.hand_over(1, 2), Ok(()));
     stage.pass(399);
     stage.produce(1, "early");
@@ -56,9 +54,7 @@ fn rule_08_a_hand_over_that_is_decided_late_takes_nothing_that_was_acknowledged(
     assert_eq!(stage.hand_over(1, 2), Ok(()));
     let copy = stage.take_proposals(1).remove(0);
     stage.pass(400);
-    stage.produce(1, "b");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("b");
     stage.replicate(3);
     stage.list(1, "lister");
     assert_eq!((stage.told("b"), stage.told("lister")), (None, NOT_LEADER));

@@ -36,15 +36,7 @@ fn rule_09_a_replica_joins_only_past_the_start_of_the_leaders_epoch() {
     stage.kill(4);
     stage.fence(4);
     stage.metadata(1);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
-    for node in [2, 3] {
-        stage.fetch(node);
-        stage.write(node);
-        stage.sync(node);
-        stage.ask(node);
-    }
+    stage.commit_unheard("a");
     assert_eq!(stage.told("a"), Some(Told::Acknowledged(0)));
     stage.kill(1);
     stage.fence(1);
@@ -91,9 +83,7 @@ fn rule_09_a_proposal_made_for_an_earlier_registration_lets_nobody_in() {
 fn rule_09_a_member_that_does_not_keep_up_leaves_and_holds_up_nobody() {
     // Without a limit one slow broker would stop every producer for good.
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     for _ in 0..7 {
         stage.pass(100);

@@ -5,15 +5,7 @@ use crate::stage::{Stage, Told};
 /// A record that is committed, which the followers have not been told yet.
 fn committed_and_not_yet_known() -> Stage {
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
-    for node in [2, 3] {
-        stage.fetch(node);
-        stage.write(node);
-        stage.sync(node);
-        stage.ask(node);
-    }
+    stage.commit_unheard("a");
     assert_eq!((stage.told("a"), stage.watermark(2)), (Some(Told::Acknowledged(0)), 0));
     stage
 }
@@ -72,9 +64,7 @@ fn rule_07_a_leader_whose_log_failed_judges_no_offset_beyond_its_end() {
     // It has said so, and another leads as soon as the controller hears of it.
     let mut stage = Stage::with_records(&[], &["a"]);
     stage.break_sync(1);
-    stage.produce(1, "x");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("x");
     assert!(stage.is_offline(1));
     stage.report_damaged(1);
     commit_without_broker_1(&mut stage, "b c");
@@ -148,9 +138,7 @@ fn rule_13_a_follower_serves_nothing_above_its_watermark() {
 fn rule_13_a_follower_hears_of_a_commit_when_it_happens() {
     // Its fetch waits for records. Were it answered only with the next ones, its readers would be one step behind for as long as it is quiet.
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("a");
     stage.replicate(2);
     stage.read(2, 0, "reader");
     assert_eq!(stage.told("reader"), None, "broker 3 does not have it yet");

@@ -10,15 +10,7 @@ fn rule_06_a_follower_does_not_cut_at_its_watermark() {
     // The record is committed, and the followers have not been told yet. Whoever cut its log at its own watermark when another begins
     // to lead would throw it away, and the next election could lose it (KIP-101).
     let mut stage = Stage::of(&[]);
-    stage.produce(1, "a");
-    stage.write(1);
-    stage.sync(1);
-    for node in [2, 3] {
-        stage.fetch(node);
-        stage.write(node);
-        stage.sync(node);
-        stage.ask(node);
-    }
+    stage.commit_unheard("a");
     assert_eq!((stage.told("a"), stage.watermark(3)), (Some(Told::Acknowledged(0)), 0));
     stage.kill(1);
     stage.fence(1);
@@ -78,9 +70,7 @@ fn lead_alone(stage: &mut Stage, node: u32, values: &[&'static str]) {
 fn rule_06_what_was_cut_does_not_come_back_with_the_power() {
     // The cut is on the disk before anything is appended. Else a power loss could bring back what was cut, beside what came after it.
     let mut stage = Stage::with_records(&[], &["a"]);
-    stage.produce(1, "lost");
-    stage.write(1);
-    stage.sync(1);
+    stage.leader_appends("lost");
     stage.kill(1);
     stage.fence(1);
     stage.metadata(2);

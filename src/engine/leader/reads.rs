@@ -86,8 +86,8 @@ impl<R> LeaderEngine<R> {
         }
     }
 
-    /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed or is damaged,
-    /// does not know when it is.
+    /// Whether nobody else can lead now. A leader that has asked to be replaced, because it hands over or because its log failed or
+    /// is damaged, does not know when it is.
     pub(super) fn check_sole(&self, now: MonoTime) -> Result<(), ApiError> {
         self.check_lease(now).or_else(|error| if Mutant::ListsAfterItsLease.is_on() { Ok(()) } else { Err(error) })?;
         let is_leaving = self.may_be_deposed

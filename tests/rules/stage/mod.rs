@@ -224,6 +224,24 @@ impl Stage {
         self.fetch(node);
     }
 
+    /// Broker 1, which leads, is sent a record, writes it and syncs it.
+    pub fn leader_appends(&mut self, value: &'static str) {
+        self.produce(1, value);
+        self.write(1);
+        self.sync(1);
+    }
+
+    /// The same, and brokers 2 and 3 copy it and say so: it is committed, and they have not been told yet.
+    pub fn commit_unheard(&mut self, value: &'static str) {
+        self.leader_appends(value);
+        for node in [2, 3] {
+            self.fetch(node);
+            self.write(node);
+            self.sync(node);
+            self.ask(node);
+        }
+    }
+
     /// Everybody does everything: logs, fetches, proposals, metadata.
     pub fn settle(&mut self) {
         let nodes: Vec<_> = self.brokers.keys().copied().collect();
