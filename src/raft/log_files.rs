@@ -228,7 +228,7 @@ impl LogFiles {
         let (first, last) = (first.log_id.index, last.log_id);
         if self.end() == 0 && self.purged().is_none() {
             // Only openraft's test suite begins a log elsewhere than at 0.
-            self.log.truncate_fully_and_start_at(Offset(first), TruncateLeave::Uncommitted)?;
+            self.log.truncate_fully_and_start_at(Offset(first), TruncateLeave::default())?;
         }
         let synced_before = self.end();
         let batches = entries.into_iter().map(|entry| encode(entry, synced_before)).collect::<Result<Vec<_>, _>>()?;
@@ -265,7 +265,7 @@ impl LogFiles {
     }
 
     fn cut_from(&mut self, from: u64) -> Result<(), RaftStorageError> {
-        self.log.truncate_to(Offset(from), TruncateLeave::Uncommitted)?;
+        self.log.truncate_to(Offset(from), TruncateLeave::default())?;
         self.voter.update(|voter| voter.truncating_from = None)
     }
 
@@ -288,7 +288,7 @@ impl LogFiles {
 
     fn advance_to(&mut self, start: u64) -> Result<(), RaftStorageError> {
         if start > self.end() {
-            self.log.truncate_fully_and_start_at(Offset(start), TruncateLeave::Uncommitted)?;
+            self.log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default())?;
         } else {
             self.log.advance_log_start(Offset(start))?;
         }

@@ -222,14 +222,15 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
         Ok(follows?.map_or(before < Offset::MAX, |follows| follows.base_offset >= end))
     }
 
-    /// When the batch before the bad place is damaged itself, its length is what led here: the damage begins there.
-    fn step_back_if_led_astray(&mut self) -> io::Result<()> {
-        if let Some((header, position)) = self.unverified.take()
-            && header.verify_checksum(self.bytes(position, header.total_bytes())?).is_err()
-        {
+    /// When the batch before this place is damaged itself, its length is what led here: the scanner goes back to it, where the damage
+    /// begins. Returns whether it did.
+    pub(super) fn step_back_if_led_astray(&mut self) -> io::Result<bool> {
+        let Some((header, position)) = self.unverified.take() else { return Ok(false) };
+        let is_damaged = header.verify_checksum(self.bytes(position, header.total_bytes())?).is_err();
+        if is_damaged {
             (self.position, self.expected) = (position, Some(header.base_offset));
         }
-        Ok(())
+        Ok(is_damaged)
     }
 
     /// The first position in the window from `position` on whose bytes could be a header.

@@ -20,16 +20,23 @@ use super::segment::{Handles, Segment};
 use super::view::View;
 use crate::types::{LeaderEpoch, Mutant, Offset};
 
-/// What a truncation may give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TruncateLeave {
-    /// Only what is not known to be committed: nothing below the high watermark that was written down.
-    Uncommitted,
-    /// Committed records too: the metadata has it on record that a replica which lacked some of them was elected.
-    UncleanElection {
-        /// The epoch that this election began. One that is not newer than every epoch in the log explains nothing.
-        leader_epoch: LeaderEpoch,
-    },
+/// What a truncation may give up. By default only what is asked, and of that nothing below the high watermark that was written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TruncateLeave {
+    /// Committed records too: the metadata has it on record that a replica which lacked some of them was elected. This is the
+    /// epoch that it began; one that is not newer than every epoch in the log explains nothing.
+    pub unclean_election: Option<LeaderEpoch>,
+    /// More than is asked, where that lies within damage: back to where the damage starts, even below the high watermark. Only for a
+    /// replica that nobody counts on, as the records that have to stay are fetched again.
+    pub back_to_damage: bool,
+}
+
+/// Where a log can be cut.
+enum Place {
+    /// Where a batch starts.
+    Whole(RecoveryPoint),
+    /// Where damage starts that holds the end.
+    WithinDamage(RecoveryPoint, LogError),
 }
 
 impl Log {
@@ -40,8 +47,8 @@ impl Log {
     /// A sync that began before it makes nothing durable that is appended after it.
     ///
     /// # Errors
-    /// [`LogError::BelowHighWatermark`] when that would give up more than `leave` allows: nothing has changed then.
-    /// [`LogError::OffsetOutOfRange`] below the log's start, where truncation cannot help: see
+    /// [`LogError::BelowHighWatermark`] when that would give up more than `leave` allows, [`LogError::Damaged`] when it lies within
+    /// damage, which is remembered: nothing has changed then. [`LogError::OffsetOutOfRange`] below the log's start, where truncation cannot help: see
     /// [`Log::truncate_fully_and_start_at`]. [`LogError::SyncOutstanding`] while a side job is in flight, which would write
     /// down what is about to go. A failure of the disk is final.
     pub fn truncate_to(&mut self, end: Offset, leave: TruncateLeave) -> Result<Offset, LogError> {
@@ -52,8 +59,19 @@ impl Log {
         if end < self.log_start() {
             return Err(self.shared.read().out_of_range(end));
         }
-        let cut = self.place_of(end)?;
-        self.check_leave(cut.offset, leave)?;
+        let cut = match self.place_of(end)? {
+            Place::Whole(cut) => {
+                self.check_leave(cut.offset, leave)?;
+                cut
+            }
+            Place::WithinDamage(cut, damaged) => {
+                self.check_leave(end, leave)?;
+                if !leave.back_to_damage {
+                    return Err(damaged);
+                }
+                cut
+            }
+        };
         if self.side_in_flight {
             return Err(LogError::SyncOutstanding);
         }
@@ -70,22 +88,21 @@ impl Log {
         if end >= high_watermark || Mutant::CutsBelowTheWatermark.is_on() {
             return Ok(());
         }
-        match leave {
-            TruncateLeave::UncleanElection { leader_epoch }
-                if self.epochs.latest().is_none_or(|latest| latest < leader_epoch) =>
-            {
+        let is_newer = |epoch: &LeaderEpoch| self.epochs.latest().is_none_or(|latest| latest < *epoch);
+        match leave.unclean_election.filter(is_newer) {
+            Some(leader_epoch) => {
                 tracing::warn!(
                     partition = %self.identity, %end, %high_watermark, %leader_epoch,
                     "committed records are given up, because of an unclean election"
                 );
                 Ok(())
             }
-            _ => Err(LogError::BelowHighWatermark { end, high_watermark }),
+            None => Err(LogError::BelowHighWatermark { end, high_watermark }),
         }
     }
 
     /// Where the batch starts that holds `end`.
-    fn place_of(&self, end: Offset) -> Result<RecoveryPoint, LogError> {
+    fn place_of(&self, end: Offset) -> Result<Place, LogError> {
         let view = self.shared.read();
         let Some(at) = view.position_of_segment(end) else {
             return Err(view.out_of_range(end));
@@ -99,18 +116,27 @@ impl Log {
             let reached = scanner.expected.unwrap_or(segment.base).min(end);
             match scanner.step()? {
                 Step::Batch { header, position } if header.end_offset_exclusive() > end => {
-                    return Ok(cut(header.base_offset.min(end), position));
-                }
-                Step::Batch { .. } => {}
-                Step::Bad { .. } => match scanner.resync(segment.end)? {
-                    // The damaged range stays, and with it what is good behind it.
-                    Some((header, _)) if header.base_offset <= end => {}
-                    _ => {
-                        let (position, due) = scanner.bad_place;
-                        return Ok(cut(due.unwrap_or(reached).min(end), position));
+                    // Agreed ends are ends of batches: one that reaches past may say so because it is damaged.
+                    if header.base_offset >= end || !scanner.step_back_if_led_astray()? {
+                        return Ok(Place::Whole(cut(header.base_offset.min(end), position)));
                     }
-                },
-                Step::End => return Ok(cut(reached, segment.size)),
+                }
+                Step::Batch { .. } => continue,
+                Step::Bad { .. } => {}
+                Step::End => return Ok(Place::Whole(cut(reached, segment.size))),
+            }
+            match scanner.resync(segment.end)?.map(|(header, _)| header.base_offset) {
+                // The damaged range stays, and with it what is good behind it.
+                Some(next) if next <= end => {}
+                next => {
+                    let (position, due) = scanner.bad_place;
+                    let from = due.unwrap_or(reached).min(end);
+                    let damaged = self.reader().note_damage(&segment, from, next);
+                    return Ok(match damaged.filter(|_| from < end) {
+                        Some(damaged) => Place::WithinDamage(cut(from, position), damaged),
+                        None => Place::Whole(cut(from, position)),
+                    });
+                }
             }
         }
     }

@@ -89,6 +89,7 @@ mutants! {
     16 KeepsTheDamaged: "a replica whose log failed stays a member",
     16 GoesOnAfterAFailedSync: "a failed sync passes for one that succeeded",
     16 TrustsCleanPages: "recovery does not write again what a failed sync may have left clean",
+    16 CutsBackToDamage: "a member gives up what goes before a cut within damage",
     16 TakesAPowerLossForAKill: "recovery goes on past a bad place after a power loss",
     17 RemovesWhatNobodyKnows: "files that nobody knows are removed",
     17 ForgetsTombstonesTooEarly: "a tombstone goes when the first broker has removed its files",

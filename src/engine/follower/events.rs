@@ -71,12 +71,15 @@ pub enum Command<R> {
         /// Where they begin.
         base_offset: Offset,
     },
-    /// Have the log writer cut the log, after the appends that went before, and tell ([`super::FollowerEngine::on_truncated`]).
+    /// Have the log writer cut the log, after the appends that went before, and tell ([`super::FollowerEngine::on_truncated`], or
+    /// [`super::FollowerEngine::on_not_truncated`] where damage is in the way).
     Truncate {
         /// The end from then on.
         to: Offset,
         /// The epoch of an unclean election that is on record, so that it may go below the watermark.
         unclean_epoch: Option<LeaderEpoch>,
+        /// Whether, within damage, the cut is made where that starts: nobody counts on this replica.
+        back_to_damage: bool,
     },
     /// Have the log writer empty the log and start it there, after the appends that went before, and tell.
     StartAt {

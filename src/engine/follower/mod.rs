@@ -225,7 +225,9 @@ impl<R> FollowerEngine<R> {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
                 let agreed = self.epochs.agreement(start, end, theirs);
                 let to = if Mutant::TruncatesToTheWatermark.is_on() { self.cursors.high_watermark() } else { agreed };
-                self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch }, out);
+                // Whoever counts on this replica would count on what goes beside the damage.
+                let back_to_damage = !self.following.is_member || Mutant::CutsBackToDamage.is_on();
+                self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch, back_to_damage }, out);
             }
             ReplicaVerdict::StartsAt { offset, producers } => {
                 self.is_new = false;
@@ -313,6 +315,14 @@ impl<R> FollowerEngine<R> {
         if self.phase == Phase::Cutting {
             self.phase = Phase::Fetching;
             self.fetch(now, true, out);
+        }
+    }
+
+    /// It was not, because the cut lies within damage: that is tried again by and by, when nobody may count on this replica any more.
+    pub fn on_not_truncated(&mut self, now: MonoTime) {
+        if self.phase == Phase::Cutting {
+            self.phase = Phase::Fetching;
+            self.fetch_at = Some(now.plus(self.settings.fetch_backoff));
         }
     }
 

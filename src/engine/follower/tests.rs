@@ -122,12 +122,43 @@ fn a_log_that_parts_from_the_leaders_is_cut_by_epochs_and_goes_on_once_it_is() {
     let verdict = ReplicaVerdict::Diverged(Some((LeaderEpoch(2), Offset(12))));
     let cut =
         run(&mut engine, |e, out| e.on_fetched(NOW, answer(1, verdict.clone(), leader_state(3, 12, 20), vec![]), out));
-    assert_eq!(cut, [Command::Truncate { to: Offset(12), unclean_epoch: None }]);
+    assert_eq!(cut, [Command::Truncate { to: Offset(12), unclean_epoch: None, back_to_damage: false }]);
     let again = run(&mut engine, |e, out| e.on_fetched(NOW, answer(1, verdict, leader_state(3, 12, 20), vec![]), out));
     assert_eq!(again, [], "a doubled answer does not cut what comes after");
     let truncated = Truncated { log_start: Offset(0), end: Offset(12), producers: ProducerTable::default() };
     let next = run(&mut engine, |e, out| e.on_truncated(NOW, truncated, out));
     assert_eq!(said(&next), [(2, 12, Some(2), 12)]);
+}
+
+#[test]
+fn a_cut_within_damage_waits_until_nobody_counts_on_the_replica() {
+    let diverged = |number| {
+        let verdict = ReplicaVerdict::Diverged(Some((LeaderEpoch(2), Offset(12))));
+        answer(number, verdict, leader_state(3, 12, 20), vec![])
+    };
+    let mut engine = follower(14, 11);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out));
+    let cut = |engine: &mut FollowerEngine<_>, number| run(engine, |e, out| e.on_fetched(NOW, diverged(number), out));
+    let refused = [Command::Truncate { to: Offset(12), unclean_epoch: None, back_to_damage: false }];
+    assert_eq!(cut(&mut engine, 1), refused);
+    run(&mut engine, |e, out| {
+        assert!(e.on_damage(NOW, &[(Offset(10), Offset(13))], out), "that is found by it");
+    });
+    engine.on_not_truncated(NOW);
+    let later = engine.next_deadline().expect("it asks again");
+    let again = run(&mut engine, |e, out| e.on_tick(later, out));
+    assert!(matches!(&again[..], [Command::Fetch { fetch, .. }] if fetch.is_damaged && fetch.number == 2));
+    let out_of_both_sets = Following { is_member: false, ..following(1, 3) };
+    assert_eq!(run(&mut engine, |e, out| e.on_metadata(NOW, out_of_both_sets, out)), []);
+    let allowed = [Command::Truncate { to: Offset(12), unclean_epoch: None, back_to_damage: true }];
+    assert_eq!(cut(&mut engine, 2), allowed);
+    let truncated = Truncated { log_start: Offset(0), end: Offset(10), producers: ProducerTable::default() };
+    let next = run(&mut engine, |e, out| e.on_truncated(NOW, truncated, out));
+    let fetch = next.iter().find_map(|command| match command {
+        Command::Fetch { fetch, .. } => Some((fetch.position.0, fetch.high_watermark.0, fetch.repair)),
+        _ => None,
+    });
+    assert_eq!(fetch, Some((10, 10, None)), "what was committed is fetched again");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use crate::engine::{follower, leader};
 use crate::replica::ProducerReplay;
 use crate::storage::TruncateLeave;
 use crate::storage::queue::LogWork;
-use crate::types::LeaderEpoch;
 use crate::types::record_batch::RecordBatch;
 
 impl<R, X> Replica<R, X> {
@@ -46,10 +45,6 @@ impl<R, X> Replica<R, X> {
     pub(super) fn run_follower(&mut self, out: follower::Output<R>, batches: Vec<(RecordBatch, X)>) {
         let mut batches = batches;
         for command in out.0 {
-            let leave = |unclean_epoch: Option<LeaderEpoch>| match unclean_epoch {
-                None => TruncateLeave::Uncommitted,
-                Some(leader_epoch) => TruncateLeave::UncleanElection { leader_epoch },
-            };
             let effect = match command {
                 follower::Command::Fetch { leader, fetch, may_wait } => Effect::Fetch { leader, fetch, may_wait },
                 follower::Command::Append { .. } => {
@@ -58,12 +53,14 @@ impl<R, X> Replica<R, X> {
                     }
                     continue;
                 }
-                follower::Command::Truncate { to, unclean_epoch } => {
-                    let (leave, replay) = (leave(unclean_epoch), ProducerReplay::default());
+                follower::Command::Truncate { to, unclean_epoch, back_to_damage } => {
+                    let leave = TruncateLeave { unclean_election: unclean_epoch, back_to_damage };
+                    let replay = ProducerReplay::default();
                     Effect::Write(LogWork::Truncate { to, leave, replay })
                 }
                 follower::Command::StartAt { offset, unclean_epoch, producers } => {
-                    let (leave, replay) = (leave(unclean_epoch), ProducerReplay::default());
+                    let leave = TruncateLeave { unclean_election: unclean_epoch, back_to_damage: false };
+                    let replay = ProducerReplay::default();
                     Effect::Write(LogWork::StartAt { offset, leave, producers, replay })
                 }
                 follower::Command::Repair { from, to } => {

@@ -8,6 +8,7 @@ use crate::engine::leader::{
 use crate::engine::waiters::OwnerId;
 use crate::protocol::ApiError;
 use crate::replica::{ProducerReplay, storage_error};
+use crate::storage::LogError;
 use crate::storage::queue::LogNews;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{MonoTime, NodeId};
@@ -220,6 +221,7 @@ impl<R, X> Replica<R, X> {
             LogNews::NotRepaired(_) => engine.on_repaired(now, false, &mut out),
             LogNews::Scrubbed(from, next) => engine.on_scrubbed(now, from, next, &mut out),
             LogNews::NotScrubbed(..) => engine.on_not_scrubbed(),
+            LogNews::NotTruncated(LogError::Damaged { .. }) => engine.on_not_truncated(now),
             LogNews::NotTruncated(error) | LogNews::NotReplicated(error) | LogNews::Failed(error) => {
                 let cause = storage_error(&error);
                 engine.on_failed(cause.clone());

@@ -144,7 +144,7 @@ impl Story {
 
     /// Cuts the log off at `end`, whatever was committed.
     pub(super) fn truncate(&mut self, end: Offset) -> Result<Offset, LogError> {
-        self.log().truncate_to(end, TruncateLeave::UncleanElection { leader_epoch: LeaderEpoch(u32::MAX) })
+        self.log().truncate_to(end, TruncateLeave { unclean_election: Some(LeaderEpoch(u32::MAX)), ..TruncateLeave::default() })
     }
 
     /// The process is killed.
@@ -193,12 +193,20 @@ impl Story {
     }
 
     /// Flips a bit in the records of the batch at `offset`, which must start a batch.
-    pub(super) fn damage_batch(&mut self, segment: u64, offset: u64) {
+    pub(super) fn damage_batch(&self, segment: u64, offset: u64) {
+        self.flip_bits(segment, offset, &[(70, 3)]);
+    }
+
+    /// Flips these bits (byte of the batch, bit) of the batch that starts at `offset`.
+    pub(super) fn flip_bits(&self, segment: u64, offset: u64, bits: &[(u64, u8)]) {
         let mut bytes = Bytes::from(self.bytes_of(&self.path(segment, ".log")));
         let mut position = 0;
         while let Ok(batch) = RecordBatch::split_from(&mut bytes) {
             if batch.header.base_offset == Offset(offset) {
-                return self.disk.flip_bit(&self.path(segment, ".log"), position + 70, 3).unwrap();
+                for (at, bit) in bits {
+                    self.disk.flip_bit(&self.path(segment, ".log"), position + at, *bit).unwrap();
+                }
+                return;
             }
             position += batch.total_bytes() as u64;
         }

@@ -143,7 +143,7 @@ fn checksums_go_with_their_segment_and_before_it_is_appended_to_again() {
     assert_eq!((story.scrub().0, story.problems()), (vec![], vec![]));
     story.log().advance_log_start(Offset(150)).unwrap();
     assert_eq!(story.summed(), [140]);
-    story.log().truncate_fully_and_start_at(Offset(900), TruncateLeave::Uncommitted).unwrap();
+    story.log().truncate_fully_and_start_at(Offset(900), TruncateLeave::default()).unwrap();
     assert_eq!(story.summed(), [0u64; 0]);
 }
 
@@ -156,7 +156,7 @@ fn a_crash_at_any_step_of_a_truncation_leaves_no_checksums_of_what_is_appended_t
             story.sum();
             story.log().save_checkpoint(Offset(0)).unwrap();
             story.disk.crash_after_operations(step);
-            let _ = story.log().truncate_to(Offset(100), TruncateLeave::Uncommitted);
+            let _ = story.log().truncate_to(Offset(100), TruncateLeave::default());
             story.log = None;
             match outage {
                 0 => story.disk.kill(),

@@ -113,7 +113,7 @@ fn a_truncation_that_fails_is_final() {
 }
 
 fn unclean(leader_epoch: u32) -> TruncateLeave {
-    TruncateLeave::UncleanElection { leader_epoch: LeaderEpoch(leader_epoch) }
+    TruncateLeave { unclean_election: Some(LeaderEpoch(leader_epoch)), ..TruncateLeave::default() }
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_was_committed_is_given_up_only_for_an_unclean_election_on_record() {
     story.sync();
     story.log().save_checkpoint(Offset(125)).unwrap();
     let everything = (story.names(), story.bytes_of(&story.path(0, ".log")), story.disk.operations());
-    for (end, leave) in [(124, TruncateLeave::Uncommitted), (0, TruncateLeave::Uncommitted), (100, unclean(4))] {
+    for (end, leave) in [(124, TruncateLeave::default()), (0, TruncateLeave::default()), (100, unclean(4))] {
         let refused = story.log().truncate_to(Offset(end), leave).unwrap_err();
         let hw = Offset(125);
         assert!(matches!(refused, LogError::BelowHighWatermark { high_watermark, .. } if high_watermark == hw));
@@ -132,12 +132,12 @@ fn what_was_committed_is_given_up_only_for_an_unclean_election_on_record() {
     }
     // 125 lies in the batch from 120 on, of which five records are committed.
     assert!(matches!(
-        story.log().truncate_to(Offset(129), TruncateLeave::Uncommitted),
+        story.log().truncate_to(Offset(129), TruncateLeave::default()),
         Err(LogError::BelowHighWatermark { end: Offset(120), .. })
     ));
     assert_eq!((story.names(), story.bytes_of(&story.path(0, ".log")), story.disk.operations()), everything);
     story.holds_exactly(200);
-    assert_eq!(story.log().truncate_to(Offset(135), TruncateLeave::Uncommitted).unwrap(), Offset(130));
+    assert_eq!(story.log().truncate_to(Offset(135), TruncateLeave::default()).unwrap(), Offset(130));
     assert_eq!(story.log().saved_high_watermark(), Offset(125));
     assert_eq!(story.log().truncate_to(Offset(100), unclean(5)).unwrap(), Offset(100));
     assert_eq!(story.log().saved_high_watermark(), Offset(100));
@@ -178,6 +178,37 @@ fn damage_that_was_cut_off_does_not_hide_what_is_appended_in_its_place() {
 }
 
 #[test]
+fn within_damage_a_log_is_cut_only_where_nobody_counts_on_it_and_then_at_the_start_of_the_damage() {
+    // In front of the place the batch at 60 has no magic, the one at 70 a wrong checksum; or the one at 60 claims 26 records.
+    let no_magic: &[(u64, &[(u64, u8)])] = &[(70, &[(70, 3)]), (60, &[(16, 0)])];
+    for (damage, end) in [(no_magic, 75), (&[(60, &[(26, 4), (60, 4)])], 65)] {
+        let mut story = Story::new();
+        story.fill(10);
+        story.sync();
+        story.log().save_checkpoint(Offset(62)).unwrap();
+        for (offset, bits) in damage {
+            story.flip_bits(0, *offset, bits);
+        }
+        let (before, operations) = (story.bytes_of(&story.path(0, ".log")), story.disk.operations());
+        let refused = story.log().truncate_to(Offset(end), TruncateLeave::default()).unwrap_err();
+        assert!(matches!(refused, LogError::Damaged { from: Offset(60), .. }), "{refused}");
+        assert_eq!(story.bytes_of(&story.path(0, ".log")), before);
+        assert_eq!(story.disk.operations(), operations);
+        assert_eq!(story.reader().damaged_ranges()[0].0, Offset(60), "who asks is told");
+        let spare = TruncateLeave { back_to_damage: true, ..TruncateLeave::default() };
+        let too_far = story.log().truncate_to(Offset(61), spare).unwrap_err();
+        assert!(matches!(too_far, LogError::BelowHighWatermark { end: Offset(61), .. }), "{too_far}");
+        assert_eq!(story.log().truncate_to(Offset(end), spare).unwrap(), Offset(60));
+        assert_eq!((story.log().saved_high_watermark(), story.reader().damaged_ranges()), (Offset(60), vec![]));
+        story.fill(3);
+        story.sync();
+        story.lose_power();
+        assert_eq!(story.open().damaged, []);
+        story.holds_exactly(90);
+    }
+}
+
+#[test]
 fn a_side_job_in_flight_must_come_back_before_a_truncation() {
     let mut story = Story::new();
     story.fill(10);
@@ -212,7 +243,7 @@ fn the_leader_epochs_agree_with_the_records_after_a_crash_at_any_step_of_a_trunc
             story.sync();
             story.log().save_checkpoint(Offset(40)).unwrap();
             story.disk.crash_after_operations(step);
-            let _ = story.log().truncate_to(Offset(150), TruncateLeave::Uncommitted);
+            let _ = story.log().truncate_to(Offset(150), TruncateLeave::default());
             story.log = None;
             if power_loss {
                 story.disk.power_loss(&mut fastrand::Rng::with_seed(step))

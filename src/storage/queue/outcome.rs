@@ -72,6 +72,10 @@ impl<X, P: Replay> LogQueue<X, P> {
                 LogError::BelowHighWatermark { .. } | LogError::OffsetOutOfRange { .. } => {
                     news.push(LogNews::NotTruncated(error));
                 }
+                LogError::Damaged { .. } => {
+                    news.extend(self.log.as_ref().map(|log| LogNews::Damage(log.reader().damaged_ranges())));
+                    news.push(LogNews::NotTruncated(error));
+                }
                 error => self.fail(error, news),
             },
             Outcome::Repaired(result) => self.take_repair(result, news),

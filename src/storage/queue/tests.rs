@@ -165,7 +165,7 @@ fn another_flush_policy_holds_from_where_it_stands_in_the_queue() {
 fn a_cut_comes_after_the_appends_before_it_and_says_where_the_log_ends() {
     let mut stage = Stage::new(FlushPolicy::Os);
     stage.append(0..5);
-    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::Uncommitted, replay: () });
+    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::default(), replay: () });
     stage.append(3..4);
     assert_eq!(stage.settle(), ["written 5", "cut to 0..3", "written 4"]);
 }
@@ -176,7 +176,7 @@ fn a_cut_below_the_watermark_that_was_written_down_is_refused_and_the_log_goes_o
     stage.append(0..5);
     stage.queue.push(LogWork::Checkpoint(Offset(4)));
     assert_eq!(stage.settle(), ["written 5"]);
-    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::Uncommitted, replay: () });
+    stage.queue.push(LogWork::Truncate { to: Offset(3), leave: TruncateLeave::default(), replay: () });
     stage.append(5..6);
     assert_eq!(stage.settle(), ["not cut", "written 6"]);
 }
@@ -212,7 +212,7 @@ fn without_a_descriptor_appends_of_a_leader_and_of_a_follower_wait_alike() {
 fn a_log_that_starts_anew_has_its_producers_before_anything_is_appended() {
     let mut stage = Stage::new(FlushPolicy::Os);
     stage.append(0..2);
-    let (leave, producers) = (TruncateLeave::Uncommitted, b"known".to_vec());
+    let (leave, producers) = (TruncateLeave::default(), b"known".to_vec());
     stage.queue.push(LogWork::StartAt { offset: Offset(40), leave, producers, replay: () });
     stage.append(40..41);
     assert_eq!(stage.settle(), ["written 2", "cut to 40..40", "written 41"]);
@@ -227,7 +227,7 @@ fn an_empty_log_takes_a_batch_from_before_its_start_only_once_no_checkpoint_is_u
     (0..4).for_each(|_| builder.append(WALL, None, Some(b"value"), &[]));
     let mut bytes = builder.build().expect("a small batch");
     let whole = RecordBatch::split_from(&mut bytes).expect("just built").stamped(Offset(38), LeaderEpoch(1), None);
-    let (leave, producers) = (TruncateLeave::Uncommitted, Vec::new());
+    let (leave, producers) = (TruncateLeave::default(), Vec::new());
     stage.queue.push(LogWork::StartAt { offset: Offset(40), leave, producers, replay: () });
     assert_eq!(stage.settle(), ["cut to 40..40"]);
     // Of the watermark that was known before.
