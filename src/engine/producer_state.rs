@@ -65,6 +65,16 @@ pub enum Verdict {
 pub struct ProducerTable {
     producers: HashMap<ProducerId, ProducerEntry>,
     newest_timestamp: TimestampMs,
+    has_gaps: bool,
+}
+
+/// What a snapshot holds.
+#[derive(Serialize, Deserialize)]
+struct Snapshot<P> {
+    newest_timestamp: TimestampMs,
+    producers: Vec<P>,
+    #[serde(default)]
+    has_gaps: bool,
 }
 
 impl ProducerTable {
@@ -147,7 +157,18 @@ impl ProducerTable {
                 entry.batches.iter().filter(|batch| batch.end_offset_exclusive <= end).copied().collect();
             (!batches.is_empty()).then(|| (*id, ProducerEntry { batches, ..entry.clone() }))
         };
-        Self { producers: self.producers.iter().filter_map(before).collect(), newest_timestamp: self.newest_timestamp }
+        Self { producers: self.producers.iter().filter_map(before).collect(), ..*self }
+    }
+
+    /// Batches came here that nobody can read any more.
+    pub fn note_gap(&mut self) {
+        self.has_gaps = true;
+    }
+
+    /// Whether it may lack what batches said that cannot be read any more. It outlasts snapshots.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.has_gaps
     }
 
     /// Forgets producers whose newest batch is more than `expiry_ms` older than the log's newest timestamp.
@@ -181,15 +202,16 @@ impl ProducerTable {
     pub fn to_snapshot(&self) -> Vec<u8> {
         let mut producers: Vec<_> = self.producers.iter().collect();
         producers.sort_unstable_by_key(|(id, _)| **id);
-        rmp_serde::to_vec(&(self.newest_timestamp, producers)).expect("plain numbers always encode")
+        let Self { newest_timestamp, has_gaps, .. } = *self;
+        rmp_serde::to_vec(&Snapshot { newest_timestamp, producers, has_gaps }).expect("plain numbers always encode")
     }
 
     /// The table that [`ProducerTable::to_snapshot`] wrote; `None` when the bytes are something else.
     #[must_use]
     pub fn from_snapshot(bytes: &[u8]) -> Option<Self> {
-        let (newest_timestamp, producers): (TimestampMs, Vec<(ProducerId, ProducerEntry)>) =
-            rmp_serde::from_slice(bytes).ok()?;
-        Some(Self { producers: producers.into_iter().collect(), newest_timestamp })
+        let snapshot: Snapshot<(ProducerId, ProducerEntry)> = rmp_serde::from_slice(bytes).ok()?;
+        let Snapshot { newest_timestamp, producers, has_gaps } = snapshot;
+        Some(Self { producers: producers.into_iter().collect(), newest_timestamp, has_gaps })
     }
 }
 
@@ -314,6 +336,16 @@ mod tests {
         assert_eq!(restored, whole);
         assert_eq!(restored.to_snapshot(), whole.to_snapshot());
         assert_eq!(ProducerTable::from_snapshot(b"something else"), None);
+    }
+
+    #[test]
+    fn gaps_outlast_snapshots_and_one_of_the_earlier_form_has_none() {
+        let mut table = table_after(&[batch(0, 0, 1, 0)]);
+        let earlier = rmp_serde::to_vec(&(table.newest_timestamp, table.producers.iter().collect::<Vec<_>>()));
+        assert_eq!(ProducerTable::from_snapshot(&earlier.expect("encodes")), Some(table.clone()));
+        table.note_gap();
+        assert!(ProducerTable::from_snapshot(&table.to_snapshot()).expect("its own").has_gaps());
+        assert!(table.as_of(Offset(0)).has_gaps());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   follower ── ReplicaFetch: "I hold this much, this much of it for good; what comes next?" ──► leader
-//!            ◄─ ReplicaAnswer: records | for your damage: these | cut your log | start anew ──────
+//!            ◄─ ReplicaAnswer: records | for your damage: these | producers | cut your log | start anew ─
 //! ```
 //!
 //! A fetch is an acknowledgement, too: nothing else tells a leader what its followers hold (docs/replication.md).
@@ -76,8 +76,8 @@ pub struct ReplicaFetch {
     pub position: Offset,
     /// The epoch of its record before `position`; `None` when it has none there.
     pub last_epoch: Option<LeaderEpoch>,
-    /// It holds no record, and nothing that a leader said of those before `position`.
-    pub is_new: bool,
+    /// It lacks what records said of producers that are damaged there, or gone, and wants that of the leader.
+    pub lacks_producers: bool,
     /// The end of what it has synced, exclusive.
     pub durable_end: Offset,
     /// The high watermark that it knows: it is answered as soon as there is a higher one.
@@ -132,9 +132,16 @@ pub enum ReplicaVerdict {
     /// The same, and with the answer are batches for the damaged range that the fetch named: from the one that holds its start on,
     /// as many as fit.
     Repairs,
+    /// The same, and these are the producers, which the fetch said it lacks.
+    Producers {
+        /// The position of the fetch: they are as of there.
+        at: Offset,
+        /// A snapshot of them.
+        producers: Vec<u8>,
+    },
     /// The logs part before `position`: the leader's largest epoch that is not above the follower's last one, and its end.
     Diverged(Option<(LeaderEpoch, Offset)>),
-    /// The follower's log is to be emptied and started at `offset`: the leader's starts later, or the follower is new there.
+    /// The follower's log is to be emptied and started at `offset`: the leader's starts later.
     StartsAt {
         /// The start.
         offset: Offset,

@@ -246,7 +246,10 @@ impl Log {
         if !replay.wants_batches() {
             return Ok(());
         }
-        for_each_header(shared, from, &mut |header| replay.batch(header))
+        for_each_header(shared, from, &mut |header| match header {
+            Some(header) => replay.batch(header),
+            None => replay.gap(),
+        })
     }
 }
 
@@ -314,13 +317,15 @@ fn with_recovered(
 fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
     for_each_header(shared, shared.read().log_start, &mut |header| {
-        epochs.note(header.leader_epoch, header.base_offset);
+        if let Some(header) = header {
+            epochs.note(header.leader_epoch, header.base_offset);
+        }
     })?;
     Ok(epochs)
 }
 
-/// Calls `visit` with the header of each batch that has records at or after `from`, past damaged places.
-fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(&BatchHeader)) -> Result<(), LogError> {
+/// Calls `visit` with the header of each batch that has records at or after `from`, past damaged places, where it has none.
+fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&BatchHeader>)) -> Result<(), LogError> {
     let segments: Vec<_> = {
         let view = shared.read();
         (0..view.segments.len()).map(|at| view.segment_ref(at)).filter(|segment| segment.end > from).collect()
@@ -330,10 +335,16 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(&BatchHe
         let mut scanner = shared.place_before(&segment, from).scanner(&*file, &segment)?;
         loop {
             match scanner.step()? {
-                Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(&header),
+                Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(Some(&header)),
                 Step::Batch { .. } => {}
-                Step::Bad { .. } if scanner.resync(segment.end)?.is_some() => {}
-                Step::Bad { .. } | Step::End => break,
+                Step::Bad { .. } => {
+                    let goes_on = scanner.resync(segment.end)?.is_some();
+                    visit(None);
+                    if !goes_on {
+                        break;
+                    }
+                }
+                Step::End => break,
             }
         }
     }

@@ -30,6 +30,8 @@ pub trait Replay {
     fn snapshot(&mut self, at: Offset, payload: &[u8]) -> bool;
     /// A batch that follows.
     fn batch(&mut self, header: &BatchHeader);
+    /// Batches that cannot be told come here: they are damaged, or gone without a usable snapshot of what they said.
+    fn gap(&mut self) {}
     /// Whether batches are of interest at all. If not, none is read for this.
     fn wants_batches(&self) -> bool {
         true
@@ -110,12 +112,20 @@ pub(super) fn replay_snapshot(
 ) -> Result<Offset, LogError> {
     for at in snapshots.iter().rev() {
         match read_checked(disk, &segment_path(dir, *at, SNAPSHOT_SUFFIX), MAGIC, VERSION) {
-            Ok(Some((_, payload))) if replay.snapshot(*at, &payload) => return Ok(*at),
+            Ok(Some((_, payload))) if replay.snapshot(*at, &payload) => {
+                if *at < log_start {
+                    replay.gap();
+                }
+                return Ok(*at);
+            }
             Ok(_) => tracing::warn!(?dir, offset = %at, "a producer snapshot cannot be used, trying an older one"),
             // An older one, and what is left of the batches after it, may know less: a retry could become a duplicate.
             Err(error @ AtomicFileError::NewerVersion { .. }) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "a producer snapshot cannot be read, trying an older one"),
         }
+    }
+    if log_start > Offset::ZERO {
+        replay.gap();
     }
     Ok(log_start)
 }

@@ -1,9 +1,9 @@
 //! For tests only: replication with one of its rules broken, so that the simulation can be seen to notice.
 //!
 //! ```text
-//!   scripts/mutants ──► tests/simulation, built with the feature `mutants` ──► Mutant::switch_on
-//!                                                                                 │
-//!   a place that keeps a rule:  if is_kept || Mutant::BreaksIt.is_on()  ◄─────────┘
+//!   scripts/mutants ──► CALLBOARD_MUTANT=NAME, a test built with the feature `mutants`
+//!                                                              │
+//!   a place that keeps a rule:  if is_kept || Mutant::BreaksIt.is_on()  ◄─────┘
 //! ```
 //!
 //! A mutant is one line changed at the place that keeps a rule of docs/replication.md; docs/simulation.md has the table of how soon
@@ -47,6 +47,8 @@ mutants! {
     3 ForgetsThatClocksDrift: "a broker is fenced when its lease ends, not a drift later",
     3 RenewsLapsedLeases: "a lease is renewed while its broker is being fenced for silence",
     3 GrantsLeasesToTheUnaware: "a fenced broker gets a lease before it knows that it was fenced",
+    3 CountsLeasesFromTheAnswer: "a lease counts from when the answer comes, not from when it was asked for",
+    3 RenewsWithoutAQuorum: "a controller renews leases without asking a majority whether it still leads",
     4 AnswersDuplicatesAtOnce: "a retry is acknowledged before the original is committed",
     5 ElectsInTheSameEpoch: "an election does not raise the leader epoch",
     5 NewIncarnationsLeadOn: "a broker that registers again leads on",
@@ -80,11 +82,14 @@ mutants! {
     13 WaitsForRecordsOnly: "a parked fetch is not answered when only the watermark moves",
     14 TrustsAnyDirectory: "a directory that was wiped or rolled back passes for the one it was",
     14 TrustsOldDirectories: "a directory that was rolled back passes for the one it was",
+    14 RegistersTwice: "a registration that comes twice counts twice, the second time with what was known before the first",
     14 ForgetsItsRegistration: "the epoch of the registration is not written down",
     14 BelievesOldMarkers: "a marker of a clean stop outlasts the start, and may be of another epoch",
     15 OverlooksPowerLosses: "a machine that went down passes for a killed process",
     15 KeepsUnsyncedReplicas: "a replica that may have lost what was not synced stays a member",
     15 ElectsLastMembersUnasked: "the last members elect where the topic wants to stay offline",
+    16 ServesDamage: "what was read is passed on unchecked",
+    16 CountsTheDamaged: "the leader counts a replica that says that it is damaged",
     16 KeepsTheDoubtful: "a doubtful replica stays a member beside others",
     16 KeepsTheDamaged: "a replica whose log failed stays a member",
     16 GoesOnAfterAFailedSync: "a failed sync passes for one that succeeded",
@@ -96,6 +101,7 @@ mutants! {
     18 KeepsProducersOfACut: "the producers of what was cut off are remembered",
     18 KeepsSnapshotsOfACut: "snapshots of producers that speak of what was cut off stay",
     18 StartsAnewWithoutProducers: "a log that starts anew is not given the producers",
+    18 OverlooksGaps: "what records that are damaged or gone said of producers is not asked for",
     18 DeletesWithoutASnapshot: "records are deleted before their producers are written down",
     18 RetainsWithoutASnapshot: "retention takes records before their producers are written down",
     18 RetainsTheUncommitted: "retention takes records above the watermark",
@@ -115,23 +121,22 @@ impl Mutant {
 
 #[cfg(feature = "mutants")]
 mod switch {
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::LazyLock;
 
     use super::Mutant;
 
-    const NONE: u8 = u8::MAX;
-    static SWITCHED_ON: AtomicU8 = AtomicU8::new(NONE);
+    /// The rule that is broken in this process: `CALLBOARD_MUTANT` names it.
+    static SWITCHED_ON: LazyLock<Option<Mutant>> = LazyLock::new(|| {
+        let wanted = std::env::var("CALLBOARD_MUTANT").ok()?;
+        let known = Mutant::ALL.iter().map(|(mutant, ..)| *mutant).find(|mutant| format!("{mutant:?}") == wanted);
+        Some(known.unwrap_or_else(|| panic!("{wanted} is no mutant: see src/types/mutants.rs")))
+    });
 
     impl Mutant {
         /// Whether the process runs with this rule broken.
         #[must_use]
         pub fn is_on(self) -> bool {
-            SWITCHED_ON.load(Ordering::Relaxed) == self as u8
-        }
-
-        /// Breaks the rule, and no other, from here on in the whole process.
-        pub fn switch_on(self) {
-            SWITCHED_ON.store(self as u8, Ordering::Relaxed);
+            *SWITCHED_ON == Some(self)
         }
     }
 }

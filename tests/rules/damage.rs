@@ -7,6 +7,9 @@ use crate::stage::{Stage, Told};
 
 /// A byte of the first record in a segment.
 const IN_THE_FIRST_RECORD: u64 = 67;
+/// Bytes of a batch with one record of one letter, and the place of its format within.
+const BATCH: u64 = 69;
+const FORMAT: u64 = 16;
 
 #[test]
 fn rule_16_a_leader_whose_disk_fails_leaves_both_sets_and_another_leads() {
@@ -71,6 +74,51 @@ fn rule_16_the_last_replica_leads_on_and_refuses_the_hole() {
     assert_eq!(stage.told("whole"), Some(Told::Read("b".into())));
     assert_eq!(stage.report_damaged(1), DamageOutcome::StaysAsTheLast);
     assert_eq!((stage.sets(), stage.leads(1)), ((Some(1), 0, vec![1], vec![]), true));
+}
+
+#[test]
+fn rule_16_what_is_damaged_is_fetched_again_and_counts_once_all_of_the_log_was_looked_through() {
+    // Damage seldom comes alone, so one hole that is filled says nothing of the rest.
+    let mut stage = Stage::with_records(&[], &["a", "b", "c"]);
+    stage.flip_bit(2, IN_THE_FIRST_RECORD);
+    stage.scrub(2);
+    assert_eq!(stage.report_damaged(2), DamageOutcome::Left);
+    assert_eq!(stage.sets().2, vec![1, 3]);
+    stage.metadata(2);
+    stage.metadata(1);
+    stage.fetch(2);
+    stage.flip_bit(2, 2 * BATCH + FORMAT);
+    stage.write(2);
+    assert!(stage.is_damaged(2), "the look after the repair has found more");
+    assert_eq!((stage.proposed(1), stage.sets().2), (vec![], vec![1, 3]), "it has all, and does not count");
+    stage.settle();
+    assert_eq!((stage.is_damaged(2), stage.log(2), stage.sets().2), (false, "a@0 b@0 c@0".into(), vec![1, 3, 2]));
+}
+
+#[test]
+fn rule_16_a_cut_within_damage_is_made_where_the_damage_starts_once_nobody_counts_on_the_replica() {
+    // Nobody can tell there where the records end that both have. What goes beside the damage is committed, and fetched again; a member
+    // would hold less than is counted on.
+    let mut stage = Stage::with_records(&[], &["a", "b"]);
+    stage.checkpoint(1);
+    stage.leader_appends("x");
+    stage.kill(1);
+    stage.fence(1);
+    stage.metadata(2);
+    stage.metadata(3);
+    stage.produce(2, "c");
+    stage.settle();
+    stage.restart(1);
+    stage.metadata(2);
+    assert_eq!((stage.log(1), stage.watermark(1), stage.sets().2), ("a@0 b@0 x@0".into(), 2, vec![2, 3]));
+    for batch in [1, 2] {
+        stage.flip_bit(1, batch * BATCH + FORMAT);
+    }
+    stage.fetch(1);
+    stage.write(1);
+    assert_eq!((stage.log(1), stage.is_offline(1)), ("a@0".into(), false));
+    stage.settle();
+    assert_eq!((stage.log(1), stage.sets().2), ("a@0 b@0 c@1".into(), vec![2, 3, 1]));
 }
 
 #[test]

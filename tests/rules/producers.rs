@@ -71,6 +71,31 @@ fn rule_18_a_replica_that_starts_anew_knows_the_producers_of_what_was_deleted() 
 }
 
 #[test]
+fn rule_18_what_damaged_records_said_of_producers_is_asked_of_the_leader() {
+    // The damage hid them when broker 2 started. The records are repaired, and it leads next: it must know that 1 came before 2.
+    let mut stage = Stage::of(&[]);
+    stage.produce_once(1, 0, "a", "first");
+    stage.produce_once(1, 1, "b", "second");
+    stage.produce(1, "c");
+    stage.settle();
+    stage.kill(2);
+    stage.fence(2);
+    stage.flip_bit(2, 69 + 16);
+    stage.restart(2);
+    stage.settle();
+    assert_eq!((stage.log(2), stage.sets().2), ("a@0 b@0 c@0".into(), vec![1, 3, 2]));
+    for node in [3, 1] {
+        stage.kill(node);
+        stage.fence(node);
+    }
+    stage.settle();
+    stage.produce_once(2, 1, "b", "retry");
+    stage.produce_once(2, 2, "d", "next");
+    stage.settle();
+    assert_eq!((stage.told("retry"), stage.told("next")), (Some(Told::Acknowledged(1)), Some(Told::Acknowledged(3))));
+}
+
+#[test]
 fn rule_18_what_is_not_committed_is_not_deleted() {
     // A log that starts past what is committed says that it is: consumers would be sent there, and the record may still be cut.
     let mut stage = Stage::of(&[]);

@@ -10,7 +10,7 @@ use callboard::raft::decode_image;
 use callboard::replica::{self, Replica, open_all};
 use callboard::storage::LogError;
 use callboard::storage::queue::{LogQueue, LogWork};
-use callboard::types::{IncarnationId, MonoTime, Offset, PartitionIndex, TopicPartition};
+use callboard::types::{IncarnationId, MonoTime, Mutant, Offset, PartitionIndex, TopicPartition};
 
 use crate::broker::{Hosted, SETTINGS, wall};
 use crate::metadata::LEASE;
@@ -259,7 +259,8 @@ impl World {
         let Some(process) = self.brokers[number].process.as_mut().filter(|process| process.epoch == Some(epoch)) else {
             return;
         };
-        let until = sent.plus(LEASE.duration);
+        let asked = if Mutant::CountsLeasesFromTheAnswer.is_on() { now } else { sent };
+        let until = asked.plus(LEASE.duration);
         if until <= process.lease_until {
             return;
         }
@@ -447,6 +448,7 @@ impl World {
 
     /// What was durable must still be there.
     fn check_opened(&mut self, number: usize, partition: TopicPartition, end: Offset, is_doubtful: bool) {
+        self.check_on_platter(number, partition);
         let broker = &self.brokers[number];
         let node = broker.node;
         if broker.robbed.contains(&partition) {

@@ -7,14 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use callboard::storage::data_dir::partition_dir_name;
-use callboard::storage::disk::{Disk, OpenMode};
+use callboard::storage::disk::{DirEntry, Disk, OpenMode};
 
 use callboard::storage::queue::{LogNews, LogWork};
 use callboard::storage::{BatchAt, inspect};
 use callboard::types::record_batch::{HEADER_BYTES, RecordBatch};
 use callboard::types::{FlushPolicy, NodeId, Offset, TopicPartition};
 
-use crate::broker::ROOT;
+use crate::broker::{Hosted, ROOT};
 use crate::oracle::{Content, batches_of};
 use crate::world::World;
 
@@ -155,6 +155,33 @@ impl World {
                 self.tell(format_args!("nobody has what was at {from} of {partition}"));
                 self.oracle.history(partition).is_given_up = true;
             }
+        }
+    }
+
+    /// Rule 16: what a replica shows when it has opened its log is on the platter, also what a failed sync had left in the page cache.
+    pub fn check_on_platter(&mut self, number: usize, partition: TopicPartition) {
+        let Some(dir) = self.partition_dir(partition) else { return };
+        let disk = &self.brokers[number].disk;
+        let mut files = disk.read_dir(&dir).unwrap_or_default();
+        files.retain(|file| file.name.ends_with(".log") && disk.is_durable(&dir.join(&file.name)).is_ok_and(|is| !is));
+        if let Some(file) = files.first() {
+            let text = format!("broker {} opens {partition}, and {} is not on the platter", number + 1, file.name);
+            self.oracle.fail(text);
+        }
+    }
+
+    /// Rule 18: what deleted records said of producers is written down at or after their end.
+    pub fn check_producers_kept(&mut self, number: usize, partition: TopicPartition, start: Offset) {
+        // One that is empty knows that it knows nothing of them.
+        let is_empty = |hosted: &mut Hosted| hosted.reader.log_start() == hosted.reader.written_end();
+        let is_told = start > Offset::ZERO && !self.hosted(number, partition).is_none_or(is_empty);
+        let Some(dir) = self.partition_dir(partition).filter(|_| is_told) else { return };
+        let files = self.brokers[number].disk.read_dir(&dir).unwrap_or_default();
+        let ends = |file: &DirEntry| file.name.strip_suffix(".snapshot").and_then(|at| at.parse().ok());
+        if !files.iter().filter_map(ends).any(|at: u64| at >= start.0) {
+            let text =
+                format!("broker {} has deleted {partition} up to {start}, and not kept the producers", number + 1);
+            self.oracle.fail(text);
         }
     }
 

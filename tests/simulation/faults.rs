@@ -25,6 +25,8 @@ pub struct Plan {
     pub deleted: BTreeSet<TopicId>,
     /// Directories that nobody knows: on which broker, and their names.
     pub strays: Vec<(usize, String)>,
+    /// Brokers whose disk was an older copy once.
+    pub rolled_back: BTreeSet<usize>,
     /// Nothing goes wrong any more, and nothing new is produced.
     pub is_over: bool,
     pub ends_at: u64,
@@ -269,6 +271,7 @@ impl World {
         self.brokers[number].disk.wipe();
         self.plan.snapshots.retain(|(other, ..)| *other != number);
         self.plan.strays.retain(|(other, _)| *other != number);
+        self.plan.rolled_back.insert(number);
         self.restart_later(number);
     }
 

@@ -42,9 +42,7 @@ fn list() {
 fn hunt() {
     let wanted = std::env::var("CALLBOARD_MUTANT").expect("CALLBOARD_MUTANT=NAME");
     let (seeds, rounds) = (number_in("CALLBOARD_SEEDS"), number_in("CALLBOARD_ROUNDS"));
-    let known = Mutant::ALL.iter().find(|(mutant, ..)| format!("{mutant:?}") == wanted);
-    let (mutant, ..) = known.unwrap_or_else(|| panic!("{wanted} is no mutant: see src/types/mutants.rs"));
-    mutant.switch_on();
+    assert!(Mutant::ALL.iter().any(|(mutant, ..)| mutant.is_on()), "{wanted} is on");
     // What the code asserts is counted on here, and told in one line.
     std::panic::set_hook(Box::new(|_| {}));
     let (mut ran, mut caught, mut first) = (0, 0, None);

@@ -68,7 +68,12 @@ impl World {
                     self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = false);
                 }
                 LogNews::Failed(_) => self.coverage.count("a log fails"),
+                LogNews::LogStart(start) => self.check_producers_kept(number, partition, *start),
                 LogNews::Closed(_) => self.on_log_closed(number, partition),
+                LogNews::NotTruncated(LogError::Damaged { .. }) => {
+                    self.coverage.count("a cut within damage is put off");
+                    self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = false);
+                }
                 LogNews::NotTruncated(_) => self.coverage.count("a cut below the watermark is refused"),
                 LogNews::NotReplicated(_) => self.coverage.count("batches are refused"),
                 _ => {}
@@ -133,9 +138,10 @@ impl World {
                     LogWork::Repair { batches, .. } => {
                         batches.iter().for_each(|batch| self.oracle.on_append(partition, node, batch));
                     }
-                    LogWork::Truncate { to, .. } => {
+                    LogWork::Truncate { to, leave, .. } => {
                         self.tell(format_args!("broker {node} cuts {partition} at {to}"));
-                        self.forget_after(number, partition, *to);
+                        let may_go_back = leave.back_to_damage && self.brokers[number].flipped.contains(&partition);
+                        self.forget_after(number, partition, if may_go_back { Offset::ZERO } else { *to });
                     }
                     LogWork::StartAt { offset, .. } => {
                         self.coverage.count("a log is started anew");

@@ -140,7 +140,9 @@ pub fn is_early_retry(hosted: &Hosted, batch: &RecordBatch) -> bool {
 /// Whether an answer says that what was asked counts: a follower that is told to cut its log has said nothing of this one.
 fn counts(result: &Result<Answer, ApiError>) -> bool {
     match result {
-        Ok(Answer::ReplicaFetched(verdict, _)) => *verdict == ReplicaVerdict::Continues,
+        Ok(Answer::ReplicaFetched(verdict, _)) => {
+            matches!(verdict, ReplicaVerdict::Continues | ReplicaVerdict::Producers { .. })
+        }
         result => result.is_ok(),
     }
 }
@@ -334,6 +336,9 @@ impl World {
                 }
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
                 MetadataRecord::BrokerRegistered(registration) => self.check_registered(&after, registration),
+                MetadataRecord::TombstoneCleared { topic, .. } if !after.tombstones.contains(topic) => {
+                    self.check_files_gone(*topic);
+                }
                 MetadataRecord::PartitionChanged(change) => {
                     self.check_unclean(&after, change);
                     let is_over = |(node, epoch): &&(NodeId, BrokerEpoch)| !after.is_registered(*node, *epoch);

@@ -9,7 +9,7 @@ use callboard::engine::controller::ControllerPolicy;
 use callboard::engine::metadata::ClusterImage;
 use callboard::protocol::ErrorCode;
 use callboard::protocol::messages::{AlterTopic, NewTopic};
-use callboard::storage::data_dir::{QUARANTINE_DIR, partition_dir_name};
+use callboard::storage::data_dir::{QUARANTINE_DIR, parse_partition_dir_name, partition_dir_name};
 use callboard::storage::disk::{Disk as _, OpenMode, SyncPoint};
 use callboard::storage::queue::LogWork;
 use callboard::types::{FlushPolicy, NodeId, PartitionIndex, TopicId, TopicName, TopicPartition};
@@ -180,6 +180,21 @@ impl World {
         self.tell(format_args!("topic {topic} is deleted"));
         self.plan.deleted.insert(topic);
         self.partitions.retain(|partition| partition.topic != topic);
+    }
+
+    /// Rule 17: a tombstone goes when nobody has files of its topic any more, but for those that a disk which was rolled back has again.
+    pub fn check_files_gone(&mut self, topic: TopicId) {
+        for (number, broker) in self.brokers.iter().enumerate() {
+            let entries = broker.disk.read_dir(Path::new(ROOT)).unwrap_or_default();
+            let has_files = entries
+                .iter()
+                .filter_map(|entry| parse_partition_dir_name(&entry.name))
+                .any(|partition| partition.topic == topic);
+            if has_files && !self.plan.rolled_back.contains(&number) {
+                self.oracle.fail(format!("the tombstone of {topic} goes, and broker {} has files of it", broker.node));
+                return;
+            }
+        }
     }
 
     /// Removes the files of deleted topics, and puts aside what nobody knows.

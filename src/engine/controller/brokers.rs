@@ -18,26 +18,32 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{BrokerEpoch, Mutant, NodeId, TopicConfig, TopicPartition};
 
 /// Registers a broker under a new epoch, fenced. Whatever it led it leads no more (rule 5); those of its replicas that may lack
-/// what is committed leave both sets. `defaults` are the settings of topics that do not override them.
+/// what is committed leave both sets. `defaults` are the settings of topics that do not override them. A process registers once:
+/// asked again, it is given the epoch that it has.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidRequest`] while a broker of the same id runs on another data directory. One on the same directory is the
-/// old process of this one, and is taken over from.
+/// [`ErrorCode::InvalidRequest`] while a broker of the same id runs on another data directory, or a newer copy of this one. One on
+/// the same directory is the old process of this one, and is taken over from.
 pub fn register(
     image: &ClusterImage,
     mut registration: BrokerRegistration,
     defaults: &TopicConfig,
 ) -> Result<Decision<BrokerEpoch>, ApiError> {
     let node = registration.node;
-    if let Some(known) = image.brokers.get(&node)
-        && !known.fenced
-        && known.registration.directory != registration.directory
-    {
-        let (host, port) = (&known.registration.host, known.registration.port);
-        let text = format!(
-            "a broker with id {node} runs on another data directory, at {host}:{port}: stop it, or give this node another node.id"
-        );
-        return refuse(ErrorCode::InvalidRequest, text);
+    if let Some(known) = image.brokers.get(&node) {
+        // What came twice, or late, was sent before its directory held the epoch, and would pass for an older copy.
+        if known.registration.incarnation == registration.incarnation && !Mutant::RegistersTwice.is_on() {
+            return Ok(Draft::new(image).decide(known.registration.epoch));
+        }
+        let is_other = known.registration.directory != registration.directory;
+        if !known.fenced && (is_other || image.has_lost_its_past(&registration)) {
+            let which = if is_other { "another data directory" } else { "a newer copy of this data directory" };
+            let (host, port) = (&known.registration.host, known.registration.port);
+            let text = format!(
+                "a broker with id {node} runs on {which}, at {host}:{port}: stop it, or give this node another node.id; if it has stopped, this one is accepted when its lease is over"
+            );
+            return refuse(ErrorCode::InvalidRequest, text);
+        }
     }
     // Above every epoch that was ever given: the index of the log never goes back.
     let known = image.epoch_of(node).unwrap_or_default();

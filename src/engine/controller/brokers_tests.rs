@@ -26,6 +26,32 @@ fn every_registration_raises_the_broker_epoch_above_all_that_were_ever_given() {
 }
 
 #[test]
+fn a_process_registers_once_however_often_it_asks() {
+    let mut cluster = strict();
+    let registration = cluster.returning(1, CLEAN);
+    let first = register(&cluster.image, registration.clone(), &cluster.defaults);
+    let epoch = cluster.take(first);
+    cluster.unfenced(1, &[]);
+    let sets = cluster.sets();
+    let again = register(&cluster.image, registration, &cluster.defaults).expect("decided");
+    assert_eq!((again.answer, again.records), (epoch, vec![]));
+    assert_eq!(cluster.sets(), sets);
+}
+
+#[test]
+fn rule_14_an_older_copy_of_the_directory_is_refused_while_the_broker_is_counted_on() {
+    let mut cluster = strict();
+    let before = cluster.returning(1, Return::RolledBack);
+    let refused =
+        register(&cluster.image, before.clone(), &cluster.defaults).expect_err("it would take its records away");
+    assert!(refused.message.contains("newer copy"), "{refused}");
+    cluster.fenced(1);
+    let accepted = register(&cluster.image, before, &cluster.defaults);
+    cluster.take(accepted);
+    assert!(!cluster.p0().is_member(NodeId(1)));
+}
+
+#[test]
 fn rule_05_a_new_incarnation_ends_the_leaderships_of_the_old_one() {
     let mut cluster = Cluster::with_partition(2, &nodes([1, 2]), &[]);
     cluster.registers(1, KILLED);

@@ -11,12 +11,12 @@ use crate::types::{
     TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
-/// A registration as a broker sends it that comes for the first time.
+/// A registration as a new process of a broker sends it that comes for the first time.
 pub(crate) fn registration(node: u32) -> BrokerRegistration {
     BrokerRegistration {
         node: NodeId(node),
         epoch: BrokerEpoch(0),
-        incarnation: IncarnationId(Uuid::nil()),
+        incarnation: IncarnationId::random(),
         directory: DirectoryId(Uuid::from_u128(u128::from(node))),
         host: "localhost".into(),
         port: 9_644,

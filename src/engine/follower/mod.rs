@@ -4,6 +4,7 @@
 //!                         ┌────────────────── Fetch ◄─────────────┐
 //!   on_metadata ──► follows a leader ──► on_fetched ──► Append ──► on_written, on_synced   (each is an acknowledgement)
 //!                         │                  ├──► Truncate, StartAt ──► on_truncated ──┐
+//!                         │                  ├──► SnapshotProducers (of records that are damaged or gone)
 //!                         │                  └──► Repair ──► on_repaired ─────────────┐ │   (what was damaged: repair.rs)
 //!                         └◄─────────────────────────────────────────────────────────┴─┘
 //!   on_fetch (consumers) ──► Read | parked until this replica's watermark comes, or the deadline
@@ -86,8 +87,8 @@ pub struct FollowerEngine<R> {
     producers: ProducerTable,
     damage: Damage,
     mending: Mending,
-    /// It holds no record, and no leader has said yet what it should know of those before its start.
-    is_new: bool,
+    /// The leader, by its epoch, that has said what it knows of producers: all there is to know, gaps or not.
+    asked_for_producers: Option<LeaderEpoch>,
     /// The newest fetch, and the oldest whose answer still counts: the log was not cut since.
     newest_fetch: u64,
     oldest_valid: u64,
@@ -123,7 +124,7 @@ impl<R> FollowerEngine<R> {
             producers,
             damage,
             mending: Mending::default(),
-            is_new: log_start == written_end,
+            asked_for_producers: None,
             newest_fetch: first_fetch,
             oldest_valid: first_fetch + 1,
             reported: None,
@@ -176,7 +177,7 @@ impl<R> FollowerEngine<R> {
             number: self.newest_fetch,
             position,
             last_epoch: self.epochs.epoch_before(position).filter(|_| position > self.cursors.log_start()),
-            is_new: self.is_new,
+            lacks_producers: self.lacks_producers(),
             durable_end,
             high_watermark: self.cursors.high_watermark(),
             max_bytes: self.settings.fetch_bytes,
@@ -221,6 +222,11 @@ impl<R> FollowerEngine<R> {
                 self.go_on(number, leader, &[], out);
                 self.repair(now, &headers, out);
             }
+            ReplicaVerdict::Producers { at, producers } => {
+                self.take_producers(at, producers, out);
+                self.go_on(number, leader, &[], out);
+                self.fetch(now, true, out);
+            }
             ReplicaVerdict::Diverged(theirs) => {
                 let (start, end) = (self.cursors.log_start(), self.cursors.next_offset());
                 let agreed = self.epochs.agreement(start, end, theirs);
@@ -230,7 +236,6 @@ impl<R> FollowerEngine<R> {
                 self.cut(to, |unclean_epoch| Command::Truncate { to, unclean_epoch, back_to_damage }, out);
             }
             ReplicaVerdict::StartsAt { offset, producers } => {
-                self.is_new = false;
                 self.cut(offset, |unclean_epoch| Command::StartAt { offset, unclean_epoch, producers }, out);
             }
         }
@@ -261,6 +266,22 @@ impl<R> FollowerEngine<R> {
             let payload = self.producers.as_of(to).to_snapshot();
             out.0.push(Command::SnapshotProducers { at: to, payload });
             out.0.push(Command::AdvanceLogStart { to });
+        }
+    }
+
+    fn lacks_producers(&self) -> bool {
+        self.producers.has_gaps() && self.asked_for_producers != Some(self.following.leader_epoch)
+    }
+
+    /// The leader tells of the producers. What was appended since is not in that.
+    fn take_producers(&mut self, at: Offset, snapshot: Vec<u8>, out: &mut Output<R>) {
+        if at != self.cursors.next_offset() {
+            return;
+        }
+        self.asked_for_producers = Some(self.following.leader_epoch);
+        if let Some(producers) = ProducerTable::from_snapshot(&snapshot) {
+            self.producers = producers;
+            out.0.push(Command::SnapshotProducers { at, payload: snapshot });
         }
     }
 
@@ -312,6 +333,7 @@ impl<R> FollowerEngine<R> {
         self.epochs.advance_start(log_start);
         self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
         self.damage.clip(log_start, end);
+        self.asked_for_producers = None;
         if self.phase == Phase::Cutting {
             self.phase = Phase::Fetching;
             self.fetch(now, true, out);

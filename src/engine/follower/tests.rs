@@ -131,6 +131,32 @@ fn a_log_that_parts_from_the_leaders_is_cut_by_epochs_and_goes_on_once_it_is() {
 }
 
 #[test]
+fn producers_that_a_gap_hides_are_asked_for_once_of_each_leader() {
+    let mut gaps = ProducerTable::default();
+    gaps.note_gap();
+    let mut engine = follower(14, 12);
+    engine.producers = gaps.clone();
+    let lacks = |commands: &[Command<&'static str>]| match commands {
+        [.., Command::Fetch { fetch, .. }] => fetch.lacks_producers,
+        other => panic!("{other:?}"),
+    };
+    assert!(lacks(&run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 3), out))));
+    let told = |engine: &mut FollowerEngine<_>, number, at, table: &ProducerTable| {
+        let verdict = ReplicaVerdict::Producers { at: Offset(at), producers: table.to_snapshot() };
+        let epoch = engine.following.leader_epoch.0;
+        run(engine, |e, out| e.on_fetched(NOW, answer(number, verdict, leader_state(epoch, 12, 14), vec![]), out))
+    };
+    let late = told(&mut engine, 1, 13, &ProducerTable::default());
+    assert!(lacks(&late) && engine.producers().has_gaps(), "it is not as of this end");
+    // The leader has gaps of its own: there is no more to know.
+    let commands = told(&mut engine, 2, 14, &gaps);
+    assert!(matches!(&commands[0], Command::SnapshotProducers { at: Offset(14), .. }), "{commands:?}");
+    assert!(!lacks(&commands));
+    assert!(lacks(&run(&mut engine, |e, out| e.on_metadata(NOW, following(3, 4), out))), "another may know more");
+    assert!(!lacks(&told(&mut engine, 4, 14, &ProducerTable::default())) && !engine.producers().has_gaps());
+}
+
+#[test]
 fn a_cut_within_damage_waits_until_nobody_counts_on_the_replica() {
     let diverged = |number| {
         let verdict = ReplicaVerdict::Diverged(Some((LeaderEpoch(2), Offset(12))));

@@ -36,7 +36,7 @@ fn fetch(replica: u32, number: u64, is_damaged: bool, repair: Option<(u64, u64)>
         number,
         position: Offset(14),
         last_epoch: Some(LeaderEpoch(2)),
-        is_new: false,
+        lacks_producers: false,
         durable_end: Offset(14),
         high_watermark: Offset(0),
         max_bytes: 100,

@@ -131,7 +131,7 @@ impl Followers {
             is_outdated: false,
             // A member has all that is committed. One that asks for part of it again has lost it.
             has_lost_records: self.union.contains(&fetch.replica) && fetch.position < high_watermark,
-            is_damaged: fetch.is_damaged,
+            is_damaged: fetch.is_damaged && !Mutant::CountsTheDamaged.is_on(),
         };
         let counted = progress.counted(flush);
         if counted >= leader_end {

@@ -92,7 +92,7 @@ impl Story {
             number: self.fetches,
             position: Offset(end),
             last_epoch: (end > 0).then_some(EPOCH),
-            is_new: false,
+            lacks_producers: false,
             durable_end: Offset(end),
             high_watermark: Offset(0),
             max_bytes: 100,

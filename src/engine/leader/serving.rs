@@ -31,7 +31,11 @@ impl<R> LeaderEngine<R> {
         self.followers.note(now, &fetch, self.cursors.written_end(), self.cursors.high_watermark(), self.config.flush);
         self.advance(now, out);
         self.reconsider(now, out);
-        if let Some(range) = self.repair_for(&fetch) {
+        if fetch.lacks_producers {
+            let at = fetch.position;
+            let verdict = ReplicaVerdict::Producers { at, producers: self.producers.as_of(at).to_snapshot() };
+            out.0.push(Command::ReplicaFetched { reply, result: Ok((verdict, self.leader_state(now))) });
+        } else if let Some(range) = self.repair_for(&fetch) {
             out.0.push(Command::ReadForRepair { reply, range, state: self.leader_state(now) });
         } else if fetch.position < self.cursors.written_end() {
             out.0.push(self.read_for_follower(now, &fetch, reply));
@@ -79,12 +83,7 @@ impl<R> LeaderEngine<R> {
         }
         let Some(last) = fetch.last_epoch else {
             let is_beyond = fetch.position > end;
-            let lacks_producers = fetch.is_new && fetch.position > Offset::ZERO;
-            return match () {
-                () if is_beyond => self.starts_at(start),
-                () if lacks_producers => self.starts_at(fetch.position),
-                () => ReplicaVerdict::Continues,
-            };
+            return if is_beyond { self.starts_at(start) } else { ReplicaVerdict::Continues };
         };
         match self.epochs.end_offset_for(last, end) {
             Some((epoch, end)) if (epoch == last || Mutant::CountsAnyHistory.is_on()) && fetch.position <= end => {

@@ -40,7 +40,7 @@ fn fetch(number: u64, position: u64, last_epoch: Option<u32>) -> ReplicaFetch {
         number,
         position: Offset(position),
         last_epoch: last_epoch.map(LeaderEpoch),
-        is_new: false,
+        lacks_producers: false,
         durable_end: Offset(position),
         high_watermark: Offset(20),
         max_bytes: 100,
@@ -61,6 +61,9 @@ fn answers(commands: &[Command<&'static str>]) -> Vec<String> {
         Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::Diverged(theirs), _)) } => {
             let theirs = theirs.map(|(epoch, end)| (epoch.0, end.0));
             Some(format!("{reply}: parts at {theirs:?}"))
+        }
+        Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::Producers { at, .. }, _)) } => {
+            Some(format!("{reply}: producers as of {at}"))
         }
         Command::ReplicaFetched { reply, result: Ok((ReplicaVerdict::StartsAt { offset, .. }, _)) } => {
             Some(format!("{reply}: starts at {offset}"))
@@ -124,12 +127,16 @@ fn a_log_that_ends_before_this_one_starts_begins_anew() {
     assert_eq!(asks(&mut leader(), fetch(1, 5, Some(1)), "short"), ["short: starts at 10"]);
     assert_eq!(asks(&mut leader(), fetch(1, 0, None), "empty"), ["empty: starts at 10"]);
     assert_eq!(asks(&mut leader(), fetch(1, 35, None), "beyond"), ["beyond: starts at 10"]);
-    let new = ReplicaFetch { is_new: true, ..fetch(1, 10, None) };
-    assert_eq!(
-        asks(&mut leader(), new, "new"),
-        ["new: starts at 10"],
-        "it is told of producers whose records are gone"
-    );
+}
+
+#[test]
+fn whoever_lacks_producers_is_told_of_them_and_has_acknowledged_what_it_has() {
+    let mut engine = leader();
+    let lacks = ReplicaFetch { lacks_producers: true, ..fetch(1, 30, Some(3)) };
+    assert_eq!(asks(&mut engine, lacks, "x"), ["x: producers as of 30"]);
+    assert_eq!(engine.cursors().high_watermark(), Offset(30));
+    let parts = ReplicaFetch { lacks_producers: true, ..fetch(2, 31, Some(3)) };
+    assert!(!asks(&mut engine, parts, "y").concat().contains("producers"), "of another log they would be others");
 }
 
 #[test]

@@ -144,7 +144,10 @@ impl Story {
 
     /// Cuts the log off at `end`, whatever was committed.
     pub(super) fn truncate(&mut self, end: Offset) -> Result<Offset, LogError> {
-        self.log().truncate_to(end, TruncateLeave { unclean_election: Some(LeaderEpoch(u32::MAX)), ..TruncateLeave::default() })
+        self.log().truncate_to(
+            end,
+            TruncateLeave { unclean_election: Some(LeaderEpoch(u32::MAX)), ..TruncateLeave::default() },
+        )
     }
 
     /// The process is killed.

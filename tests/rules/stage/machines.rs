@@ -116,7 +116,7 @@ impl Stage {
         let registration = BrokerRegistration {
             node: NodeId(node),
             epoch: held,
-            incarnation: IncarnationId(uuid::Uuid::from_u128(1)),
+            incarnation: IncarnationId::random(),
             directory: meta.directory,
             host: "stage".to_owned(),
             port: 1,

@@ -30,7 +30,7 @@ use callboard::engine::replication::{FetchId, ReplicaFetch};
 use callboard::replica::Answer;
 use callboard::storage::queue::LogWork;
 use callboard::types::record_batch::{RecordBatch, decode_records};
-use callboard::types::{MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicPartition};
+use callboard::types::{MonoTime, NodeId, Offset, PartitionIndex, TopicConfig, TopicId, TopicPartition};
 
 pub use broker::{Broker, Hosted, Process};
 use broker::{Sent, Verdict};
@@ -263,6 +263,16 @@ impl Stage {
             hosted.push(LogWork::Checkpoint(watermark));
         });
         self.write(node);
+    }
+
+    /// Looks its log through for damage.
+    pub fn scrub(&mut self, node: u32) {
+        self.with(node, |hosted, _| hosted.push(LogWork::Scrub(Offset::ZERO)));
+        self.write(node);
+    }
+
+    pub fn is_damaged(&mut self, node: u32) -> bool {
+        self.hosted(node).is_some_and(|hosted| hosted.replica.is_damaged())
     }
 
     /// Time passes, and everybody notices. Brokers that are not silent renew their leases meanwhile.

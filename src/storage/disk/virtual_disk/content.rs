@@ -93,6 +93,11 @@ impl FileContent {
         }
     }
 
+    /// Whether a power loss that keeps nothing would change nothing.
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable == self.written
+    }
+
     /// A successful sync: what is dirty becomes durable, and the size.
     pub(super) fn sync(&mut self) {
         self.durable.truncate(self.shortest);
@@ -100,6 +105,12 @@ impl FileContent {
         for sector in self.dirty.keys() {
             put(&mut self.durable, *sector, sector_of(&self.written, *sector));
         }
+        self.forget_changes();
+    }
+
+    /// What is shown is on the platter, whatever became of earlier syncs.
+    pub(super) fn settle(&mut self) {
+        self.durable.clone_from(&self.written);
         self.forget_changes();
     }
 

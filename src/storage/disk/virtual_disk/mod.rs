@@ -189,10 +189,22 @@ impl VirtualDisk {
         Ok(())
     }
 
-    /// Copies all that is on the disk.
+    /// Whether all that a file shows is on the platter: after a failed sync the page cache may call clean what is not.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn is_durable(&self, path: &Path) -> io::Result<bool> {
+        let mut state = self.lock();
+        let inode = state.tree.resolve(path)?;
+        Ok(state.tree.file_mut(inode)?.is_durable())
+    }
+
+    /// Copies all that the disk shows. A copy that is put back is on the platter.
     #[must_use]
     pub fn snapshot(&self) -> DiskSnapshot {
-        DiskSnapshot(self.lock().tree.clone())
+        let mut tree = self.lock().tree.clone();
+        tree.settle();
+        DiskSnapshot(tree)
     }
 
     /// Goes back to an earlier content: a restored backup. Handles are stale afterwards.

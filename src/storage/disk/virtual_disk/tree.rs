@@ -199,6 +199,18 @@ impl Tree {
         self.drop_unreachable();
     }
 
+    /// What is shown is on the platter.
+    pub(super) fn settle(&mut self) {
+        self.pending.clear();
+        for inode in self.inodes.values_mut() {
+            match &mut inode.node {
+                Node::File(content) => content.settle(),
+                Node::Directory(directory) => directory.durable.clone_from(&directory.entries),
+            }
+        }
+        self.drop_unreachable();
+    }
+
     /// Forgets an arbitrary part of what was not synced.
     pub(super) fn lose_power(&mut self, survival: &mut Survival<'_>) {
         let mut lost: Vec<NameChange> = Vec::new();
