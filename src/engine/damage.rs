@@ -64,9 +64,11 @@ impl Damage {
         }
     }
 
-    /// What lies between `from` and `next` was looked through.
+    /// What lies between `from` and `next` was looked through. While some of the log is known to be damaged that says nothing: all of it
+    /// is looked through after the repair.
     pub fn scrubbed(&mut self, from: Offset, next: Offset) {
-        if let Some((verified, to)) = self.unverified.filter(|(verified, _)| from <= *verified) {
+        let counts = |(verified, _): &(Offset, Offset)| from <= *verified && self.ranges.is_empty();
+        if let Some((verified, to)) = self.unverified.filter(counts) {
             self.verify((verified.max(next), to));
         }
     }
@@ -97,6 +99,7 @@ mod tests {
         assert_eq!(damage.first(), Some((Offset(5), Offset(8))), "what lies before the log is gone");
         assert_eq!(damage.next_to_verify(), None);
         assert!(!damage.note(&ranges(&[(20, 22)]), start, end), "less than before is no news");
+        damage.scrubbed(start, end);
         assert!(!damage.note(&[], start, end));
         assert_eq!((damage.is_whole(), damage.next_to_verify()), (false, Some(Offset(5))));
         damage.scrubbed(Offset(16), Offset(30));

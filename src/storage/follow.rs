@@ -62,7 +62,9 @@ impl Log {
     fn step_back_to(&mut self, base: Offset) -> io::Result<()> {
         let place = RecoveryPoint { offset: base, segment: base, position: 0 };
         // A recovery has to look at what lies before the point where it would have begun.
-        let state = PartitionState { recovery: place, clean: None, ..self.state.clone() };
+        // Of this boot: else the next start would take a kill for a power loss, after which nothing need be written again.
+        let boot_id = self.shared.disk.boot_id()?;
+        let state = PartitionState { recovery: place, clean: None, boot_id, ..self.state.clone() };
         state.write(&*self.shared.disk, &self.shared.dir)?;
         self.state = state;
         self.synced = place;

@@ -276,8 +276,10 @@ impl LogReader {
                 Step::Bad { .. } | Step::End => {
                     let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
                     let damaged_from = scanner.bad_place.1.unwrap_or(segment.base);
-                    if let Some(damaged) =
-                        self.note_damage(segment, damaged_from, next).filter(|_| next.is_none_or(|next| next > from))
+                    if let Some(damaged) = self
+                        .shared
+                        .note_damage(segment, damaged_from, next)
+                        .filter(|_| next.is_none_or(|next| next > from))
                     {
                         return Err(damaged);
                     }
@@ -296,17 +298,19 @@ impl LogReader {
     ) -> Result<LogError, LogError> {
         let mut scanner = Scanner::new(file, segment.size, position, Some(header.base_offset.next()), Check::Checksums);
         let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
-        let damaged = self.note_damage(segment, header.base_offset, next);
+        let damaged = self.shared.note_damage(segment, header.base_offset, next);
         Ok(damaged.unwrap_or(LogError::Damaged { from: header.base_offset, next_valid: next }))
     }
+}
 
+impl Shared {
     /// Remembers a damaged range of the segment, up to `next` or to its end, and returns the error that tells of it.
     pub(super) fn note_damage(&self, segment: &SegmentRef, from: Offset, next: Option<Offset>) -> Option<LogError> {
         let end = next.unwrap_or(segment.end);
-        let mut view = self.shared.write();
+        let mut view = self.write();
         // After a truncation the bytes that were read mean nothing.
         if view.generation == segment.generation && view.damage_at(from).is_none_or(|(_, known_end)| known_end < end) {
-            tracing::error!(dir = %self.shared.dir.display(), %from, to = %end, "damaged records found, they are not served");
+            tracing::error!(dir = %self.dir.display(), %from, to = %end, "damaged records found, they are not served");
             view.add_damage(from, end);
         }
         let next_valid = (end < view.written_end).then_some(end);

@@ -172,7 +172,6 @@ impl Log {
                 Recovery::new(&*disk, dir, &state, interval, same_boot, epoch, &mut report).run(&listing)?
             }
         };
-        report.damaged.clone_from(&recovered.damaged);
         let end = recovered.end;
         let view = View {
             log_start: state.log_start.min(end),
@@ -203,6 +202,7 @@ impl Log {
             report.clean = true;
         }
         log.replay_producers(replay)?;
+        report.damaged = log.reader().damaged_ranges();
         Ok((log, report))
     }
 
@@ -316,7 +316,8 @@ fn with_recovered(
 
 fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
-    for_each_header(shared, shared.read().log_start, &mut |header| {
+    let log_start = shared.read().log_start;
+    for_each_header(shared, log_start, &mut |header| {
         if let Some(header) = header {
             epochs.note(header.leader_epoch, header.base_offset);
         }
@@ -324,7 +325,8 @@ fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     Ok(epochs)
 }
 
-/// Calls `visit` with the header of each batch that has records at or after `from`, past damaged places, where it has none.
+/// Calls `visit` with the header of each batch that has records at or after `from`, past damaged places, where it has none and which
+/// are remembered.
 fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&BatchHeader>)) -> Result<(), LogError> {
     let segments: Vec<_> = {
         let view = shared.read();
@@ -338,9 +340,10 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&
                 Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(Some(&header)),
                 Step::Batch { .. } => {}
                 Step::Bad { .. } => {
-                    let goes_on = scanner.resync(segment.end)?.is_some();
+                    let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+                    shared.note_damage(&segment, scanner.bad_place.1.unwrap_or(segment.base), next);
                     visit(None);
-                    if !goes_on {
+                    if next.is_none() {
                         break;
                     }
                 }

@@ -100,7 +100,7 @@ impl LogReader {
             self.compare_heads(segment, summing, &places, &mut found)?;
         }
         for (from, end) in &found.damaged {
-            self.note_damage(segment, *from, Some(*end));
+            self.shared.note_damage(segment, *from, Some(*end));
         }
         Ok(found)
     }

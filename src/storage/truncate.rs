@@ -131,7 +131,7 @@ impl Log {
                 next => {
                     let (position, due) = scanner.bad_place;
                     let from = due.unwrap_or(reached).min(end);
-                    let damaged = self.reader().note_damage(&segment, from, next);
+                    let damaged = self.shared.note_damage(&segment, from, next);
                     return Ok(match damaged.filter(|_| from < end) {
                         Some(damaged) => Place::WithinDamage(cut(from, position), damaged),
                         None => Place::Whole(cut(from, position)),

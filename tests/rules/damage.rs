@@ -87,10 +87,11 @@ fn rule_16_what_is_damaged_is_fetched_again_and_counts_once_all_of_the_log_was_l
     stage.metadata(2);
     stage.metadata(1);
     stage.fetch(2);
+    assert!(stage.is_damaged(2));
     stage.flip_bit(2, 2 * BATCH + FORMAT);
     stage.write(2);
-    assert!(stage.is_damaged(2), "the look after the repair has found more");
-    assert_eq!((stage.proposed(1), stage.sets().2), (vec![], vec![1, 3]), "it has all, and does not count");
+    assert!(stage.is_damaged(2), "the hole is filled, and the look after that has found another");
+    assert_eq!((stage.proposed(1), stage.sets().2), (vec![], vec![1, 3]), "it does not count yet");
     stage.settle();
     assert_eq!((stage.is_damaged(2), stage.log(2), stage.sets().2), (false, "a@0 b@0 c@0".into(), vec![1, 3, 2]));
 }
@@ -119,6 +120,65 @@ fn rule_16_a_cut_within_damage_is_made_where_the_damage_starts_once_nobody_count
     assert_eq!((stage.log(1), stage.is_offline(1)), ("a@0".into(), false));
     stage.settle();
     assert_eq!((stage.log(1), stage.sets().2), ("a@0 b@0 c@1".into(), vec![2, 3, 1]));
+}
+
+#[test]
+fn rule_16_a_member_gives_nothing_up_beside_its_damage() {
+    // Broker 2 is eligible: when it was gone too few were in sync for more. It has a record that nobody else has, and damage before it.
+    // If it cut its log at the damage, an election that takes it would lose the rest.
+    let mut stage = Stage::with_records(&[("min_insync_replicas", "2")], &["a", "b"]);
+    stage.checkpoint(2);
+    assert_eq!(stage.hand_over(1, 2), Ok(()));
+    stage.settle();
+    stage.kill(3);
+    stage.fence(3);
+    stage.metadata(1);
+    stage.metadata(2);
+    stage.produce(2, "x");
+    stage.write(2);
+    stage.kill(2);
+    stage.fence(2);
+    stage.metadata(1);
+    stage.restart(2);
+    stage.metadata(1);
+    assert_eq!((stage.sets(), stage.log(2)), ((Some(1), 2, vec![1], vec![2]), "a@0 b@0 x@1".into()));
+    for batch in [1, 2] {
+        stage.flip_bit(2, batch * BATCH + FORMAT);
+    }
+    stage.fetch(2);
+    stage.write(2);
+    assert!(stage.is_damaged(2) && !stage.is_offline(2));
+    assert_eq!(stage.cursors(2).3, 3, "nothing was cut");
+    assert_eq!(stage.report_damaged(2), DamageOutcome::Left);
+    stage.metadata(2);
+    stage.pass(50);
+    stage.fetch(2);
+    stage.write(2);
+    assert_eq!(stage.log(2), "a@0");
+    stage.settle();
+    assert_eq!((stage.log(2), stage.sets().2), ("a@0 b@0".into(), vec![1, 2]));
+}
+
+#[test]
+fn rule_16_nothing_is_committed_on_the_word_of_a_damaged_replica() {
+    // It says that it has all, and part of that is damaged: what it acknowledges may be damaged, too.
+    let mut stage = Stage::on(&[1, 2], &[("min_insync_replicas", "2")]);
+    stage.produce(1, "a");
+    stage.settle();
+    stage.flip_bit(2, IN_THE_FIRST_RECORD);
+    stage.scrub(2);
+    stage.ask(2);
+    stage.leader_appends("b");
+    for _ in 0..3 {
+        stage.ask(2);
+        stage.answer(2);
+    }
+    let asked = stage.cursors(2);
+    assert_eq!(stage.told("b"), None, "{asked:?}");
+    stage.settle();
+    stage.pass(50);
+    stage.settle();
+    assert!(stage.acknowledged("b") && !stage.is_damaged(2));
 }
 
 #[test]

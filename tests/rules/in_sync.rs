@@ -162,6 +162,19 @@ fn rule_10_a_proposal_counts_for_the_state_in_which_it_was_made() {
 }
 
 #[test]
+fn rule_10_a_registration_is_decided_anew_when_something_came_before_it() {
+    // Whether a broker's replicas may lack what is committed was judged without what came in between: a replica that was fenced then, and
+    // led since, would keep its epoch, and lose its place by what was known before.
+    let mut stage = Stage::with_records(&[], &["a"]);
+    stage.kill(2);
+    let late = stage.decides_registration(2);
+    stage.fence(3);
+    assert!(!stage.fits(&late));
+    let anew = stage.decides_registration(2);
+    assert!(stage.fits(&anew));
+}
+
+#[test]
 fn rule_10_what_was_decided_on_older_metadata_is_tested_again_when_it_is_applied() {
     // A controller has decided to let broker 3 in, and is deposed before that is in the log. Its successor registers broker 3 anew, on an
     // empty disk. Then the old decision gets into the log after all.

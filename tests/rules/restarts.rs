@@ -34,6 +34,20 @@ fn broker_2_must_not_lead(stage: &mut Stage) {
 }
 
 #[test]
+fn rule_14_a_registration_that_comes_twice_takes_nothing_away() {
+    // The answer was late, and the broker asked again. The copy says what its directory held before, and would pass for an older disk.
+    let mut stage = Stage::with_records(&[], &["a"]);
+    stage.kill(2);
+    stage.fence(2);
+    let copy = stage.sends_registration(2);
+    let epoch = stage.register(copy.clone());
+    stage.unfence(2);
+    stage.settle();
+    assert_eq!(stage.sets().2, vec![1, 3, 2]);
+    assert_eq!((stage.register(copy), stage.sets().2), (epoch, vec![1, 3, 2]));
+}
+
+#[test]
 fn rule_14_a_wiped_directory_is_no_member_any_more() {
     // Broker 2 is eligible, and comes back on an empty disk. Elected, it would lead an empty log.
     let mut stage = two_of_two(&[]);

@@ -360,6 +360,9 @@ impl World {
         let controller = &mut self.controllers[number];
         let Some(office) = controller.office.as_mut() else { return };
         match office.leases.on_renewal(now, &controller.image, (node, epoch), applied) {
+            Renewal::Granted { .. } if !leads => {
+                self.oracle.fail(format!("controller {number} renews a lease, and may have been deposed"));
+            }
             Renewal::Granted { unfence: false, .. } => {
                 let is_live = controller.image.is_live(node);
                 if is_live && office.condemned.contains(&(node, epoch)) {

@@ -162,11 +162,14 @@ impl World {
     pub fn check_on_platter(&mut self, number: usize, partition: TopicPartition) {
         let Some(dir) = self.partition_dir(partition) else { return };
         let disk = &self.brokers[number].disk;
-        let mut files = disk.read_dir(&dir).unwrap_or_default();
-        files.retain(|file| file.name.ends_with(".log") && disk.is_durable(&dir.join(&file.name)).is_ok_and(|is| !is));
-        if let Some(file) = files.first() {
-            let text = format!("broker {} opens {partition}, and {} is not on the platter", number + 1, file.name);
-            self.oracle.fail(text);
+        let files = disk.read_dir(&dir).unwrap_or_default();
+        for file in files.iter().filter(|file| file.name.ends_with(".log")) {
+            if let Ok(Some(at)) = disk.first_undurable(&dir.join(&file.name)) {
+                let (node, name) = (number + 1, &file.name);
+                self.oracle
+                    .fail(format!("broker {node} opens {partition}, and byte {at} of {name} is not on the platter"));
+                return;
+            }
         }
     }
 

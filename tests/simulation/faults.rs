@@ -271,7 +271,6 @@ impl World {
         self.brokers[number].disk.wipe();
         self.plan.snapshots.retain(|(other, ..)| *other != number);
         self.plan.strays.retain(|(other, _)| *other != number);
-        self.plan.rolled_back.insert(number);
         self.restart_later(number);
     }
 
@@ -298,6 +297,7 @@ impl World {
         self.coverage.count("a disk is rolled back");
         self.rob(number);
         self.brokers[number].disk.roll_back(&snapshot);
+        self.plan.rolled_back.insert(number);
         self.plan.strays.retain(|(other, _)| *other != number);
         self.restart_later(number);
     }

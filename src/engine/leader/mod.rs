@@ -178,6 +178,15 @@ impl<R> LeaderEngine<R> {
             return;
         }
         let (base_offset, end, append_time) = match self.producers.judge(&event.header) {
+            Verdict::New | Verdict::Refused(_) if self.may_have_had(&event.header) => {
+                let error = ApiError::new(
+                    ErrorCode::NotEnoughReplicas,
+                    "part of this replica's records is damaged, so that it cannot tell whether it had this batch before: \
+                     try again, another replica leads as soon as it is in sync",
+                );
+                out.0.push(Command::Produced { reply, result: Err(error) });
+                return;
+            }
             Verdict::New => self.append(&event.header, event.wall, out),
             Verdict::Duplicate { base_offset, end_offset_exclusive, append_time } => {
                 let until = if Mutant::AnswersDuplicatesAtOnce.is_on() { Offset::ZERO } else { end_offset_exclusive };
@@ -197,6 +206,12 @@ impl<R> LeaderEngine<R> {
             Acks::All => self.uncommitted.insert(waiter),
         }
         self.answer_acks(now, out);
+    }
+
+    /// Whether the batch may stand where this log is damaged, and nobody here remembers it. With one replica nobody ever will.
+    fn may_have_had(&self, header: &BatchHeader) -> bool {
+        let is_told = self.producers.has_gaps() && self.damage.first().is_some();
+        header.is_idempotent() && is_told && self.leadership.replicas.len() > 1
     }
 
     fn append(

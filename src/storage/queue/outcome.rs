@@ -66,6 +66,10 @@ impl<X, P: Replay> LogQueue<X, P> {
             Outcome::Truncated { result: Ok(()), replay } => {
                 let Some(log) = self.log.as_ref() else { return };
                 let (log_start, end) = (log.log_start(), log.written_end());
+                let damaged = log.reader().damaged_ranges();
+                if !damaged.is_empty() {
+                    news.push(LogNews::Damage(damaged));
+                }
                 news.push(LogNews::Truncated { log_start, end, replay });
             }
             Outcome::Truncated { result: Err(error), .. } => match error {

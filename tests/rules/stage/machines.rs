@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use callboard::engine::controller as engine;
-use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory};
+use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
 use callboard::protocol::ErrorCode;
 use callboard::storage::disk::virtual_disk::{DiskSnapshot, FaultyOperation};
 use callboard::storage::disk::{Disk, OpenMode};
 use callboard::storage::queue::LogWork;
-use callboard::types::{IncarnationId, MonoTime, NodeId, TopicName};
+use callboard::types::{BrokerEpoch, IncarnationId, MonoTime, NodeId, TopicName};
 
 use super::control::LEASE;
 use super::{Broker, Stage};
@@ -105,15 +105,15 @@ impl Stage {
         file.write_vectored_at(&[std::io::IoSlice::new(b"torn")], end).expect("written");
     }
 
-    /// A process starts and registers with what its directory says.
-    pub fn registers(&mut self, node: u32) -> Result<(), ErrorCode> {
+    /// A process starts, and sends what its directory says.
+    pub fn sends_registration(&mut self, node: u32) -> BrokerRegistration {
         let cluster = self.image.cluster_id;
         let broker = self.brokers.get_mut(&node).expect("on the stage");
         broker.start(cluster);
         let process = broker.process.as_ref().expect("started");
         let meta = process.directory.meta();
         let held = meta.broker_epoch.unwrap_or_default();
-        let registration = BrokerRegistration {
+        BrokerRegistration {
             node: NodeId(node),
             epoch: held,
             incarnation: IncarnationId::random(),
@@ -124,12 +124,36 @@ impl Stage {
             software: String::new(),
             before: DirectoryHistory { epoch: held, stop: process.stop },
             decided_at: None,
-        };
-        let decision = engine::register(&self.image, registration, &self.defaults).map_err(|error| error.code)?;
-        let epoch = self.decide(Ok(decision));
+        }
+    }
+
+    /// What the controller decides on a new process of the broker: it is not in the metadata log yet.
+    pub fn decides_registration(&mut self, node: u32) -> Vec<MetadataRecord> {
+        let registration = self.sends_registration(node);
+        engine::register(&self.image, registration, &self.defaults).expect("accepted").records
+    }
+
+    /// Whether a decision fits the newest metadata.
+    pub fn fits(&self, records: &[MetadataRecord]) -> bool {
+        self.image.clone().apply_entry(records).is_ok()
+    }
+
+    /// A registration comes to the controller, and its answer to the process.
+    pub fn register(&mut self, registration: BrokerRegistration) -> BrokerEpoch {
+        let node = registration.node.0;
+        let decision = engine::register(&self.image, registration, &self.defaults).expect("accepted");
+        let epoch = if decision.records.is_empty() { decision.answer } else { self.decide(Ok(decision)) };
         let process = self.process(node).expect("started");
         process.epoch = epoch;
         process.directory.store_broker_epoch(epoch).expect("stored");
+        epoch
+    }
+
+    /// A process starts and registers.
+    pub fn registers(&mut self, node: u32) -> Result<(), ErrorCode> {
+        let registration = self.sends_registration(node);
+        engine::register(&self.image, registration.clone(), &self.defaults).map_err(|error| error.code)?;
+        self.register(registration);
         Ok(())
     }
 

@@ -93,9 +93,11 @@ impl FileContent {
         }
     }
 
-    /// Whether a power loss that keeps nothing would change nothing.
-    pub(super) fn is_durable(&self) -> bool {
-        self.durable == self.written
+    /// The first byte that a power loss which keeps nothing would change.
+    pub(super) fn first_undurable(&self) -> Option<usize> {
+        let common = self.durable.iter().zip(&self.written).position(|(durable, written)| durable != written);
+        let shorter = self.durable.len().min(self.written.len());
+        common.or_else(|| (self.durable.len() != self.written.len()).then_some(shorter))
     }
 
     /// A successful sync: what is dirty becomes durable, and the size.

@@ -189,14 +189,14 @@ impl VirtualDisk {
         Ok(())
     }
 
-    /// Whether all that a file shows is on the platter: after a failed sync the page cache may call clean what is not.
+    /// The first byte of a file that is not on the platter as it shows: after a failed sync the page cache may call it clean.
     ///
     /// # Errors
     /// There is no such file.
-    pub fn is_durable(&self, path: &Path) -> io::Result<bool> {
+    pub fn first_undurable(&self, path: &Path) -> io::Result<Option<usize>> {
         let mut state = self.lock();
         let inode = state.tree.resolve(path)?;
-        Ok(state.tree.file_mut(inode)?.is_durable())
+        Ok(state.tree.file_mut(inode)?.first_undurable())
     }
 
     /// Copies all that the disk shows. A copy that is put back is on the platter.
