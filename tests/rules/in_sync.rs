@@ -163,12 +163,12 @@ fn rule_10_a_proposal_counts_for_the_state_in_which_it_was_made() {
 
 #[test]
 fn rule_10_a_registration_is_decided_anew_when_something_came_before_it() {
-    // Whether a broker's replicas may lack what is committed was judged without what came in between: a replica that was fenced then, and
-    // led since, would keep its epoch, and lose its place by what was known before.
+    // Whether a broker's replicas may lack what is committed was judged without what came in between: partitions that it was given,
+    // another flush policy.
     let mut stage = Stage::with_records(&[], &["a"]);
     stage.kill(2);
     let late = stage.decides_registration(2);
-    stage.fence(3);
+    stage.stopping(4);
     assert!(!stage.fits(&late));
     let anew = stage.decides_registration(2);
     assert!(stage.fits(&anew));

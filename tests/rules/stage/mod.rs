@@ -271,6 +271,11 @@ impl Stage {
         self.write(node);
     }
 
+    /// Where its log ends, readable or not.
+    pub fn log_end(&mut self, node: u32) -> u64 {
+        self.hosted(node).expect("a replica").reader.written_end().0
+    }
+
     pub fn is_damaged(&mut self, node: u32) -> bool {
         self.hosted(node).is_some_and(|hosted| hosted.replica.is_damaged())
     }
