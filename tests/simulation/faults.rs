@@ -25,6 +25,8 @@ pub struct Plan {
     pub deleted: BTreeSet<TopicId>,
     /// Directories that nobody knows: on which broker, and their names.
     pub strays: Vec<(usize, String)>,
+    /// Who was on record as a holder of each topic that was deleted.
+    pub holders: BTreeMap<TopicId, BTreeSet<NodeId>>,
     /// Brokers whose disk was an older copy once.
     pub rolled_back: BTreeSet<usize>,
     /// Nothing goes wrong any more, and nothing new is produced.

@@ -336,6 +336,10 @@ impl World {
                 }
                 MetadataRecord::BrokerUnfenced { node, epoch } => self.check_unfenced(before, &after, *node, *epoch),
                 MetadataRecord::BrokerRegistered(registration) => self.check_registered(&after, registration),
+                MetadataRecord::TopicDeleted { topic } => {
+                    let holders = after.tombstone_holders.get(topic).cloned().unwrap_or_default();
+                    self.plan.holders.insert(*topic, holders);
+                }
                 MetadataRecord::TombstoneCleared { topic, .. } if !after.tombstones.contains(topic) => {
                     self.check_files_gone(*topic);
                 }

@@ -182,9 +182,11 @@ impl World {
         self.partitions.retain(|partition| partition.topic != topic);
     }
 
-    /// Rule 17: a tombstone goes when nobody has files of its topic any more, but for those that a disk which was rolled back has again.
+    /// Rule 17: a tombstone goes when nobody who was on record as a holder has files of its topic any more, but for those that a disk
+    /// which was rolled back has again.
     pub fn check_files_gone(&mut self, topic: TopicId) {
-        for (number, broker) in self.brokers.iter().enumerate() {
+        let holders = self.plan.holders.remove(&topic).unwrap_or_default();
+        for (number, broker) in self.brokers.iter().enumerate().filter(|(_, broker)| holders.contains(&broker.node)) {
             let entries = broker.disk.read_dir(Path::new(ROOT)).unwrap_or_default();
             let has_files = entries
                 .iter()
