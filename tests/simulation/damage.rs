@@ -175,9 +175,13 @@ impl World {
 
     /// Rule 18: what deleted records said of producers is written down at or after their end.
     pub fn check_producers_kept(&mut self, number: usize, partition: TopicPartition, start: Offset) {
-        // One that is empty knows that it knows nothing of them.
-        let is_empty = |hosted: &mut Hosted| hosted.reader.log_start() == hosted.reader.written_end();
-        let is_told = start > Offset::ZERO && !self.hosted(number, partition).is_none_or(is_empty);
+        // One that lost that, with what a power loss took, say, knows that it did.
+        let knows_all = |hosted: &mut Hosted| {
+            let leader = hosted.replica.leader().map(|leader| leader.producers().has_gaps());
+            let follower = hosted.replica.follower().map(|follower| follower.producers().has_gaps());
+            leader.or(follower) == Some(false)
+        };
+        let is_told = start > Offset::ZERO && self.hosted(number, partition).is_some_and(knows_all);
         let Some(dir) = self.partition_dir(partition).filter(|_| is_told) else { return };
         let files = self.brokers[number].disk.read_dir(&dir).unwrap_or_default();
         let ends = |file: &DirEntry| file.name.strip_suffix(".snapshot").and_then(|at| at.parse().ok());

@@ -305,7 +305,11 @@ impl World {
     }
 
     fn fail_disk(&mut self, number: usize) {
-        let operation = if self.rng.bool() { FaultyOperation::Sync } else { FaultyOperation::Write };
+        let operation = match self.rng.u64(0..5) {
+            0 | 1 => FaultyOperation::Sync,
+            2 | 3 => FaultyOperation::Write,
+            _ => FaultyOperation::Read,
+        };
         let nth = self.rng.u64(1..4);
         let node = self.brokers[number].node;
         self.tell(format_args!("the disk of broker {node} is about to fail a {operation:?}"));

@@ -49,7 +49,9 @@ fn set_up(world: &mut World) {
     for number in 0..brokers {
         let rate = world.rng.u64(990..=1_010);
         let node = NodeId(u32::try_from(number + 1).expect("few"));
-        world.brokers.push(Broker::new(node, seed.wrapping_mul(31) + number as u64, rate));
+        let broker = Broker::new(node, seed.wrapping_mul(31) + number as u64, rate);
+        broker.disk.set_short_writes(world.rng.u64(0..4) == 0);
+        world.brokers.push(broker);
     }
     for number in 0..CONTROLLERS {
         world.controllers.push(Controller::new(world.cluster));
