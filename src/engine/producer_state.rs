@@ -160,6 +160,18 @@ impl ProducerTable {
         Self { producers: self.producers.iter().filter_map(before).collect(), ..*self }
     }
 
+    /// Takes in what another table says, as of where this one is: of each producer whichever knows the later batch. The other one's
+    /// word on gaps counts.
+    pub fn merge(&mut self, other: Self) {
+        self.newest_timestamp = self.newest_timestamp.max(other.newest_timestamp);
+        self.has_gaps = other.has_gaps;
+        for (id, theirs) in other.producers {
+            if self.producers.get(&id).is_none_or(|ours| ours.end() <= theirs.end()) {
+                self.producers.insert(id, theirs);
+            }
+        }
+    }
+
     /// Batches came here that nobody can read any more.
     pub fn note_gap(&mut self) {
         self.has_gaps = true;
@@ -336,6 +348,27 @@ mod tests {
         assert_eq!(restored, whole);
         assert_eq!(restored.to_snapshot(), whole.to_snapshot());
         assert_eq!(ProducerTable::from_snapshot(b"something else"), None);
+    }
+
+    #[test]
+    fn of_two_tables_whoever_knows_the_later_batch_of_a_producer_is_believed() {
+        let of = |id: i64, header: BatchHeader| BatchHeader { producer_id: ProducerId(id), ..header };
+        let mut ours = ProducerTable::default();
+        ours.note_gap();
+        for (id, header) in [(1, batch(0, 0, 1, 0)), (2, batch(0, 0, 1, 4)), (3, batch(9, 0, 1, 5))] {
+            ours.record(&of(id, header));
+        }
+        let mut theirs = ProducerTable::default();
+        for (id, header) in
+            [(1, batch(0, 0, 1, 0)), (1, batch(0, 1, 1, 2)), (3, batch(0, 5, 1, 5)), (4, batch(0, 0, 1, 3))]
+        {
+            theirs.record(&of(id, header));
+        }
+        ours.merge(theirs);
+        let is_known = |id, header| matches!(ours.judge(&of(id, header)), Verdict::Duplicate { .. });
+        assert!(is_known(1, batch(0, 1, 1, 2)) && is_known(2, batch(0, 0, 1, 4)) && is_known(4, batch(0, 0, 1, 3)));
+        assert!(is_known(3, batch(0, 5, 1, 5)), "ours was read from a damaged header");
+        assert!(!ours.has_gaps());
     }
 
     #[test]

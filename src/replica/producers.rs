@@ -2,8 +2,8 @@
 
 use crate::engine::producer_state::ProducerTable;
 use crate::storage::Replay;
+use crate::types::Offset;
 use crate::types::record_batch::BatchHeader;
-use crate::types::{Mutant, Offset};
 
 /// A table that takes in what a log says of its producers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +25,6 @@ impl Replay for ProducerReplay {
     }
 
     fn gap(&mut self) {
-        if !Mutant::OverlooksGaps.is_on() {
-            self.0.note_gap();
-        }
+        self.0.note_gap();
     }
 }

@@ -337,12 +337,18 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&
         let mut scanner = shared.place_before(&segment, from).scanner(&*file, &segment)?;
         loop {
             match scanner.step()? {
-                Step::Batch { header, .. } if header.end_offset_exclusive() > from => visit(Some(&header)),
+                Step::Batch { header, .. } if header.end_offset_exclusive() > from => {
+                    // A header that can be read may be the damage: its checksum was looked at when that was found.
+                    let is_damaged = shared.read().damage_at(header.base_offset).is_some();
+                    visit(Some(&header).filter(|_| !is_damaged));
+                }
                 Step::Batch { .. } => {}
                 Step::Bad { .. } => {
                     let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
-                    shared.note_damage(&segment, scanner.bad_place.1.unwrap_or(segment.base), next);
-                    visit(None);
+                    if next.is_none_or(|next| next > from) {
+                        shared.note_damage(&segment, scanner.bad_place.1.unwrap_or(segment.base), next);
+                        visit(None);
+                    }
                     if next.is_none() {
                         break;
                     }

@@ -14,7 +14,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::disk::{DiskFile, read_full_at};
-use crate::types::record_batch::header::MAGIC;
+use crate::types::record_batch::header::{LENGTH_PREFIX_BYTES, MAGIC};
 use crate::types::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordBatch};
 use crate::types::{LeaderEpoch, Offset};
 
@@ -154,16 +154,25 @@ impl<'a, S: ScanSource + ?Sized> Scanner<'a, S> {
     }
 
     /// Whether the bad place that a step has found is what a kill leaves of the last write: a batch whose end is missing. What has all
-    /// its bytes, by its own length or because the checksum is right up to the end of the file, was damaged after it was written.
+    /// its bytes was damaged after it was written: by its own length, or because the checksum is right up to the end of the file, or up
+    /// to where the length would lead but for one bit.
     pub(super) fn is_torn(&mut self, position: u64, why: &Badness) -> io::Result<bool> {
         if !matches!(why, Badness::Batch(BatchError::Truncated { .. })) {
             return Ok(false);
         }
         let rest = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
         let Ok(header) = BatchHeader::parse(self.bytes(position, HEADER_BYTES)?) else { return Ok(true) };
-        let whole = header.with_total_bytes(rest);
-        Ok(whole
-            .is_none_or(|whole| self.bytes(position, rest).is_ok_and(|bytes| whole.verify_checksum(bytes).is_err())))
+        let flipped = (0..u32::BITS).map(|bit| header.batch_length ^ (1_i32 << bit));
+        let lengths =
+            flipped.filter_map(|length| usize::try_from(length).ok()).map(|length| length + LENGTH_PREFIX_BYTES);
+        for bytes in lengths.chain([rest]).filter(|bytes| *bytes <= rest) {
+            if let Some(whole) = header.with_total_bytes(bytes)
+                && whole.verify_checksum(self.bytes(position, bytes)?).is_ok()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The next place from a bad one on where a whole batch with a right checksum stands, with an offset that is due or

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   is it allowed? ──► recovery point lowered ──► files cut, from the end ──► synced ──► leader epochs
-//!       └── below the high watermark that was written down, without an unclean election: refused, nothing changes
+//!       ├── below the high watermark that was written down, without an unclean election: refused, nothing changes
+//!       └── within damage: refused, or, where nobody counts on the replica, at the start of the damage
 //! ```
 //!
 //! The recovery point is lowered first, so that a crash between two steps leaves a longer log that is checked from the cut
@@ -40,7 +41,7 @@ enum Place {
 }
 
 impl Log {
-    /// Cuts the log off at `end`, or at the start of the batch that `end` falls into, and returns the end that it has then.
+    /// Cuts the log off at `end`, or at the start of the batch or damaged range that `end` falls into, and returns the end that it has then.
     /// What was cut off is gone for good when this returns, with the producer snapshots and leader epochs that speak of it; the
     /// high watermark that was written down lies at or before the end. An `end` at or past the written end does nothing.
     ///

@@ -72,7 +72,16 @@ fn rule_18_a_replica_that_starts_anew_knows_the_producers_of_what_was_deleted() 
 
 #[test]
 fn rule_18_what_damaged_records_said_of_producers_is_asked_of_the_leader() {
-    // The damage hid them when broker 2 started. The records are repaired, and it leads next: it must know that 1 came before 2.
+    // The damage hid them when broker 2 started, or made them another producer's. The records are repaired, and it leads next: it must know
+    // that 1 came before 2.
+    const FORMAT: u64 = 16;
+    const PRODUCER: u64 = 50;
+    for place in [FORMAT, PRODUCER] {
+        asks_its_leader(69 + place);
+    }
+}
+
+fn asks_its_leader(flipped: u64) {
     let mut stage = Stage::of(&[]);
     stage.produce_once(1, 0, "a", "first");
     stage.produce_once(1, 1, "b", "second");
@@ -80,7 +89,7 @@ fn rule_18_what_damaged_records_said_of_producers_is_asked_of_the_leader() {
     stage.settle();
     stage.kill(2);
     stage.fence(2);
-    stage.flip_bit(2, 69 + 16);
+    stage.flip_bit(2, flipped);
     stage.restart(2);
     stage.settle();
     assert_eq!((stage.log(2), stage.sets().2), ("a@0 b@0 c@0".into(), vec![1, 3, 2]));

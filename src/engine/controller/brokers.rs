@@ -22,6 +22,7 @@ use crate::types::{BrokerEpoch, Mutant, NodeId, TopicConfig, TopicPartition};
 /// asked again, it is given the epoch that it has.
 ///
 /// # Errors
+/// [`ErrorCode::StaleMetadata`] for a process that another has taken over from.
 /// [`ErrorCode::InvalidRequest`] while a broker of the same id runs on another data directory, or a newer copy of this one. One on
 /// the same directory is the old process of this one, and is taken over from.
 pub fn register(
@@ -34,6 +35,10 @@ pub fn register(
         // What came twice, or late, was sent before its directory held the epoch, and would pass for an older copy.
         if known.registration.incarnation == registration.incarnation && !Mutant::RegistersTwice.is_on() {
             return Ok(Draft::new(image).decide(known.registration.epoch));
+        }
+        if known.earlier.contains(&registration.incarnation) && !Mutant::RegistersTwice.is_on() {
+            let text = format!("a newer process of broker {node} has registered: this one is over, stop it");
+            return refuse(ErrorCode::StaleMetadata, text);
         }
         let is_other = known.registration.directory != registration.directory;
         if !known.fenced && (is_other || image.has_lost_its_past(&registration)) {

@@ -33,9 +33,12 @@ fn a_process_registers_once_however_often_it_asks() {
     let epoch = cluster.take(first);
     cluster.unfenced(1, &[]);
     let sets = cluster.sets();
-    let again = register(&cluster.image, registration, &cluster.defaults).expect("decided");
+    let again = register(&cluster.image, registration.clone(), &cluster.defaults).expect("decided");
     assert_eq!((again.answer, again.records), (epoch, vec![]));
     assert_eq!(cluster.sets(), sets);
+    cluster.registers(1, CLEAN);
+    let late = register(&cluster.image, registration, &cluster.defaults).expect_err("its successor has registered");
+    assert_eq!(late.code, ErrorCode::StaleMetadata);
 }
 
 #[test]

@@ -13,7 +13,8 @@
 //! Safety in one paragraph: a fetch says where this log ends and which epoch its last record has, so the leader can tell whether
 //! it is the beginning of its own; only then are its records appended here. What is not is cut, by epochs and never by
 //! the watermark, and never below the watermark: a follower that would have to give up what is committed goes offline with all
-//! it has, unless an unclean election is on record. A fetch is an acknowledgement of what is written and, apart, of what is synced.
+//! it has, unless an unclean election is on record (or the cut lies within damage, and nobody counts on it: it gets the rest again).
+//! A fetch is an acknowledgement of what is written and, apart, of what is synced.
 
 mod events;
 mod queries;
@@ -87,7 +88,7 @@ pub struct FollowerEngine<R> {
     producers: ProducerTable,
     damage: Damage,
     mending: Mending,
-    /// The leader, by its epoch, that has said what it knows of producers: all there is to know, gaps or not.
+    /// The leader, by its epoch, that has said what it knows of producers: it is asked once.
     asked_for_producers: Option<LeaderEpoch>,
     /// The newest fetch, and the oldest whose answer still counts: the log was not cut since.
     newest_fetch: u64,
@@ -223,7 +224,7 @@ impl<R> FollowerEngine<R> {
                 self.repair(now, &headers, out);
             }
             ReplicaVerdict::Producers { at, producers } => {
-                self.take_producers(at, producers, out);
+                self.take_producers(at, &producers, out);
                 self.go_on(number, leader, &[], out);
                 self.fetch(now, true, out);
             }
@@ -269,19 +270,22 @@ impl<R> FollowerEngine<R> {
         }
     }
 
+    /// Damage that is found now may have been there when the log was opened: a header may have been believed that says something else now.
     fn lacks_producers(&self) -> bool {
-        self.producers.has_gaps() && self.asked_for_producers != Some(self.following.leader_epoch)
+        let may_lack = self.producers.has_gaps() || !self.damage.is_whole();
+        let was_asked = self.asked_for_producers == Some(self.following.leader_epoch);
+        may_lack && !was_asked && !Mutant::OverlooksGaps.is_on()
     }
 
     /// The leader tells of the producers. What was appended since is not in that.
-    fn take_producers(&mut self, at: Offset, snapshot: Vec<u8>, out: &mut Output<R>) {
+    fn take_producers(&mut self, at: Offset, snapshot: &[u8], out: &mut Output<R>) {
         if at != self.cursors.next_offset() {
             return;
         }
         self.asked_for_producers = Some(self.following.leader_epoch);
-        if let Some(producers) = ProducerTable::from_snapshot(&snapshot) {
-            self.producers = producers;
-            out.0.push(Command::SnapshotProducers { at, payload: snapshot });
+        if let Some(producers) = ProducerTable::from_snapshot(snapshot) {
+            self.producers.merge(producers);
+            out.0.push(Command::SnapshotProducers { at, payload: self.producers.to_snapshot() });
         }
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Progress {
     newest_fetch: u64,
     position: Offset,
     durable_end: Offset,
+    heard_at: MonoTime,
     /// When it last held all that the leader held at that time or later.
     caught_up_at: MonoTime,
     /// Where the leader's log ended at some fetch since, and when: with that much it has caught up with that moment. Compared
@@ -126,6 +127,7 @@ impl Followers {
             newest_fetch: fetch.number,
             position: fetch.position,
             durable_end: fetch.durable_end.min(fetch.position),
+            heard_at: now,
             caught_up_at: known.map_or(self.started_at, |known| known.caught_up_at),
             goal: known.map_or((leader_end, now), |known| known.goal),
             is_outdated: false,
@@ -142,6 +144,21 @@ impl Followers {
             progress.goal = (leader_end, now);
         }
         self.progress.insert(fetch.replica, progress);
+    }
+
+    /// Whether another replica than this may soon be in sync: it holds the log up to `past`, or nobody knows yet what it holds.
+    pub(super) fn may_take_over(
+        &self,
+        now: MonoTime,
+        leadership: &Leadership,
+        past: Offset,
+        max_lag: Duration,
+    ) -> bool {
+        leadership.replicas.iter().map(|replica| replica.node).filter(|node| *node != self.me).any(|node| {
+            let heard =
+                self.progress.get(&node).map_or((self.started_at, past), |known| (known.heard_at, known.position));
+            now.since(heard.0) < max_lag && heard.1 >= past
+        })
     }
 
     /// Whom the leader wants in the in-sync set: the members that keep up, and whoever has caught up since.

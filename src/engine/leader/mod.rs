@@ -113,7 +113,8 @@ impl<R> LeaderEngine<R> {
             cursors: Cursors::resumed(log_start, high_watermark, durable_end, written_end),
             epochs,
             producers,
-            was_damaged: damage.first().is_some(),
+            // Also one that was mended, and not looked through since: it may have been reported in this epoch.
+            was_damaged: !damage.is_whole(),
             damage,
             followers,
             proposed_again_at: None,
@@ -178,7 +179,10 @@ impl<R> LeaderEngine<R> {
             return;
         }
         let (base_offset, end, append_time) = match self.producers.judge(&event.header) {
-            Verdict::New | Verdict::Refused(_) if self.may_have_had(&event.header) => {
+            Verdict::New
+            | Verdict::Refused(ApiError { code: ErrorCode::UnknownProducer | ErrorCode::OutOfOrderSequence, .. })
+                if self.may_have_had(now, &event.header) =>
+            {
                 let error = ApiError::new(
                     ErrorCode::NotEnoughReplicas,
                     "part of this replica's records is damaged, so that it cannot tell whether it had this batch before: \
@@ -208,10 +212,12 @@ impl<R> LeaderEngine<R> {
         self.answer_acks(now, out);
     }
 
-    /// Whether the batch may stand where this log is damaged, and nobody here remembers it. With one replica nobody ever will.
-    fn may_have_had(&self, header: &BatchHeader) -> bool {
-        let is_told = self.producers.has_gaps() && self.damage.first().is_some();
-        header.is_idempotent() && is_told && self.leadership.replicas.len() > 1
+    /// Whether the batch may stand where this log is damaged, nobody here remembers it, and somebody who does may lead soon. Else it is
+    /// not waited for: nobody ever will.
+    fn may_have_had(&self, now: MonoTime, header: &BatchHeader) -> bool {
+        let Some((_, end)) = self.damage.first() else { return false };
+        let may_miss = header.is_idempotent() && self.producers.has_gaps();
+        may_miss && self.followers.may_take_over(now, &self.leadership, end, self.settings.max_lag)
     }
 
     fn append(

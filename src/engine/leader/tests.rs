@@ -121,7 +121,7 @@ fn acks_none_is_never_answered_unless_refused_which_the_session_decides() {
 
 #[test]
 fn a_damaged_leader_appends_nothing_of_which_it_may_have_had_the_original() {
-    let appends = |has_gaps: bool, is_damaged: bool, others: u32| {
+    let appends = |has_gaps: bool, is_damaged: bool, others: u32, now: MonoTime| {
         let mut engine = leader(FlushPolicy::Os);
         run(&mut engine, |e, out| e.on_produce(NOW, produce(3, Acks::All, "first"), out));
         run(&mut engine, |e, out| e.on_written(NOW, Offset(3), out));
@@ -134,13 +134,15 @@ fn a_damaged_leader_appends_nothing_of_which_it_may_have_had_the_original() {
             engine.on_damage(&[(Offset(0), Offset(1))]);
         }
         let event = ProduceEvent { header: header(2, Some((7, 0))), ..produce(2, Acks::All, "x") };
-        let commands = run(&mut engine, |e, out| e.on_produce(NOW, event, out));
+        let commands = run(&mut engine, |e, out| e.on_produce(now, event, out));
         assert!(commands.len() == 1 && refusals(&commands).iter().all(|(_, code)| code.is_retryable()), "{commands:?}");
         matches!(commands[0], Command::Append { .. })
     };
-    assert!(!appends(true, true, 1), "another replica, which knows, leads soon");
-    assert!(appends(true, true, 0), "with one replica nobody ever will");
-    assert!(appends(true, false, 1) && appends(false, true, 1));
+    assert!(!appends(true, true, 1, NOW), "another replica, which knows, may lead soon");
+    assert!(appends(true, true, 0, NOW), "with one replica nobody ever will");
+    let later = NOW.plus(LeaderSettings::default().max_lag);
+    assert!(appends(true, true, 1, later), "the other one does not come");
+    assert!(appends(true, false, 1, NOW) && appends(false, true, 1, NOW));
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::{ApplyError, BrokerImage, BrokerRegistration, ClusterImage};
 use crate::types::{BrokerEpoch, Mutant, NodeId};
 
+/// How many processes of a broker are remembered.
+const EARLIER_PROCESSES: usize = 8;
+
 impl ClusterImage {
     pub(super) fn register(&mut self, registration: &BrokerRegistration) -> Result<(), ApplyError> {
         let (node, epoch) = (registration.node, registration.epoch);
@@ -20,9 +23,15 @@ impl ClusterImage {
         if self.has_lost_its_past(registration) {
             self.forget_what_it_opened(node);
         }
-        let unfenced_epoch = self.brokers.get(&node).map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
+        let known = self.brokers.get(&node);
+        let unfenced_epoch = known.map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
+        let mut earlier: Vec<_> = known
+            .into_iter()
+            .flat_map(|known| known.earlier.iter().copied().chain([known.registration.incarnation]))
+            .collect();
+        earlier.drain(..earlier.len().saturating_sub(EARLIER_PROCESSES));
         let (registration, fenced, stopping) = (registration.clone(), !Mutant::NewIncarnationsLeadOn.is_on(), false);
-        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch });
+        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch, earlier });
         // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
         if fenced {
             self.end_leaderships(node);

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    BrokerEpoch, ClusterId, LeaderEpoch, Mutant, NodeId, PartitionIndex, ProducerId, TopicConfigOverrides, TopicId,
-    TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, IncarnationId, LeaderEpoch, Mutant, NodeId, PartitionIndex, ProducerId,
+    TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
 pub use partition::{PartitionChange, PartitionImage, Reassignment};
@@ -40,6 +40,9 @@ pub struct BrokerImage {
     /// is not the directory that it was.
     #[serde(default)]
     pub unfenced_epoch: BrokerEpoch,
+    /// The processes before the registered one, the newest last, as far as a request of theirs may still be on its way.
+    #[serde(default)]
+    pub earlier: Vec<IncarnationId>,
 }
 
 /// A topic in the image.

@@ -347,6 +347,23 @@ fn the_state_file_says_what_was_written_down() {
 }
 
 #[test]
+fn a_batch_whose_length_was_damaged_is_no_torn_write_though_a_torn_one_follows_it() {
+    for (byte, bit) in [(9, 3), (10, 0), (11, 7)] {
+        let mut story = Story::new();
+        story.fill(3);
+        story.sync();
+        story.flip_bits(0, 20, &[(byte, bit)]);
+        story.scribble(0, 3 * BATCH, &batch(30, 1, 0, 10, 100).to_vec()[..200]);
+        story.kill();
+        let report = story.open();
+        assert!(
+            report.doubtful || report.damaged == [(Offset(20), Offset(30))],
+            "bit {bit} of byte {byte}: {report:?}"
+        );
+    }
+}
+
+#[test]
 fn a_torn_tail_makes_a_replica_doubtful_only_when_it_is_not_all_zeros() {
     let mut torn = batch(30, 1, 0, 10, 100).to_vec();
     torn[70] ^= 1;

@@ -87,7 +87,7 @@ pub enum LogNews<P> {
         /// Who was told about the producers.
         replay: P,
     },
-    /// The log was not cut: that would have given up more than was allowed. It is as it was.
+    /// The log was not cut: that would have given up more than was allowed, or lies within damage. It is as it was.
     NotTruncated(LogError),
     /// Batches from a leader were not appended, because they do not follow on the log or are damaged. It is as it was.
     NotReplicated(LogError),
