@@ -163,8 +163,12 @@ impl ProducerTable {
     /// Takes in what another table says, as of where this one is: of each producer whichever knows the later batch. The other one's
     /// word on gaps counts.
     pub fn merge(&mut self, other: Self) {
-        self.newest_timestamp = self.newest_timestamp.max(other.newest_timestamp);
+        // Its log holds all of this one: a later time here was read from a damaged header, and would make all of them expire.
+        self.newest_timestamp = other.newest_timestamp;
         self.has_gaps = other.has_gaps;
+        for ours in self.producers.values_mut() {
+            ours.newest_timestamp = ours.newest_timestamp.min(other.newest_timestamp);
+        }
         for (id, theirs) in other.producers {
             if self.producers.get(&id).is_none_or(|ours| ours.end() <= theirs.end()) {
                 self.producers.insert(id, theirs);
@@ -364,9 +368,12 @@ mod tests {
         {
             theirs.record(&of(id, header));
         }
+        ours.record(&BatchHeader { max_timestamp: TimestampMs(1 << 60), ..of(2, batch(0, 1, 1, 6)) });
         ours.merge(theirs);
+        ours.expire(5_000);
+        assert_eq!(ours.len(), 4, "that time was none of the log's");
         let is_known = |id, header| matches!(ours.judge(&of(id, header)), Verdict::Duplicate { .. });
-        assert!(is_known(1, batch(0, 1, 1, 2)) && is_known(2, batch(0, 0, 1, 4)) && is_known(4, batch(0, 0, 1, 3)));
+        assert!(is_known(1, batch(0, 1, 1, 2)) && is_known(2, batch(0, 1, 1, 6)) && is_known(4, batch(0, 0, 1, 3)));
         assert!(is_known(3, batch(0, 5, 1, 5)), "ours was read from a damaged header");
         assert!(!ours.has_gaps());
     }

@@ -1,6 +1,6 @@
 //! The producers of a partition, rebuilt from its log.
 
-use crate::engine::producer_state::ProducerTable;
+use crate::engine::producer_state::{ProducerTable, Verdict};
 use crate::storage::Replay;
 use crate::types::Offset;
 use crate::types::record_batch::BatchHeader;
@@ -22,6 +22,11 @@ impl Replay for ProducerReplay {
 
     fn batch(&mut self, header: &BatchHeader) {
         self.0.record(header);
+    }
+
+    /// The log holds only what was new when it was appended.
+    fn fits(&self, header: &BatchHeader) -> bool {
+        self.0.has_gaps() || self.0.judge(header) == Verdict::New
     }
 
     fn gap(&mut self) {

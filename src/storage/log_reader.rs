@@ -228,7 +228,8 @@ impl LogReader {
                 break;
             }
             // The epoch is not under the checksum: the log's own list of them, which has one of its own, vouches for it.
-            let known = place.epochs.epoch_of(header.base_offset).is_none_or(|known| known == header.leader_epoch);
+            // By its last record: the log may start within it.
+            let known = place.epochs.epoch_of(header.last_offset()).is_none_or(|known| known == header.leader_epoch);
             let is_good = known && header.verify_checksum(&buffer[end..after]).is_ok();
             if !is_good && !Mutant::ServesDamage.is_on() {
                 break;

@@ -246,10 +246,7 @@ impl Log {
         if !replay.wants_batches() {
             return Ok(());
         }
-        for_each_header(shared, from, &mut |header| match header {
-            Some(header) => replay.batch(header),
-            None => replay.gap(),
-        })
+        for_each_header(shared, from, replay)
     }
 }
 
@@ -317,17 +314,22 @@ fn with_recovered(
 fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
     let log_start = shared.read().log_start;
-    for_each_header(shared, log_start, &mut |header| {
-        if let Some(header) = header {
-            epochs.note(header.leader_epoch, header.base_offset);
-        }
-    })?;
+    for_each_header(shared, log_start, &mut epochs)?;
     Ok(epochs)
 }
 
-/// Calls `visit` with the header of each batch that has records at or after `from`, past damaged places, where it has none and which
-/// are remembered.
-fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&BatchHeader>)) -> Result<(), LogError> {
+impl Replay for LeaderEpochs {
+    fn snapshot(&mut self, _at: Offset, _payload: &[u8]) -> bool {
+        false
+    }
+
+    fn batch(&mut self, header: &BatchHeader) {
+        self.note(header.leader_epoch, header.base_offset);
+    }
+}
+
+/// Tells the header of each batch that has records at or after `from`, past damaged places, which are remembered.
+fn for_each_header(shared: &Shared, from: Offset, replay: &mut dyn Replay) -> Result<(), LogError> {
     let segments: Vec<_> = {
         let view = shared.read();
         (0..view.segments.len()).map(|at| view.segment_ref(at)).filter(|segment| segment.end > from).collect()
@@ -337,23 +339,26 @@ fn for_each_header(shared: &Shared, from: Offset, visit: &mut dyn FnMut(Option<&
         let mut scanner = shared.place_before(&segment, from).scanner(&*file, &segment)?;
         loop {
             match scanner.step()? {
-                Step::Batch { header, .. } if header.end_offset_exclusive() > from => {
-                    // A header that can be read may be the damage: its checksum was looked at when that was found.
-                    let is_damaged = shared.read().damage_at(header.base_offset).is_some();
-                    visit(Some(&header).filter(|_| !is_damaged));
+                Step::Batch { header, .. } if header.end_offset_exclusive() <= from => continue,
+                // A header that can be read may be the damage: its checksum was looked at when that was found.
+                Step::Batch { header, .. } if shared.read().damage_at(header.base_offset).is_some() => {
+                    replay.gap();
+                    continue;
                 }
-                Step::Batch { .. } => {}
-                Step::Bad { .. } => {
-                    let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
-                    if next.is_none_or(|next| next > from) {
-                        shared.note_damage(&segment, scanner.bad_place.1.unwrap_or(segment.base), next);
-                        visit(None);
-                    }
-                    if next.is_none() {
-                        break;
-                    }
+                Step::Batch { header, .. } if replay.fits(&header) || !scanner.step_back_if_led_astray()? => {
+                    replay.batch(&header);
+                    continue;
                 }
+                Step::Batch { .. } | Step::Bad { .. } => {}
                 Step::End => break,
+            }
+            let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
+            if next.is_none_or(|next| next > from) {
+                shared.note_damage(&segment, scanner.bad_place.1.unwrap_or(segment.base), next);
+                replay.gap();
+            }
+            if next.is_none() {
+                break;
             }
         }
     }

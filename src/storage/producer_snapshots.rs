@@ -30,6 +30,10 @@ pub trait Replay {
     fn snapshot(&mut self, at: Offset, payload: &[u8]) -> bool;
     /// A batch that follows.
     fn batch(&mut self, header: &BatchHeader);
+    /// Whether a batch can follow on what came before. Of one that cannot the checksum is looked at, before it is told.
+    fn fits(&self, _header: &BatchHeader) -> bool {
+        true
+    }
     /// Batches that cannot be told come here: they are damaged, or gone without a usable snapshot of what they said.
     fn gap(&mut self) {}
     /// Whether batches are of interest at all. If not, none is read for this.

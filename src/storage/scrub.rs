@@ -77,7 +77,7 @@ impl LogReader {
             match scanner.step()? {
                 Step::Batch { header, position } => {
                     let (first, end) = (header.base_offset, header.end_offset_exclusive());
-                    if epochs.epoch_of(first).is_some_and(|known| known != header.leader_epoch) {
+                    if epochs.epoch_of(header.last_offset()).is_some_and(|known| known != header.leader_epoch) {
                         found.damaged.push((first, end));
                     } else {
                         found.good_bytes += header.total_bytes() as u64;

@@ -76,7 +76,8 @@ fn rule_18_what_damaged_records_said_of_producers_is_asked_of_the_leader() {
     // that 1 came before 2.
     const FORMAT: u64 = 16;
     const PRODUCER: u64 = 50;
-    for place in [FORMAT, PRODUCER] {
+    const SEQUENCE: u64 = 55;
+    for place in [FORMAT, PRODUCER, SEQUENCE] {
         asks_its_leader(69 + place);
     }
 }
