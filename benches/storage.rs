@@ -88,7 +88,7 @@ fn append(c: &mut Criterion) {
         benches.bench_function(name, |b| {
             b.iter(|| {
                 if log.size_bytes() > LARGEST_LOG_BYTES {
-                    log.truncate_to(Offset::ZERO, TruncateLeave::Uncommitted).expect("truncated");
+                    log.truncate_to(Offset::ZERO, TruncateLeave::default()).expect("truncated");
                 }
                 let batches = group(&batch, count, log.written_end());
                 black_box(log.append(TimestampMs(1), &batches).expect("appended"));

@@ -328,7 +328,7 @@ impl Machine {
             Step::StartAnew { offsets_ahead, .. } => {
                 let start = log.written_end().0 + offsets_ahead;
                 self.expected(index).starting_anew_at = Some(start);
-                let anew = log.truncate_fully_and_start_at(Offset(start), TruncateLeave::Uncommitted);
+                let anew = log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default());
                 anew.map_err(|error| self.stop_of("starting anew", &error))?;
                 self.expected(index).started_anew(start);
                 Ok(())
@@ -443,13 +443,16 @@ impl Machine {
         let to = self.expected(index).start_of_batch_from_end(batches_back);
         self.expected(index).truncating_to = Some(to);
         let saved = log.saved_high_watermark().0;
-        let mut truncated = log.truncate_to(Offset(to), TruncateLeave::Uncommitted);
+        let mut truncated = log.truncate_to(Offset(to), TruncateLeave::default());
         if matches!(truncated, Err(LogError::BelowHighWatermark { .. })) {
             if to >= saved {
                 return Err(Stop::Wrong(format!("truncation to {to} is refused, the high watermark is {saved}")));
             }
             let leader_epoch = LeaderEpoch(self.expected(index).leader_epoch + 1);
-            truncated = log.truncate_to(Offset(to), TruncateLeave::UncleanElection { leader_epoch });
+            truncated = log.truncate_to(
+                Offset(to),
+                TruncateLeave { unclean_election: Some(leader_epoch), ..TruncateLeave::default() },
+            );
         } else if to < saved && truncated.is_ok() {
             return Err(Stop::Wrong(format!("truncated to {to}, below the high watermark {saved}")));
         }
