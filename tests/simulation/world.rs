@@ -134,6 +134,9 @@ impl Story {
     }
 }
 
+/// Many times what happens in a seed.
+const MAX_STEPS: u64 = 1_000_000;
+
 impl World {
     pub fn empty(seed: u64, is_told: bool) -> Self {
         Self {
@@ -192,6 +195,10 @@ impl World {
             self.now = when;
             self.steps += 1;
             self.step(event);
+            if self.steps > MAX_STEPS {
+                self.oracle
+                    .fail("something is done over and over again, and the cluster never comes to rest".to_owned());
+            }
         }
         self.now = self.now.max(until);
     }
