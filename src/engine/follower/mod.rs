@@ -17,6 +17,7 @@
 //! A fetch is an acknowledgement of what is written and, apart, of what is synced.
 
 mod events;
+mod producers;
 mod queries;
 mod reads;
 mod repair;
@@ -267,25 +268,6 @@ impl<R> FollowerEngine<R> {
             let payload = self.producers.as_of(to).to_snapshot();
             out.0.push(Command::SnapshotProducers { at: to, payload });
             out.0.push(Command::AdvanceLogStart { to });
-        }
-    }
-
-    /// Damage that is found now may have been there when the log was opened: a header may have been believed that says something else now.
-    fn lacks_producers(&self) -> bool {
-        let may_lack = self.producers.has_gaps() || !self.damage.is_whole();
-        let was_asked = self.asked_for_producers == Some(self.following.leader_epoch);
-        may_lack && !was_asked && !Mutant::OverlooksGaps.is_on()
-    }
-
-    /// The leader tells of the producers. What was appended since is not in that.
-    fn take_producers(&mut self, at: Offset, snapshot: &[u8], out: &mut Output<R>) {
-        if at != self.cursors.next_offset() {
-            return;
-        }
-        self.asked_for_producers = Some(self.following.leader_epoch);
-        if let Some(producers) = ProducerTable::from_snapshot(snapshot) {
-            self.producers.merge(producers);
-            out.0.push(Command::SnapshotProducers { at, payload: self.producers.to_snapshot() });
         }
     }
 

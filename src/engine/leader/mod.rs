@@ -212,14 +212,6 @@ impl<R> LeaderEngine<R> {
         self.answer_acks(now, out);
     }
 
-    /// Whether the batch may stand where this log is damaged, nobody here remembers it, and somebody who does may lead soon. Else it is
-    /// not waited for: nobody ever will.
-    fn may_have_had(&self, now: MonoTime, header: &BatchHeader) -> bool {
-        let Some((_, end)) = self.damage.first() else { return false };
-        let may_miss = header.is_idempotent() && self.producers.has_gaps();
-        may_miss && self.followers.may_take_over(now, &self.leadership, end, self.settings.max_lag)
-    }
-
     fn append(
         &mut self,
         header: &BatchHeader,

@@ -5,7 +5,8 @@ use crate::engine::damage::Damage;
 use crate::engine::replication::ReplicaState;
 use crate::protocol::ApiError;
 use crate::protocol::messages::LogDescription;
-use crate::types::{NodeId, Offset};
+use crate::types::record_batch::BatchHeader;
+use crate::types::{MonoTime, NodeId, Offset};
 
 impl<R> LeaderEngine<R> {
     /// Whether everything that was commanded to the log has come to an end, or never will.
@@ -70,5 +71,13 @@ impl<R> LeaderEngine<R> {
             leader_epoch: self.leadership.epoch,
             damaged,
         }
+    }
+
+    /// Whether the batch may stand where this log is damaged, nobody here remembers it, and somebody who does may lead soon. Else it is
+    /// not waited for: nobody ever will.
+    pub(super) fn may_have_had(&self, now: MonoTime, header: &BatchHeader) -> bool {
+        let Some((_, end)) = self.damage.first() else { return false };
+        let may_miss = header.is_idempotent() && self.producers.has_gaps();
+        may_miss && self.followers.may_take_over(now, &self.leadership, end, self.settings.max_lag)
     }
 }
