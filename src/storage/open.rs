@@ -318,6 +318,7 @@ fn rebuild_epochs(shared: &Shared) -> Result<LeaderEpochs, LogError> {
     Ok(epochs)
 }
 
+/// Without a list of their own, the epochs are what the headers say.
 impl Replay for LeaderEpochs {
     fn snapshot(&mut self, _at: Offset, _payload: &[u8]) -> bool {
         false

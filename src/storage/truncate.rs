@@ -41,16 +41,16 @@ enum Place {
 }
 
 impl Log {
-    /// Cuts the log off at `end`, or at the start of the batch or damaged range that `end` falls into, and returns the end that it has then.
-    /// What was cut off is gone for good when this returns, with the producer snapshots and leader epochs that speak of it; the
+    /// Cuts the log off at `end`, or at the start of the batch or damaged range that `end` falls into, and returns the end that
+    /// it has then. What was cut off is gone for good when this returns, with the producer snapshots and leader epochs that speak of it; the
     /// high watermark that was written down lies at or before the end. An `end` at or past the written end does nothing.
     ///
     /// A sync that began before it makes nothing durable that is appended after it.
     ///
     /// # Errors
     /// [`LogError::BelowHighWatermark`] when that would give up more than `leave` allows, [`LogError::Damaged`] when it lies within
-    /// damage, which is remembered: nothing has changed then. [`LogError::OffsetOutOfRange`] below the log's start, where truncation cannot help: see
-    /// [`Log::truncate_fully_and_start_at`]. [`LogError::SyncOutstanding`] while a side job is in flight, which would write
+    /// damage, which is remembered: nothing has changed then. [`LogError::OffsetOutOfRange`] below the log's start, where
+    /// truncation cannot help: see [`Log::truncate_fully_and_start_at`]. [`LogError::SyncOutstanding`] while a side job is in flight, which would write
     /// down what is about to go. A failure of the disk is final.
     pub fn truncate_to(&mut self, end: Offset, leave: TruncateLeave) -> Result<Offset, LogError> {
         self.check_alive()?;
