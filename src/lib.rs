@@ -14,10 +14,10 @@
 //!                             │     │    ▲
 //!                             │     ▼    │ started by
 //!                             │  LogWriter  Broker ◄─┐
-//!                             │     │                │ committed records
+//!                             │     │                │ the image
 //!                             └─────┼──────► Controller ─ engine::controller, engine::metadata
 //!                                   ▼                ▼
-//!   storage:                       Log          metadata log        raft: openraft over a Log, for several controllers
+//!   storage:                       Log              raft: openraft over a Log
 //! ```
 //!
 //! **Data flow.** A frame becomes a typed request in the codec; the session checks who asks and what was sent; the partition's

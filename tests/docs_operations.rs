@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callboard::actors::controller::MetadataLogError;
+use callboard::actors::controller::{MetadataError, MetadataLogError};
 use callboard::actors::node::NodeError;
 use callboard::cli::error::CliError;
 use callboard::client::ClientError;
@@ -16,11 +16,12 @@ use callboard::config::topics_file::{self, TopicsFileError};
 use callboard::engine::metadata::ApplyError;
 use callboard::net::BindError;
 use callboard::protocol::{ApiError, ErrorCode};
+use callboard::raft::{RaftId, RaftIdentity, RaftStorageError};
 use callboard::storage::LogError;
 use callboard::storage::atomic_file::AtomicFileError;
 use callboard::storage::data_dir::DataDirError;
 use callboard::types::record_batch::BatchError;
-use callboard::types::{ClusterId, LeaderEpoch, NodeId, Offset};
+use callboard::types::{ClusterId, DirectoryId, LeaderEpoch, NodeId, Offset};
 
 const PAGE: &str = include_str!("../docs/operations.md");
 
@@ -170,12 +171,12 @@ fn bind_errors() -> Vec<BindError> {
     all
 }
 
-fn metadata_errors() -> Vec<MetadataLogError> {
+fn earlier_metadata_errors() -> Vec<MetadataLogError> {
     let mut all: Vec<_> = file_errors().into_iter().map(MetadataLogError::Snapshot).collect();
     let record = callboard::types::record_batch::RecordError::TooLarge { records: 1, bytes: 1 };
     all.extend([
         MetadataLogError::Log(LogError::SyncOutstanding),
-        MetadataLogError::Write(io_error()),
+        MetadataLogError::Io(io_error()),
         MetadataLogError::Records(record),
         MetadataLogError::Undecodable { index: 1, reason: "no".to_owned() },
         MetadataLogError::Gap { expected: 2, found: 1 },
@@ -185,11 +186,67 @@ fn metadata_errors() -> Vec<MetadataLogError> {
         match error {
             MetadataLogError::Log(_)
             | MetadataLogError::Snapshot(_)
-            | MetadataLogError::Write(_)
+            | MetadataLogError::Io(_)
             | MetadataLogError::Records(_)
             | MetadataLogError::Undecodable { .. }
             | MetadataLogError::Gap { .. }
             | MetadataLogError::Apply(_) => {}
+        }
+    }
+    all
+}
+
+fn raft_errors() -> Vec<RaftStorageError> {
+    let (cluster, directory) = (ClusterId(uuid::Uuid::nil()), DirectoryId(uuid::Uuid::nil()));
+    let identity = RaftIdentity { cluster, directory, id: RaftId(1) };
+    let (index, reason) = (1, "no".to_owned());
+    let mut all: Vec<_> = file_errors().into_iter().map(RaftStorageError::File).collect();
+    all.extend([
+        RaftStorageError::Io(io_error()),
+        RaftStorageError::Log(LogError::SyncOutstanding),
+        RaftStorageError::Missing { path: path() },
+        RaftStorageError::Exists { path: path() },
+        RaftStorageError::LostFile { path: path() },
+        RaftStorageError::Foreign { path: path(), found: identity, expected: identity },
+        RaftStorageError::LostEntries { index, reason: reason.clone() },
+        RaftStorageError::Entry { index, reason: reason.clone() },
+        RaftStorageError::Snapshot { reason },
+        RaftStorageError::NotContiguous { expected: 2, found: 1 },
+        RaftStorageError::Newer(ApplyError::FeatureLevel { found: 2 }),
+        RaftStorageError::ThreadEnded,
+    ]);
+    for error in &all {
+        match error {
+            RaftStorageError::Io(_)
+            | RaftStorageError::Log(_)
+            | RaftStorageError::File(_)
+            | RaftStorageError::Missing { .. }
+            | RaftStorageError::Exists { .. }
+            | RaftStorageError::LostFile { .. }
+            | RaftStorageError::Foreign { .. }
+            | RaftStorageError::LostEntries { .. }
+            | RaftStorageError::Entry { .. }
+            | RaftStorageError::Snapshot { .. }
+            | RaftStorageError::NotContiguous { .. }
+            | RaftStorageError::Newer(_)
+            | RaftStorageError::ThreadEnded => {}
+        }
+    }
+    all
+}
+
+fn metadata_errors() -> Vec<MetadataError> {
+    let mut all: Vec<_> = earlier_metadata_errors().into_iter().map(MetadataError::Earlier).collect();
+    all.extend(raft_errors().into_iter().map(MetadataError::Raft));
+    all.extend(data_dir_errors().into_iter().map(MetadataError::Directory));
+    all.extend([MetadataError::Io(io_error()), MetadataError::Stopped("Raft has stopped: why".to_owned())]);
+    for error in &all {
+        match error {
+            MetadataError::Raft(_)
+            | MetadataError::Earlier(_)
+            | MetadataError::Directory(_)
+            | MetadataError::Io(_)
+            | MetadataError::Stopped(_) => {}
         }
     }
     all

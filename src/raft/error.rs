@@ -1,9 +1,10 @@
 //! Why Raft's files cannot be read or written. A controller that meets one of these takes no part any more.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use super::types::RaftId;
+use super::types::{Fatal, RaftId};
 use crate::engine::metadata::ApplyError;
 use crate::storage::LogError;
 use crate::storage::atomic_file::AtomicFileError;
@@ -26,7 +27,7 @@ pub enum RaftStorageError {
     File(#[from] AtomicFileError),
     /// The directory is gone, or was never there.
     #[error(
-        "there is no Raft storage at {}, and with it this controller's votes are gone: put the directory back, or reset this controller (it comes back under a new id)",
+        "there is no Raft storage at {}, and with it this controller's votes are gone: put the directory back; where there are other controllers, reset this one instead (it comes back under a new id)",
         path.display()
     )]
     Missing {
@@ -41,7 +42,7 @@ pub enum RaftStorageError {
     },
     /// One of its files is gone.
     #[error(
-        "{} is gone, and this controller must not vote without it: put it back, or reset this controller (it comes back under a new id)",
+        "{} is gone, and this controller must not vote without it: put it back; where there are other controllers, reset this one instead (it comes back under a new id)",
         path.display()
     )]
     LostFile {
@@ -63,7 +64,7 @@ pub enum RaftStorageError {
     },
     /// Entries that had been acknowledged are missing.
     #[error(
-        "the Raft log has lost entry {index}, which was synced ({reason}): this controller must not vote. Reset it (it comes back under a new id); the others have what it lost"
+        "the Raft log has lost entry {index}, which was synced ({reason}): this controller must not vote. Where there are others, reset it (it comes back under a new id): they have what it lost; a sole controller needs its data directory restored from one backup"
     )]
     LostEntries {
         /// The first one that is missing.
@@ -72,7 +73,9 @@ pub enum RaftStorageError {
         reason: String,
     },
     /// An entry does not decode.
-    #[error("entry {index} of the Raft log does not decode ({reason}): upgrade this node, or reset this controller")]
+    #[error(
+        "entry {index} of the Raft log does not decode ({reason}): upgrade this node; where there are other controllers, this one can be reset instead"
+    )]
     Entry {
         /// Its index.
         index: u64,
@@ -80,7 +83,9 @@ pub enum RaftStorageError {
         reason: String,
     },
     /// The snapshot does not decode, or is not what it says.
-    #[error("the metadata snapshot cannot be used ({reason}): upgrade this node, or reset this controller")]
+    #[error(
+        "the metadata snapshot cannot be used ({reason}): upgrade this node, or restore its data directory from one backup; where there are other controllers, this one can be reset instead"
+    )]
     Snapshot {
         /// What is wrong.
         reason: String,
@@ -101,6 +106,15 @@ pub enum RaftStorageError {
     /// The thread that does the disk's work has ended.
     #[error("the thread for Raft's disk work has ended: restart this node")]
     ThreadEnded,
+}
+
+/// Why openraft has stopped for good, in the words of what went wrong below it.
+#[must_use]
+pub fn cause_of(fatal: &Fatal) -> String {
+    match fatal {
+        Fatal::StorageError(error) => error.source().map_or_else(|| error.to_string(), ToString::to_string),
+        Fatal::Panicked | Fatal::Stopped => format!("Raft has stopped: {fatal}"),
+    }
 }
 
 /// Whose files they are, for life.

@@ -187,6 +187,22 @@ pub struct FoundEntry {
 }
 
 impl FoundEntry {
+    /// The decision in it, if it holds one.
+    pub(super) fn decision(&self) -> Option<&[MetadataRecord]> {
+        match &self.payload {
+            StoredPayload::Decision(records) => Some(records),
+            StoredPayload::Blank | StoredPayload::Members(_) => None,
+        }
+    }
+
+    /// How many vote from this entry on, if it changes that.
+    pub(super) fn voters(&self) -> Option<usize> {
+        match &self.payload {
+            StoredPayload::Members(members) => Some(members.voters.iter().flatten().collect::<BTreeSet<_>>().len()),
+            StoredPayload::Blank | StoredPayload::Decision(_) => None,
+        }
+    }
+
     /// As openraft knows it.
     pub(super) fn into_entry<C: MetadataRaft>(self) -> Entry<C> {
         let payload = match self.payload {

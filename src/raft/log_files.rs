@@ -85,6 +85,14 @@ impl LogFiles {
     /// # Errors
     /// [`RaftStorageError::Exists`], or the disk's.
     pub fn create(place: &RaftPlace) -> Result<Self, RaftStorageError> {
+        Self::create_with(place, |_| Ok(()))
+    }
+
+    /// The same, with what `fill` puts into the directory beside them, under the place where it is being made.
+    pub(super) fn create_with(
+        place: &RaftPlace,
+        fill: impl FnOnce(&RaftPlace) -> Result<(), RaftStorageError>,
+    ) -> Result<Self, RaftStorageError> {
         let RaftPlace { disk, files, dir, identity, .. } = place;
         if disk.exists(dir)? {
             return Err(RaftStorageError::Exists { path: dir.clone() });
@@ -105,6 +113,7 @@ impl LogFiles {
             &place.log_identity(),
             place.log_config(),
         )?;
+        fill(&RaftPlace { dir: temporary.clone(), ..place.clone() })?;
         disk.rename(&temporary, dir)?;
         // Until here a power loss may take the whole directory, and nobody has been told of it.
         disk.sync_dir(parent, SyncPoint::PartitionCreated)?;

@@ -63,7 +63,8 @@ pub(super) fn storage_error(
     error: &RaftStorageError,
 ) -> StorageError {
     tracing::error!(%error, "this controller takes no part in the cluster's metadata any more");
-    StorageIOError::new(subject, verb, AnyError::new(error)).into()
+    // Without the error's type in front: people read this.
+    StorageIOError::new(subject, verb, AnyError::error(error.to_string())).into()
 }
 
 /// The range as `from..to`.

@@ -17,8 +17,9 @@
 //! An entry's index is an offset of the log, and one more is the image's index after it.
 //!
 //! Reading order: [`types`](self::RaftId), `format`, [`LogFiles`], [`SnapshotFiles`], [`RaftStorage`], [`StateMachine`],
-//! [`RaftTransport`]. ADR 21 says why openraft, ADR 19 how far it runs deterministically.
+//! [`begin_with`], [`RaftTransport`]. ADR 21 says why openraft, ADR 19 how far it runs deterministically.
 
+mod beginning;
 mod disk_work;
 mod error;
 mod format;
@@ -32,8 +33,9 @@ mod transport;
 mod types;
 mod voter_file;
 
+pub use beginning::{begin_with, newest_image, owner};
 pub use disk_work::DiskWork;
-pub use error::{RaftIdentity, RaftStorageError};
+pub use error::{RaftIdentity, RaftStorageError, cause_of};
 pub use format::FoundEntry;
 pub use log_files::{LogFiles, LogState, RaftPlace};
 pub use log_store::LogStore;
@@ -42,8 +44,8 @@ pub use snapshot_files::{SavedSnapshot, SnapshotFiles, decode_image, encode_imag
 pub use state_machine::{AppliedImage, SnapshotBuilder, StateMachine};
 pub use transport::{Addressee, Network, Peer, RaftTransport, TransportError};
 pub use types::{
-    ControllerNode, Decided, Decision, LogId, MetadataRaft, RaftId, SnapshotMeta, StorageError, StoredMembership,
-    TypeConfig, Vote,
+    ControllerNode, Decided, Decision, Fatal, LogId, MetadataRaft, RaftId, SnapshotMeta, StorageError,
+    StoredMembership, TypeConfig, Vote,
 };
 
 /// Raft as a controller runs it.

@@ -127,6 +127,11 @@ impl SnapshotFiles {
         Ok(Some(SavedSnapshot { meta, data: stored.data }))
     }
 
+    /// Writes the first snapshot of a member that begins with an image.
+    pub(super) fn create(place: &RaftPlace, meta: &SnapshotMeta, image: &ClusterImage) -> Result<(), RaftStorageError> {
+        Self::open(place)?.0.save(meta, encode_image(image)?)
+    }
+
     /// What the snapshot covers.
     #[must_use]
     pub fn current(&self) -> Option<&SnapshotMeta> {

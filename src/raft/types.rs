@@ -104,5 +104,7 @@ pub type Vote = openraft::Vote<RaftId>;
 pub type StoredMembership = openraft::StoredMembership<RaftId, ControllerNode>;
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::SnapshotMeta<RaftId, ControllerNode>;
+/// Why openraft has stopped for good.
+pub type Fatal = openraft::error::Fatal<RaftId>;
 /// What openraft is told of a failed disk: it stops for good.
 pub type StorageError = openraft::StorageError<RaftId>;

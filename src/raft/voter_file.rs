@@ -47,6 +47,15 @@ impl Voter {
     }
 }
 
+fn read(disk: &dyn Disk, path: &Path) -> Result<Voter, RaftStorageError> {
+    let Some((_, payload)) = read_checked(disk, path, MAGIC, VERSION)? else {
+        return Err(RaftStorageError::LostFile { path: path.to_owned() });
+    };
+    let damaged =
+        |error: rmp_serde::decode::Error| AtomicFileError::Damaged { path: path.to_owned(), reason: error.to_string() };
+    Ok(rmp_serde::from_slice(&payload).map_err(damaged)?)
+}
+
 /// The file, and what it says.
 #[derive(Debug)]
 pub(super) struct VoterFile {
@@ -66,16 +75,20 @@ impl VoterFile {
     /// Reads the file in `dir`, after checking that it is `expected`'s.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, expected: RaftIdentity) -> Result<Self, RaftStorageError> {
         let path = child(dir, FILE);
-        let Some((_, payload)) = read_checked(&*disk, &path, MAGIC, VERSION)? else {
-            return Err(RaftStorageError::LostFile { path });
-        };
-        let voter: Voter = rmp_serde::from_slice(&payload)
-            .map_err(|error| AtomicFileError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        let voter = read(&*disk, &path)?;
         let found = voter.identity();
         if found != expected {
             return Err(RaftStorageError::Foreign { path: dir.to_owned(), found, expected });
         }
         Ok(Self { disk, path, voter })
+    }
+
+    /// Whose files lie in `dir`; `None` where there are none.
+    pub fn owner(disk: &dyn Disk, dir: &Path) -> Result<Option<RaftIdentity>, RaftStorageError> {
+        if !disk.exists(dir)? {
+            return Ok(None);
+        }
+        read(disk, &child(dir, FILE)).map(|voter| Some(voter.identity()))
     }
 
     pub fn get(&self) -> &Voter {

@@ -4,7 +4,7 @@
 //!   <root>/callboard.meta            cluster, node, directory id, last broker epoch, boot
 //!   <root>/clean-stop                there from a clean stop to the next start
 //!   <root>/lock                      held by the process that uses the directory
-//!   <root>/__cluster_metadata/       the controller's log
+//!   <root>/__cluster_metadata/raft/  the controller's log, vote and snapshot
 //!   <root>/<topic>-<topic id>-<partition>/            a partition
 //!   <root>/<topic>-<topic id>-<partition>.creating/   one that is being created
 //!   <root>/<topic>-<topic id>-<partition>.deleted/    one that is being removed
@@ -34,8 +34,9 @@ use crate::types::{BrokerEpoch, ClusterId, DirectoryId, Mutant, NodeId, TopicPar
 ///
 /// * 1: as in the picture, but for the boot.
 /// * 2: `callboard.meta` holds the machine's boot id beside the broker epoch.
-pub const FORMAT_VERSION: u16 = 2;
-/// The directory of the controller's log.
+/// * 3: the controller's log is a Raft log, in `__cluster_metadata/raft/`.
+pub const FORMAT_VERSION: u16 = 3;
+/// The directory of what a controller keeps.
 pub const METADATA_DIR: &str = "__cluster_metadata";
 /// The directory of what nobody recognised.
 pub const QUARANTINE_DIR: &str = "quarantine";
@@ -195,7 +196,7 @@ impl DataDir {
         &self.root
     }
 
-    /// Where the controller's log lies.
+    /// Where a controller keeps the metadata.
     #[must_use]
     pub fn metadata_dir(&self) -> PathBuf {
         self.root.join(METADATA_DIR)
@@ -236,6 +237,15 @@ impl DataDir {
         }
         *meta = stored;
         Ok(())
+    }
+
+    /// Marks the directory, durably, as one of this release's form: earlier ones refuse it from here on. To be called before what
+    /// they would misread is written.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take_own_format(&self) -> Result<(), DataDirError> {
+        Ok(write_meta(&*self.disk, &self.root, &self.lock())?)
     }
 
     /// Says durably that all files are complete and synced. The last thing a node does before it ends.

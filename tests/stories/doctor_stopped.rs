@@ -242,23 +242,25 @@ async fn formats_of_a_newer_release_and_damaged_small_files_are_told_apart() {
 #[tokio::test]
 async fn metadata_that_cannot_be_read_is_found() {
     let (dir, _) = stopped_node().await;
-    // After a clean stop a start takes everything from the snapshot: what came before it in the log is not read any more.
-    let snapshot = dir.join("__cluster_metadata/snapshot");
-    let whole = fs::read(&snapshot).unwrap();
+    let voter = dir.join("__cluster_metadata/raft/voter");
+    let whole = fs::read(&voter).unwrap();
     let mut content = whole.clone();
     let middle = content.len() / 2;
     content[middle] ^= 1;
-    fs::write(&snapshot, content).unwrap();
+    fs::write(&voter, content).unwrap();
     let report = look(&dir);
     assert_eq!(codes(&report), ["metadata-damaged"], "{}", report.to_text());
     assert!(found(&report, "metadata-damaged").fix.contains("__cluster_metadata"));
     Node::start_in(&dir, |_| {}).expect_err("and so the node does not start");
 
-    write_atomically(&RealDisk, &snapshot, *b"CBIM", 99, b"later").unwrap();
+    write_atomically(&RealDisk, &voter, *b"CBrv", 99, b"later").unwrap();
     assert_eq!(codes(&look(&dir)), ["newer-format", "unclean-stop"]);
-    write_atomically(&RealDisk, &dir.join("__cluster_metadata/log/partition.state"), *b"CBps", 99, b"later").unwrap();
-    fs::write(&snapshot, whole).unwrap();
+    fs::write(&voter, whole).unwrap();
+    let state = dir.join("__cluster_metadata/raft/log/partition.state");
+    write_atomically(&RealDisk, &state, *b"CBps", 99, b"later").unwrap();
     assert_eq!(codes(&look(&dir)), ["newer-format", "unclean-stop"]);
+    fs::remove_dir_all(dir.join("__cluster_metadata/raft/log")).unwrap();
+    assert_eq!(codes(&look(&dir)), ["metadata-damaged", "unclean-stop"]);
 }
 
 #[tokio::test]

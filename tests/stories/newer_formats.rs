@@ -4,15 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use callboard::actors::controller::MetadataLog;
 use callboard::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use callboard::protocol::ErrorCode;
+use callboard::raft::{
+    Decision, LogFiles, LogId, RaftPlace, SnapshotFiles, SnapshotMeta, TypeConfig, encode_image, newest_image, owner,
+};
 use callboard::storage::atomic_file::{read_checked, write_atomically};
-use callboard::storage::data_dir::{DataDir, FORMAT_VERSION};
+use callboard::storage::data_dir::FORMAT_VERSION;
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::storage::file_cache::FileCache;
 use callboard::testing::Node;
-use callboard::types::{NodeId, TimestampMs};
+use openraft::{Entry, EntryPayload};
 
 use super::old_data_directory::copied;
 use crate::support::*;
@@ -99,12 +101,41 @@ async fn a_partition_of_a_newer_format_is_offline_with_the_reason_and_the_others
     }
 }
 
-/// The metadata log of a directory that no node uses.
-fn metadata_log(dir: &Path) -> (MetadataLog, ClusterImage) {
+#[test]
+fn the_controllers_files_of_a_newer_format_are_refused_in_one_line() {
+    let dir = copied(GENERATION, "clean");
+    Node::start_in(&dir, |_| {}).unwrap().stop().unwrap();
+    for (file, prefix) in [
+        ("raft/voter", "the Raft storage: "),
+        ("raft/log/partition.meta", "the Raft log: "),
+        ("raft/log/partition.state", "the Raft log: "),
+        ("raft/log/leader-epochs", "the Raft log: "),
+        ("raft/snapshot", "the Raft storage: "),
+    ] {
+        let path = dir.join("__cluster_metadata").join(file);
+        let before = fs::read(&path).unwrap();
+        of_the_next_version(&path);
+        assert_eq!(refusal(&dir), format!("{prefix}{}", newer(&path)));
+        fs::write(&path, before).unwrap();
+    }
+    Node::start_in(&dir, |_| {}).unwrap().stop().unwrap();
+}
+
+/// The controller's files in a directory that no node uses.
+fn raft_place(dir: &Path) -> RaftPlace {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let directory = DataDir::open(Arc::clone(&disk), dir, NodeId(1), None).unwrap();
     let files = Arc::new(FileCache::new(Arc::clone(&disk), 16));
-    MetadataLog::open(disk, files, &directory.metadata_dir(), directory.meta().cluster).unwrap()
+    let dir = dir.join("__cluster_metadata/raft");
+    let identity = owner(&*disk, &dir).unwrap().expect("there is one");
+    RaftPlace { disk, files, dir, identity, segment_bytes: RaftPlace::SEGMENT_BYTES }
+}
+
+/// A directory that this release has written.
+fn of_this_release(name: &str) -> (Directory, RaftPlace) {
+    let dir = copied(GENERATION, name);
+    Node::start_in(&dir, |_| {}).unwrap().stop().unwrap();
+    let place = raft_place(&dir);
+    (dir, place)
 }
 
 #[test]
@@ -112,28 +143,28 @@ fn metadata_records_of_newer_software_are_refused_from_the_log_and_from_a_snapsh
     let found = FEATURE_LEVEL + 1;
     let expected =
         format!("the metadata has feature level {found}, this software knows {FEATURE_LEVEL}: upgrade this node");
-    let dir = copied(GENERATION, "clean");
-    let (mut log, _) = metadata_log(&dir);
-    log.append(&[MetadataRecord::FeatureLevel { level: found }], TimestampMs(1)).unwrap();
+    let (dir, place) = of_this_release("clean");
+    let mut log = LogFiles::open(&place).unwrap();
+    let last = log.state().last.expect("entries");
+    let records = vec![MetadataRecord::FeatureLevel { level: found }];
+    let (log_id, payload) = (LogId { index: last.index + 1, ..last }, EntryPayload::Normal(Decision { records }));
+    log.append::<TypeConfig>(vec![Entry { log_id, payload }]).unwrap();
     drop(log);
     assert_eq!(refusal(&dir), expected);
+    assert_eq!(refusal(&dir), expected, "and again");
 
-    let dir = copied(GENERATION, "clean");
-    let (mut log, mut image) = metadata_log(&dir);
-    // As newer software would close it: the level stands in the snapshot, and its record is gone from the log.
-    image.feature_level = found;
-    image.index += 1;
-    log.append(&[MetadataRecord::FeatureLevel { level: found }], TimestampMs(1)).unwrap();
-    log.close(&image).unwrap();
+    let (dir, place) = of_this_release("clean");
+    // As newer software would leave it: the level stands in the snapshot, and its record is gone from the log.
+    let last = LogFiles::open(&place).unwrap().state().last;
+    let image = ClusterImage { feature_level: found, ..newest_image(&place).unwrap() };
+    let mut snapshots = SnapshotFiles::open(&place).unwrap().0;
+    let meta = SnapshotMeta { last_log_id: last, ..snapshots.current().expect("one").clone() };
+    snapshots.save(&meta, encode_image(&image).unwrap()).unwrap();
     assert_eq!(refusal(&dir), expected);
 }
 
 #[test]
-fn metadata_of_an_older_level_is_raised_once_so_that_older_software_does_not_misread_what_follows() {
-    let dir = copied(GENERATION, "killed");
-    let (log, image) = metadata_log(&dir);
-    assert_eq!(image.feature_level, FEATURE_LEVEL);
-    log.close(&image).unwrap();
-    let (_, again) = metadata_log(&dir);
-    assert_eq!(again, image, "nothing more is written");
+fn metadata_of_an_older_level_is_raised_so_that_older_software_does_not_misread_what_follows() {
+    let (_dir, place) = of_this_release("killed");
+    assert_eq!(newest_image(&place).unwrap().feature_level, FEATURE_LEVEL);
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// The generations there are, oldest first. A new one is added when a format changes; none ever goes.
-const GENERATIONS: [&str; 1] = ["data-dir-v1"];
+const GENERATIONS: [&str; 2] = ["data-dir-v1", "data-dir-v2"];
 
 /// Where the directories of a generation lie.
 pub fn fixture(generation: &str) -> PathBuf {

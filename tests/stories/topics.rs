@@ -2,27 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use callboard::actors::controller::MetadataLog;
+use callboard::actors::controller::{KnownTopics, rehearse};
 use callboard::actors::node::NodeError;
 use callboard::client::{Client, ClientError, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
-use callboard::engine::metadata::ClusterImage;
 use callboard::protocol::ErrorCode;
 use callboard::protocol::messages::{Acks, AlterTopic, Fetch, Metadata, TopicDescription};
+use callboard::storage::data_dir::{METADATA_DIR, look};
 use callboard::storage::disk::RealDisk;
-use callboard::storage::file_cache::FileCache;
 use callboard::testing::Node;
-use callboard::types::ClusterId;
 
 use crate::support::*;
 
 /// The metadata as a stopped node left it.
-fn metadata_of(data_dir: &Path, cluster: ClusterId) -> ClusterImage {
-    let disk = Arc::new(RealDisk);
-    let files = Arc::new(FileCache::new(disk.clone(), 8));
-    MetadataLog::open(disk, files, &data_dir.join("__cluster_metadata"), cluster).expect("whole metadata").1
+fn metadata_of(data_dir: &Path) -> KnownTopics {
+    let meta = look(&RealDisk, data_dir).expect("a data directory").meta.expect("with an identity");
+    rehearse(&RealDisk, &data_dir.join(METADATA_DIR), &meta).expect("whole metadata")
 }
 
 async fn describe(client: &Client, name: &str) -> TopicDescription {
@@ -144,11 +140,10 @@ async fn a_topic_is_created_described_altered_deleted_and_created_anew() {
     assert_eq!(code_of(raw.produce(first, batch(&["late"]))), ErrorCode::UnknownTopicOrPartition);
     assert_eq!(code_of(raw.fetch(first, 0)), ErrorCode::UnknownTopicOrPartition);
 
-    let cluster = admin.describe_cluster().await.unwrap().cluster_id;
     node.stop().unwrap();
-    let image = metadata_of(&dir, cluster);
-    assert!(image.tombstones.is_empty(), "the files are gone, so is the tombstone: {:?}", image.tombstones);
-    assert_eq!(image.topics.keys().copied().collect::<Vec<_>>(), [second]);
+    let known = metadata_of(&dir);
+    assert!(known.deleted.is_empty(), "the files are gone, so is the tombstone: {:?}", known.deleted);
+    assert_eq!(known.topics.iter().map(|topic| topic.id).collect::<Vec<_>>(), [second]);
 }
 
 #[tokio::test]

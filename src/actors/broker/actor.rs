@@ -1,6 +1,6 @@
 //! The broker's handlers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::actors::partition_leader::{
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
 use crate::engine::leader::Leadership;
-use crate::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
+use crate::engine::metadata::{ClusterImage, TopicImage};
 use crate::replica::{OpenedReplica, storage_error};
 use crate::storage::LogError;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
@@ -60,7 +60,8 @@ pub struct Broker {
     pub(super) settings: BrokerSettings,
     pub(super) image: Arc<ClusterImage>,
     pub(super) replicas: HashMap<TopicId, TopicReplicas>,
-    incoming: VecDeque<MetadataCommitted>,
+    /// The newest metadata, while what came before it is being worked off.
+    incoming: Option<Arc<ClusterImage>>,
     pub(super) opening: usize,
     started: bool,
     /// The replicas of the start are being opened.
@@ -82,7 +83,7 @@ impl Broker {
             settings,
             image,
             replicas: HashMap::new(),
-            incoming: VecDeque::new(),
+            incoming: None,
             opening: 0,
             started: false,
             is_first_opening: true,
@@ -98,16 +99,13 @@ impl Broker {
     /// Works off metadata while nothing is being opened.
     fn work_off(&mut self, ctx: &Context<Self>) {
         while self.opening == 0 && !self.stopping {
-            let Some(MetadataCommitted { image, records }) = self.incoming.pop_front() else { break };
-            self.image = image;
-            if !self.started {
-                self.started = true;
-                let topics: Vec<_> = self.image.topics.values().cloned().collect();
-                topics.iter().for_each(|topic| self.open_topic(topic, ctx));
+            let Some(image) = self.incoming.take() else { break };
+            let before = std::mem::replace(&mut self.image, image);
+            // What it starts with holds for the first time: its directory is looked through for deleted topics.
+            if std::mem::replace(&mut self.started, true) {
+                self.drop_deleted(&before, ctx);
             }
-            for record in records.iter() {
-                self.apply(record, ctx);
-            }
+            self.follow_topics(&before, ctx);
             if self.opening == 0 {
                 self.publish();
             } else if self.is_first_opening {
@@ -116,26 +114,23 @@ impl Broker {
         }
     }
 
-    fn apply(&mut self, record: &MetadataRecord, ctx: &Context<Self>) {
-        match record {
-            MetadataRecord::TopicCreated { topic, .. } => {
-                // Created and deleted within one batch of records: there is nothing to open.
-                if let Some(topic) = self.image.topics.get(topic).cloned() {
-                    self.open_topic(&topic, ctx);
-                }
+    /// Deletes the replicas of topics that are gone, those included that came and went since `before`.
+    fn drop_deleted(&mut self, before: &ClusterImage, ctx: &Context<Self>) {
+        let image = Arc::clone(&self.image);
+        for topic in image.tombstones.difference(&before.tombstones) {
+            self.delete_topic(*topic, ctx);
+        }
+    }
+
+    /// Opens the replicas of topics that are new since `before`, and configures those of topics that are set otherwise.
+    fn follow_topics(&mut self, before: &ClusterImage, ctx: &Context<Self>) {
+        let image = Arc::clone(&self.image);
+        for (id, topic) in &image.topics {
+            match before.topics.get(id) {
+                None => self.open_topic(topic, ctx),
+                Some(known) if Arc::ptr_eq(known, topic) || known.config == topic.config => {}
+                Some(_) => self.reconfigure(*id),
             }
-            MetadataRecord::TopicConfigChanged { topic, .. } => self.reconfigure(*topic),
-            MetadataRecord::TopicDeleted { topic } => self.delete_topic(*topic, ctx),
-            MetadataRecord::FeatureLevel { .. }
-            | MetadataRecord::BrokerRegistered(_)
-            | MetadataRecord::BrokerUnfenced { .. }
-            | MetadataRecord::BrokerFenced { .. }
-            | MetadataRecord::BrokerStopping { .. }
-            | MetadataRecord::TopicPartitionsAdded { .. }
-            | MetadataRecord::TopicOpened { .. }
-            | MetadataRecord::TombstoneCleared { .. }
-            | MetadataRecord::PartitionChanged(_)
-            | MetadataRecord::ProducerIdsReserved { .. } => {}
         }
     }
 
@@ -241,8 +236,8 @@ impl Actor for Broker {
 impl Handler<MetadataCommitted> for Broker {
     type Result = ();
     fn handle(&mut self, message: MetadataCommitted, ctx: &mut Self::Context) {
-        let first = !self.started && self.incoming.is_empty();
-        self.incoming.push_back(message);
+        let first = !self.started && self.incoming.is_none();
+        self.incoming = Some(message.image);
         self.work_off(ctx);
         if first {
             self.list_directory(ctx);

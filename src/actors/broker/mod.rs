@@ -6,12 +6,12 @@
 //! * **Remembers**: its replicas, and metadata that it has not worked off yet.
 //!
 //! ```text
-//!   MetadataCommitted ─► queue ─► open, configure, delete (disk threads) ─► BrokerView ─► sessions
+//!   MetadataCommitted ─► what differs ─► open, configure, delete (disk threads) ─► BrokerView ─► sessions
 //!                                                                      └──► AwaitMetadata is answered
 //! ```
 //!
-//! Invariants: metadata is worked off in order, one change at a time: a view with index N is published only when every
-//! replica that N calls for is open or known to be offline. Files are deleted only on a tombstone; what nobody knows is
+//! Invariants: one image is worked off at a time, by what differs from the one before, and those that come meanwhile by the newest of
+//! them: a view with index N is published only when every replica that N calls for is open or known to be offline. Files are deleted only on a tombstone; what nobody knows is
 //! put aside, never removed.
 
 mod actor;

@@ -110,7 +110,7 @@ impl Stage {
         })
         .start();
         let stage = Self { disk: disk.clone(), broker, controller, opened, view, thread, records };
-        stage.tell(&[]);
+        stage.tell();
         stage
     }
 
@@ -118,14 +118,13 @@ impl Stage {
         Self::on(&VirtualDisk::new(1), beginning())
     }
 
-    fn tell(&self, records: &[MetadataRecord]) {
-        let image = Arc::new(image_of(&self.records));
-        post(&self.broker, MetadataCommitted { image, records: records.into() });
+    fn tell(&self) {
+        post(&self.broker, MetadataCommitted { image: Arc::new(image_of(&self.records)) });
     }
 
     fn commit(&mut self, records: &[MetadataRecord]) {
         self.records.extend_from_slice(records);
-        self.tell(records);
+        self.tell();
     }
 
     async fn caught_up(&self) {

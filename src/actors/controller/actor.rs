@@ -1,214 +1,369 @@
-//! The controller's handlers: decide, write down, apply, publish.
+//! The controller's handlers: every request becomes a question of the next round.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, MessageResult, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use openraft::ServerState;
+use tokio::sync::{oneshot, watch};
 
+use super::deciding::{Answered, Question, Sitting, question};
 use super::messages::*;
-use super::metadata_log::MetadataLog;
-use crate::actors::send::post_to;
+use super::rounds::Round;
+use crate::actors::send::{post, post_to};
 use crate::engine::controller::{ControllerPolicy, Decision, register, unfence};
-use crate::engine::metadata::{ClusterImage, MetadataRecord};
+use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::protocol::messages::InitProducerReply;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, Clock, TopicId};
+use crate::raft::{AppliedImage, Raft, cause_of};
+use crate::types::{BrokerEpoch, TopicId};
+
+/// Requests that may wait for the next round. Each connection has a limit of its own for what it asks; this one keeps a crowd of
+/// them from filling memory while the disk, or the other controllers, are slow.
+const MAX_WAITING: usize = 10_000;
+
+/// Whether this controller decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Office {
+    /// Another leads, or nobody.
+    Elsewhere,
+    /// It was elected in this term. Before it decides, a majority confirms that, and all that was decided before is applied.
+    Entering(u64),
+    /// It decides, in this term.
+    Held(u64),
+    /// The node stops.
+    Closed,
+}
 
 /// See the module page.
 pub struct Controller {
-    image: Arc<ClusterImage>,
-    log: Option<MetadataLog>,
-    policy: ControllerPolicy,
-    clock: Arc<dyn Clock>,
-    producer_ids: Range<i64>,
+    pub(super) raft: Raft,
+    pub(super) images: watch::Receiver<AppliedImage>,
+    pub(super) policy: ControllerPolicy,
+    pub(super) office: Office,
+    pub(super) waiting: Vec<Box<dyn Question>>,
+    pub(super) round: Option<Round>,
+    pub(super) producer_ids: std::ops::Range<i64>,
     subscribers: Vec<Recipient<MetadataCommitted>>,
-    failed: Option<ApiError>,
+    published: Option<u64>,
+    pub(super) failure: Option<ApiError>,
+    pub(super) on_rest: Option<oneshot::Sender<()>>,
 }
 
 impl Controller {
-    /// A controller over metadata that was just opened.
+    /// A controller over a Raft that runs on the same thread, and the images that it applies.
     #[must_use]
-    pub fn new(log: MetadataLog, image: ClusterImage, policy: ControllerPolicy, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(raft: Raft, images: watch::Receiver<AppliedImage>, policy: ControllerPolicy) -> Self {
         Self {
-            image: Arc::new(image),
-            log: Some(log),
+            raft,
+            images,
             policy,
-            clock,
+            office: Office::Elsewhere,
+            waiting: Vec::new(),
+            round: None,
             producer_ids: 0..0,
             subscribers: Vec::new(),
-            failed: None,
+            published: None,
+            failure: None,
+            on_rest: None,
         }
     }
 
-    /// Appends `records`, applies them and tells the brokers. After a failed append nothing is decided any more: what the
-    /// log holds is unknown until it is opened again.
-    fn commit(&mut self, records: Vec<MetadataRecord>) -> Result<u64, ApiError> {
-        if let Some(cause) = &self.failed {
-            return Err(cause.clone());
+    pub(super) fn image(&self) -> Arc<ClusterImage> {
+        Arc::clone(&self.images.borrow().image)
+    }
+
+    /// Tells the brokers of the newest image, once.
+    pub(super) fn publish(&mut self) {
+        let image = self.image();
+        if self.published.replace(image.index) == Some(image.index) {
+            return;
         }
-        let Some(log) = self.log.as_mut() else {
-            return Err(ApiError::new(ErrorCode::ShuttingDown, "the controller is stopping: try again a little later"));
-        };
-        if records.is_empty() {
-            return Ok(self.image.index);
-        }
-        if let Err(error) = log.append(&records, self.clock.wall()) {
-            tracing::error!(%error, "the metadata log failed: no more changes of topics until this node restarts");
-            let cause =
-                ApiError::new(ErrorCode::StorageFailed, format!("{error}: check the disk and restart the controller"));
-            self.failed = Some(cause.clone());
-            return Err(cause);
-        }
-        if let Err(error) = Arc::make_mut(&mut self.image).apply_entry(&records) {
-            tracing::error!(%error, ?records, "a decision did not fit the image");
-            return Err(ApiError::new(ErrorCode::StaleMetadata, format!("{error}: try again")));
-        }
-        report_unclean_elections(&records);
-        if let Err(error) = log.snapshot_if_due(&self.image) {
-            tracing::warn!(%error, "no metadata snapshot was taken: the next start replays more");
-        }
-        let news = MetadataCommitted { image: Arc::clone(&self.image), records: records.into() };
         for subscriber in &self.subscribers {
-            post_to(subscriber, news.clone());
+            post_to(subscriber, MetadataCommitted { image: Arc::clone(&image) });
         }
-        Ok(self.image.index)
     }
 
-    /// Decides each of `items` on the image that those before it leave, commits all records together, and answers each.
-    fn decide_each<I, T>(
+    /// Asks for a decision. The answer comes when its records are applied, or at once when there can be none.
+    fn ask<T: 'static, F: FnMut(&mut Sitting<'_>) -> Result<T, ApiError> + 'static>(
         &mut self,
+        ctx: &mut Context<Self>,
+        decide: F,
+    ) -> impl Future<Output = Result<Committed<T>, ApiError>> + use<T, F> {
+        let (asked, answered): (_, Answered<T>) = question(decide);
+        match self.refusal() {
+            Some(cause) => asked.answer(Err(cause)),
+            None => {
+                self.waiting.push(asked);
+                self.begin_round(ctx);
+            }
+        }
+        async move { answered.await.unwrap_or_else(|_| Err(stopping())) }
+    }
+
+    /// Like [`Controller::ask`] for items that are decided each on its own.
+    fn ask_each<I: 'static, T: 'static>(
+        &mut self,
+        ctx: &mut Context<Self>,
         items: Vec<I>,
         keep: bool,
-        decide: impl Fn(&ControllerPolicy, &ClusterImage, I) -> Result<Decision<T>, ApiError>,
-    ) -> Committed<Vec<Result<T, ApiError>>> {
-        let mut image = ClusterImage::clone(&self.image);
-        let mut records = Vec::new();
-        let mut decided = |item| {
-            let Decision { records: mut new, answer } = decide(&self.policy, &image, item)?;
-            for record in &new {
-                image.apply(record).map_err(|e| ApiError::new(ErrorCode::Unknown, e.to_string()))?;
+        decide: impl Fn(&ControllerPolicy, &ClusterImage, &I) -> Result<Decision<T>, ApiError> + Copy + 'static,
+    ) -> ResponseFuture<Committed<Vec<Result<T, ApiError>>>> {
+        let (count, index) = (items.len(), self.image().index);
+        let decided = self.ask(ctx, move |sitting| Ok(sitting.each(&items, keep, decide)));
+        Box::pin(async move {
+            decided.await.unwrap_or_else(|cause| {
+                let answer = std::iter::repeat_with(|| Err(cause.clone())).take(count).collect();
+                Committed { index, answer }
+            })
+        })
+    }
+
+    /// Why nothing can be decided, if that is so.
+    fn refusal(&self) -> Option<ApiError> {
+        if let Some(cause) = &self.failure {
+            return Some(cause.clone());
+        }
+        if self.office == Office::Closed {
+            return Some(stopping());
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            let text = format!("{MAX_WAITING} changes of the metadata wait already: try again a little later");
+            return Some(ApiError::new(ErrorCode::Overloaded, text));
+        }
+        let leader = self.raft.metrics().borrow().current_leader;
+        match self.office {
+            Office::Elsewhere if leader.is_some_and(|leader| leader != self.raft.metrics().borrow().id) => {
+                Some(not_controller())
             }
-            records.append(&mut new);
-            Ok(answer)
+            // Nobody leads yet: whoever is elected decides.
+            _ => None,
+        }
+    }
+
+    /// Looks where Raft stands, and takes or leaves office accordingly.
+    fn follow_raft(&mut self, ctx: &mut Context<Self>) {
+        self.publish();
+        let (running, state, term) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.running_state.clone(), metrics.state, metrics.current_term)
         };
-        let answers: Vec<_> = items.into_iter().map(&mut decided).collect();
-        if !keep {
-            return Committed { index: self.image.index, answer: answers };
+        if let Err(fatal) = running
+            && self.office != Office::Closed
+        {
+            self.fail(&cause_of(&fatal));
+            return;
         }
-        match self.commit(records) {
-            Ok(index) => Committed { index, answer: answers },
-            Err(cause) => {
-                let answer = answers.into_iter().map(|answer| answer.and(Err(cause.clone()))).collect();
-                Committed { index: self.image.index, answer }
+        let leads = state == ServerState::Leader;
+        match self.office {
+            Office::Closed => {}
+            Office::Entering(known) | Office::Held(known) if leads && known == term => {}
+            Office::Elsewhere if !leads => self.turn_away_if_led_elsewhere(),
+            _ if leads => {
+                self.office = Office::Entering(term);
+                let (raft, home) = (self.raft.clone(), ctx.address());
+                actix_rt::spawn(async move {
+                    let confirmed = raft.ensure_linearizable().await.is_ok();
+                    post(&home, Confirmed { term, confirmed });
+                });
             }
+            _ => self.leave_office(),
         }
+    }
+
+    fn turn_away_if_led_elsewhere(&mut self) {
+        if !self.waiting.is_empty()
+            && let Some(cause) = self.refusal()
+        {
+            self.waiting.drain(..).for_each(|question| question.answer(Err(cause.clone())));
+        }
+    }
+
+    pub(super) fn leave_office(&mut self) {
+        self.office = Office::Elsewhere;
+        self.producer_ids = 0..0;
+        self.turn_away_if_led_elsewhere();
+    }
+
+    /// Nothing is decided any more: what the disk holds is unknown until it is opened again.
+    pub(super) fn fail(&mut self, cause: &str) {
+        if self.failure.is_some() {
+            return;
+        }
+        tracing::error!(%cause, "the metadata cannot be kept: no more changes of topics until this node restarts");
+        let text = format!("{cause}: check the disk and restart the controller");
+        let failure = ApiError::new(ErrorCode::StorageFailed, text);
+        self.waiting.drain(..).for_each(|question| question.answer(Err(failure.clone())));
+        self.failure = Some(failure);
     }
 }
 
-/// What an unclean election may have cost is said once, where it is decided.
-fn report_unclean_elections(records: &[MetadataRecord]) {
-    for record in records {
-        if let MetadataRecord::PartitionChanged(change) = record
-            && change.is_unclean
-        {
-            let (partition, leader) = (change.partition, change.leader.unwrap_or_default());
-            tracing::warn!(%partition, %leader, epoch = %change.leader_epoch, "a replica leads that may have lost acknowledged records: nobody has more");
-        }
-    }
+pub(super) fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "the controller is stopping: try again a little later")
+}
+
+pub(super) fn not_controller() -> ApiError {
+    ApiError::new(ErrorCode::NotController, "another controller decides: refresh the metadata and ask that one")
 }
 
 impl Actor for Controller {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (mut metrics, mut images, home) = (self.raft.metrics(), self.images.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            loop {
+                post(&home, RaftMoved);
+                let moved = tokio::select! {
+                    moved = metrics.changed() => moved,
+                    moved = images.changed() => moved,
+                };
+                // Whoever sends the one or the other is gone when Raft has ended.
+                if moved.is_err() || !home.connected() {
+                    return post(&home, RaftMoved);
+                }
+            }
+        });
+    }
+}
+
+impl Handler<RaftMoved> for Controller {
+    type Result = ();
+    fn handle(&mut self, _: RaftMoved, ctx: &mut Self::Context) {
+        self.follow_raft(ctx);
+    }
+}
+
+impl Handler<Confirmed> for Controller {
+    type Result = ();
+    fn handle(&mut self, Confirmed { term, confirmed }: Confirmed, ctx: &mut Self::Context) {
+        if self.office != Office::Entering(term) {
+            return;
+        }
+        if !confirmed {
+            self.office = Office::Elsewhere;
+            return;
+        }
+        self.office = Office::Held(term);
+        let image = self.image();
+        tracing::debug!(term, index = image.index, "this controller decides");
+        if image.feature_level < FEATURE_LEVEL {
+            // From here on older software would misread what follows. Before everything else that waits.
+            let record = MetadataRecord::FeatureLevel { level: FEATURE_LEVEL };
+            let raise =
+                move |sitting: &mut Sitting<'_>| sitting.take(Decision { records: vec![record.clone()], answer: () });
+            self.waiting.insert(0, question(raise).0);
+        }
+        self.begin_round(ctx);
+    }
 }
 
 impl Handler<CreateTopics> for Controller {
-    type Result = MessageResult<CreateTopics>;
-    fn handle(&mut self, request: CreateTopics, _: &mut Self::Context) -> Self::Result {
+    type Result = ResponseFuture<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>>;
+    fn handle(&mut self, request: CreateTopics, ctx: &mut Self::Context) -> Self::Result {
         let keep = !request.validate_only;
-        MessageResult(self.decide_each(request.topics, keep, |policy, image, wanted| {
-            policy.create_topic(image, &wanted, TopicId::random())
-        }))
+        self.ask_each(ctx, request.topics, keep, |policy, image, wanted| {
+            policy.create_topic(image, wanted, TopicId::random())
+        })
     }
 }
 
 impl Handler<DeleteTopics> for Controller {
-    type Result = MessageResult<DeleteTopics>;
-    fn handle(&mut self, DeleteTopics(names): DeleteTopics, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.decide_each(names, true, |policy, image, name| policy.delete_topic(image, &name)))
+    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
+    fn handle(&mut self, DeleteTopics(names): DeleteTopics, ctx: &mut Self::Context) -> Self::Result {
+        self.ask_each(ctx, names, true, |policy, image, name| policy.delete_topic(image, name))
     }
 }
 
 impl Handler<AlterTopics> for Controller {
-    type Result = MessageResult<AlterTopics>;
-    fn handle(&mut self, AlterTopics(changes): AlterTopics, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.decide_each(changes, true, |policy, image, change| policy.alter_topic(image, &change)))
+    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
+    fn handle(&mut self, AlterTopics(changes): AlterTopics, ctx: &mut Self::Context) -> Self::Result {
+        self.ask_each(ctx, changes, true, |policy, image, change| policy.alter_topic(image, change))
     }
 }
 
 impl Handler<InitProducer> for Controller {
-    type Result = Result<InitProducerReply, ApiError>;
-    fn handle(&mut self, InitProducer(current): InitProducer, _: &mut Self::Context) -> Self::Result {
-        let mut ids = self.producer_ids.clone();
-        let decision = self.policy.init_producer(&self.image, &mut ids, current)?;
-        self.commit(decision.records)?;
-        self.producer_ids = ids;
-        Ok(decision.answer)
+    type Result = ResponseFuture<Result<InitProducerReply, ApiError>>;
+    fn handle(&mut self, InitProducer(current): InitProducer, ctx: &mut Self::Context) -> Self::Result {
+        let decided = self.ask(ctx, move |sitting| {
+            let mut ids = sitting.producer_ids.clone();
+            let decision = sitting.policy.init_producer(&sitting.image, &mut ids, current)?;
+            let answer = sitting.take(decision)?;
+            sitting.producer_ids = ids;
+            Ok(answer)
+        });
+        Box::pin(async move { decided.await.map(|committed| committed.answer) })
     }
 }
 
 impl Handler<RegisterBroker> for Controller {
-    type Result = Result<Committed<BrokerEpoch>, ApiError>;
-    fn handle(&mut self, RegisterBroker(registration): RegisterBroker, _: &mut Self::Context) -> Self::Result {
-        let Decision { records, answer } = register(&self.image, registration, &self.policy.topic_defaults)?;
-        let index = self.commit(records)?;
-        Ok(Committed { index, answer })
+    type Result = ResponseFuture<Result<Committed<BrokerEpoch>, ApiError>>;
+    fn handle(&mut self, RegisterBroker(registration): RegisterBroker, ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(self.ask(ctx, move |sitting| {
+            let decision = register(&sitting.image, registration.clone(), &sitting.policy.topic_defaults)?;
+            sitting.take(decision)
+        }))
     }
 }
 
 impl Handler<UnfenceBroker> for Controller {
-    type Result = Result<Committed<()>, ApiError>;
-    fn handle(&mut self, UnfenceBroker { node, epoch }: UnfenceBroker, _: &mut Self::Context) -> Self::Result {
-        let Decision { records, answer } = unfence(&self.image, node, epoch, &[])?;
-        let index = self.commit(records)?;
-        Ok(Committed { index, answer })
+    type Result = ResponseFuture<Result<Committed<()>, ApiError>>;
+    fn handle(&mut self, UnfenceBroker { node, epoch }: UnfenceBroker, ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(self.ask(ctx, move |sitting| {
+            let decision = unfence(&sitting.image, node, epoch, &[])?;
+            sitting.take(decision)
+        }))
     }
 }
 
 impl Handler<TopicOpened> for Controller {
     type Result = ();
-    fn handle(&mut self, TopicOpened { topic, node }: TopicOpened, _: &mut Self::Context) {
-        if self.image.topics.get(&topic).is_some_and(|image| !image.opened.contains(&node)) {
-            // A failure was logged by `commit`; the broker says it again after its next start.
-            let _ = self.commit(vec![MetadataRecord::TopicOpened { topic, node, partitions: None }]);
-        }
+    fn handle(&mut self, TopicOpened { topic, node }: TopicOpened, ctx: &mut Self::Context) {
+        // A failure was logged; the broker says it again after its next start.
+        drop(self.ask(ctx, move |sitting| {
+            let is_news = sitting.image.topics.get(&topic).is_some_and(|image| !image.opened.contains(&node));
+            let record = MetadataRecord::TopicOpened { topic, node, partitions: None };
+            sitting.take(Decision { records: Vec::from_iter(is_news.then_some(record)), answer: () })
+        }));
     }
 }
 
 impl Handler<TopicFilesGone> for Controller {
     type Result = ();
-    fn handle(&mut self, TopicFilesGone { topic, node }: TopicFilesGone, _: &mut Self::Context) {
-        if self.image.holds_tombstone(topic, node) {
-            // A failure was logged by `commit`; the tombstone stays and the next start tries again.
-            let _ = self.commit(vec![MetadataRecord::TombstoneCleared { topic, node: Some(node) }]);
-        }
+    fn handle(&mut self, TopicFilesGone { topic, node }: TopicFilesGone, ctx: &mut Self::Context) {
+        // A failure was logged; the tombstone stays and the next start tries again.
+        drop(self.ask(ctx, move |sitting| {
+            let is_news = sitting.image.holds_tombstone(topic, node);
+            let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
+            sitting.take(Decision { records: Vec::from_iter(is_news.then_some(record)), answer: () })
+        }));
     }
 }
 
 impl Handler<Subscribe> for Controller {
     type Result = ();
     fn handle(&mut self, Subscribe(broker): Subscribe, _: &mut Self::Context) {
-        post_to(&broker, MetadataCommitted { image: Arc::clone(&self.image), records: Arc::new([]) });
+        self.publish();
+        post_to(&broker, MetadataCommitted { image: self.image() });
         self.subscribers.push(broker);
     }
 }
 
 impl Handler<CloseController> for Controller {
-    type Result = Result<(), String>;
+    type Result = ResponseFuture<Result<(), String>>;
     fn handle(&mut self, _: CloseController, _: &mut Self::Context) -> Self::Result {
         self.subscribers.clear();
-        match self.log.take() {
-            Some(log) if self.failed.is_none() => log.close(&self.image).map_err(|error| error.to_string()),
-            _ => Ok(()),
+        self.office = Office::Closed;
+        self.waiting.drain(..).for_each(|question| question.answer(Err(stopping())));
+        let (rested, rest) = oneshot::channel();
+        if self.round.is_some() {
+            self.on_rest = Some(rested);
         }
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            // Answered, or dropped when there is no round: at rest in either case.
+            let _ = rest.await;
+            raft.shutdown().await.map_err(|error| format!("Raft could not be stopped: {error}"))
+        })
     }
 }

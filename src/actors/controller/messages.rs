@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use openraft::error::{ClientWriteError, RaftError};
 
-use crate::engine::metadata::{BrokerRegistration, ClusterImage, MetadataRecord};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::protocol::ApiError;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
+use crate::raft::{ControllerNode, Decided, RaftId};
 use crate::types::{BrokerEpoch, NodeId, ProducerEpoch, ProducerId, TopicId};
 
 /// An answer that is true once the metadata has been applied up to `index`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed<T> {
-    /// How many records of the metadata log the answer stands on.
+    /// The index of the image that the answer stands on.
     pub index: u64,
     /// The answer.
     pub answer: T,
@@ -83,17 +85,33 @@ pub struct TopicFilesGone {
 #[rtype(result = "()")]
 pub struct Subscribe(pub Recipient<MetadataCommitted>);
 
-/// The metadata changed. The first one after [`Subscribe`] carries no records: its image is where to start.
+/// The metadata changed, perhaps more than once since the message before. The first one after [`Subscribe`] is where to start.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct MetadataCommitted {
-    /// The image after the records.
+    /// The image as it is now.
     pub image: Arc<ClusterImage>,
-    /// What changed since the message before.
-    pub records: Arc<[MetadataRecord]>,
 }
 
-/// Write what is needed for a quick start, and end. Answers with the error if that failed.
+/// Decide nothing more, and end. Answers when what was being decided is on disk, with the error if that failed.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), String>")]
 pub struct CloseController;
+
+/// Raft has another state, or has applied something.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct RaftMoved;
+
+/// Whether a majority confirmed that this controller leads in `term`, and all that was decided before is applied.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Confirmed {
+    pub term: u64,
+    pub confirmed: bool,
+}
+
+/// What became of a round's entry.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Written(pub Result<Decided, RaftError<RaftId, ClientWriteError<RaftId, ControllerNode>>>);

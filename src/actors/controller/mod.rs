@@ -1,26 +1,33 @@
-//! The cluster's metadata: decides every change of it, writes it down, and tells the brokers.
+//! The cluster's metadata: decides every change of it, has it agreed on, and tells the brokers.
 //!
-//! * **Is told**: create, alter and delete topics, hand out producer ids, register brokers.
-//! * **Does**: asks [`crate::engine::controller`] which records a request becomes, appends them to the metadata log with
-//!   a sync, applies them to the image, publishes both.
-//! * **Remembers**: the image, the block of producer ids in hand, who subscribed.
+//! * **Is told**: create, alter and delete topics, hand out producer ids, register brokers; where Raft stands.
+//! * **Does**: asks [`crate::engine::controller`] which records the requests become, has Raft write them down, answers when they are
+//!   applied, publishes the image.
+//! * **Remembers**: whether it is in office, what waits for a decision, the block of producer ids in hand, who subscribed.
 //!
 //! ```text
-//!   CreateTopics ─► engine::controller ─ records ─► MetadataLog (synced) ─► apply ─► answer, MetadataCommitted ─► Broker
+//!   CreateTopics ─► waiting ─► round: engine::controller ─ records ─► Raft (synced, applied) ─► answers, MetadataCommitted ─► Broker
+//!                                 one at a time                        openraft's tasks, on the same thread
 //! ```
 //!
-//! Invariants: nothing is answered or published before its records are on disk; the image is exactly what the log gives.
-//! The actor has a thread of its own, so its syncs delay nobody. With one controller the log is its own quorum; Raft
-//! takes its place without changing the records, the image or the decisions.
+//! Invariants: nothing is answered or published before its records are decided and applied; it decides only in office: elected,
+//! confirmed by a majority, and with everything applied that was decided before. The actor has a thread of its own, and so has
+//! Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
 
 mod actor;
+mod deciding;
+mod earlier_log;
 mod messages;
-mod metadata_log;
+mod metadata_files;
 mod rehearsal;
+mod rounds;
+mod starting;
 #[cfg(test)]
 mod tests;
 
 pub use actor::Controller;
+pub use earlier_log::MetadataLogError;
 pub use messages::*;
-pub use metadata_log::{MetadataLog, MetadataLogError};
+pub use metadata_files::{MetadataError, MetadataFiles};
 pub use rehearsal::{KnownTopic, KnownTopics, rehearse};
+pub use starting::{start_here, start_on};

@@ -8,10 +8,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::metadata_log::{MetadataLog, MetadataLogError};
+use super::metadata_files::{MetadataError, image_in};
+use crate::storage::data_dir::DirectoryMeta;
 use crate::storage::disk::{Disk, OpenMode, VirtualDisk, child, read_full_at, with_context, write_all_at};
 use crate::storage::file_cache::FileCache;
-use crate::types::{ClusterId, NodeId, PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
+use crate::types::{PartitionIndex, TopicConfigOverrides, TopicId, TopicName};
 
 /// The most metadata that is copied: a hundred times what the largest cluster allowed has.
 const MAX_COPIED_BYTES: u64 = 1 << 30;
@@ -42,16 +43,11 @@ pub struct KnownTopics {
     pub deleted: BTreeSet<TopicId>,
 }
 
-/// Reads the metadata under `dir` as a start of `node` would.
+/// Reads the metadata under `dir` as a start of the node of `meta` would.
 ///
 /// # Errors
 /// Those that would end that start.
-pub fn rehearse(
-    disk: &dyn Disk,
-    dir: &Path,
-    cluster: ClusterId,
-    node: NodeId,
-) -> Result<KnownTopics, MetadataLogError> {
+pub fn rehearse(disk: &dyn Disk, dir: &Path, meta: &DirectoryMeta) -> Result<KnownTopics, MetadataError> {
     // A node that was killed before its first registration has no metadata.
     if !disk.exists(dir)? {
         return Ok(KnownTopics::default());
@@ -59,7 +55,8 @@ pub fn rehearse(
     let copy: Arc<dyn Disk> = Arc::new(VirtualDisk::new(0));
     copy_dir(disk, &*copy, dir, &mut 0)?;
     let files = Arc::new(FileCache::new(Arc::clone(&copy), OPEN_FILES));
-    let (_log, image) = MetadataLog::open(copy, files, dir, cluster)?;
+    let (identity, node) = ((meta.cluster, meta.directory, meta.node), meta.node);
+    let Some(image) = image_in(&copy, &files, dir.to_owned(), identity)? else { return Ok(KnownTopics::default()) };
     let topics = image.topics.values().map(|topic| {
         let here = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.replicas.contains(&node));
         KnownTopic {

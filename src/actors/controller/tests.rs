@@ -1,31 +1,53 @@
-//! The controller alone: its log on a virtual disk, and a probe where the broker would be.
+//! The controller alone, the only one of its cluster: its files on a virtual disk, and a probe where the broker would be.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::Addr;
 
 use super::*;
 use crate::actors::send::post;
 use crate::actors::test_support::Ear;
 use crate::engine::controller::ControllerPolicy;
-use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, MetadataRecord};
-use crate::protocol::ErrorCode;
-use crate::protocol::messages::{AlterTopic, NewTopic};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL};
+use crate::protocol::messages::{AlterTopic, CreatedTopic, NewTopic};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::raft::{ControllerNode, RaftWork};
+use crate::storage::data_dir::DataDir;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
-use crate::types::{
-    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, ProducerEpoch, SystemClock, TopicConfig,
-};
+use crate::types::{BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, ProducerEpoch, TopicConfig};
 
 const CLUSTER: ClusterId = ClusterId(uuid::Uuid::from_u128(9));
+/// Far longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-fn open(disk: &VirtualDisk) -> (MetadataLog, ClusterImage) {
+fn policy() -> ControllerPolicy {
+    ControllerPolicy {
+        max_topics: 100,
+        max_partitions: 1_000,
+        max_partitions_per_topic: 10,
+        default_partitions: 2,
+        default_replication_factor: None,
+        topic_defaults: TopicConfig::default(),
+    }
+}
+
+async fn start(disk: &VirtualDisk) -> Addr<Controller> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
-    MetadataLog::open(disk, files, Path::new("/data/__cluster_metadata"), CLUSTER).expect("whole metadata")
+    let directory = DataDir::open(Arc::clone(&disk), Path::new("/data"), NodeId(1), Some(CLUSTER)).expect("whole");
+    let files = Arc::new(FileCache::new(disk, 8));
+    let (node, directory_id) = (NodeId(1), directory.meta().directory);
+    let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
+    let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("whole metadata");
+    start_here(metadata, me, policy()).await.expect("it runs")
+}
+
+fn wanted(name: &str) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: None, replication_factor: None, config: BTreeMap::new() }
 }
 
 struct Stage {
@@ -36,21 +58,14 @@ struct Stage {
 
 impl Stage {
     async fn on(disk: &VirtualDisk) -> Self {
-        let (log, image) = open(disk);
-        let policy = ControllerPolicy {
-            max_topics: 100,
-            max_partitions: 1_000,
-            max_partitions_per_topic: 10,
-            default_partitions: 2,
-            default_replication_factor: None,
-            topic_defaults: TopicConfig::default(),
-        };
-        let controller = Controller::new(log, image, policy, Arc::new(SystemClock::start())).start();
+        let controller = start(disk).await;
         let mut broker = Ear::new();
         post(&controller, Subscribe(broker.recipient()));
-        let first = broker.next().await;
-        assert_eq!(first.records.len(), 0, "the first news is where to start");
-        Self { controller, broker, image: first.image }
+        let image = broker.next().await.image;
+        let mut stage = Self { controller, broker, image };
+        // In office it first says which software may follow.
+        stage.until(|image| image.feature_level == FEATURE_LEVEL).await;
+        stage
     }
 
     async fn registered(disk: &VirtualDisk) -> Self {
@@ -68,34 +83,36 @@ impl Stage {
             decided_at: None,
         };
         let (node, registered) = (NodeId(1), stage.controller.send(RegisterBroker(registration)).await);
-        let epoch = registered.expect("alive").expect("registered").answer;
-        stage.news().await;
+        let Committed { answer: epoch, index } = registered.expect("alive").expect("registered");
+        stage.reach(index).await;
         assert!(!stage.image.is_live(node), "it has not written its epoch down");
-        stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("unfenced");
-        stage.news().await;
+        let unfenced = stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("unfenced");
+        stage.reach(unfenced.index).await;
         stage
     }
 
-    /// The next news; the image it carries is remembered.
-    async fn news(&mut self) -> Arc<[MetadataRecord]> {
-        let MetadataCommitted { image, records } = self.broker.next().await;
-        assert_eq!(image.index, self.image.index + records.len() as u64, "each record counts once");
-        self.image = image;
-        records
+    /// Hears the news until the image is as wanted. It never goes back.
+    async fn until(&mut self, wanted: impl Fn(&ClusterImage) -> bool) {
+        while !wanted(&self.image) {
+            let MetadataCommitted { image } = self.broker.next().await;
+            assert!(image.index >= self.image.index, "what was shown does not go back");
+            self.image = image;
+        }
     }
 
-    async fn create(
-        &self,
-        names: &[&str],
-    ) -> Committed<Vec<Result<crate::protocol::messages::CreatedTopic, crate::protocol::ApiError>>> {
-        let topic = |name: &&str| NewTopic {
-            name: (*name).to_owned(),
-            partitions: None,
-            replication_factor: None,
-            config: BTreeMap::new(),
-        };
-        let topics = names.iter().map(topic).collect();
+    async fn reach(&mut self, index: u64) {
+        self.until(|image| image.index >= index).await;
+    }
+
+    async fn create(&self, names: &[&str]) -> Committed<Vec<Result<CreatedTopic, ApiError>>> {
+        let topics = names.iter().map(|name| wanted(name)).collect();
         self.controller.send(CreateTopics { topics, validate_only: false }).await.expect("alive")
+    }
+
+    async fn created(&mut self, name: &str) {
+        let Committed { index, mut answer } = self.create(&[name]).await;
+        answer.remove(0).expect("created");
+        self.reach(index).await;
     }
 
     async fn alter(
@@ -103,7 +120,7 @@ impl Stage {
         name: &str,
         key: &str,
         value: &str,
-    ) -> Committed<Vec<Result<crate::types::TopicId, crate::protocol::ApiError>>> {
+    ) -> Committed<Vec<Result<crate::types::TopicId, ApiError>>> {
         let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let change = AlterTopic { name: name.to_owned(), set, reset: Vec::new() };
         self.controller.send(AlterTopics(vec![change])).await.expect("alive")
@@ -113,59 +130,55 @@ impl Stage {
         self.controller.send(CloseController).await.expect("alive").expect("closed");
         self.image
     }
+
+    /// The machine loses power, and with it all that was not synced. (The controller is stopped first: that writes nothing.)
+    async fn lose_power(self, disk: &VirtualDisk) -> Arc<ClusterImage> {
+        let operations = disk.operations();
+        let image = self.close().await;
+        assert_eq!(disk.operations(), operations, "stopping writes nothing");
+        disk.power_loss_keeping_nothing();
+        image
+    }
 }
 
 #[actix::test]
-async fn what_was_decided_is_there_after_a_crash_by_replay_and_after_a_stop_by_snapshot() {
+async fn what_was_decided_is_there_after_a_crash_and_after_a_stop() {
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;
     let created = stage.create(&["a", "b", "c", "a"]).await;
     let outcomes: Vec<_> =
         created.answer.iter().map(|r| r.as_ref().map(|t| t.partitions).map_err(|e| e.code)).collect();
     assert_eq!(outcomes, [Ok(2), Ok(2), Ok(2), Err(ErrorCode::TopicExists)], "each on what those before it left");
-    stage.news().await;
-    assert_eq!(stage.image.index, created.index, "the answer stands on what was published");
+    stage.reach(created.index).await;
     stage.alter("b", "flush", "os").await.answer.remove(0).expect("altered");
-    stage.news().await;
-    let deleted = stage
-        .controller
-        .send(DeleteTopics(vec!["c".to_owned()]))
-        .await
-        .expect("alive")
-        .answer
-        .remove(0)
-        .expect("deleted");
-    stage.news().await;
-    assert!(stage.image.tombstones.contains(&deleted));
-    let before = Arc::clone(&stage.image);
+    let deleted = stage.controller.send(DeleteTopics(vec!["c".to_owned()])).await.expect("alive");
+    stage.reach(deleted.index).await;
+    let deleted = deleted.answer.into_iter().next().expect("one answer").expect("deleted");
+    assert!(stage.image.tombstones.contains(&deleted) && stage.image.topics.len() == 2);
+    let before = stage.lose_power(&disk).await;
 
-    disk.power_loss_keeping_nothing();
-    let replayed = Stage::on(&disk).await;
-    assert_eq!(*replayed.image, *before, "replayed from the log");
-    let stopped = replayed.close().await;
-    assert_eq!(*stopped, *before);
-    disk.power_loss_keeping_nothing();
-    let mut snapshotted = Stage::on(&disk).await;
-    assert_eq!(*snapshotted.image, *before, "read from the snapshot");
+    let again = Stage::on(&disk).await;
+    assert_eq!(again.image, before, "after a crash");
+    again.close().await;
+    let mut again = Stage::on(&disk).await;
+    assert_eq!(again.image, before, "after a stop");
 
     let gone = TopicFilesGone { topic: deleted, node: NodeId(1) };
-    post(&snapshotted.controller, gone);
-    let cleared = MetadataRecord::TombstoneCleared { topic: deleted, node: Some(NodeId(1)) };
-    assert_eq!(*snapshotted.news().await, [cleared]);
-    post(&snapshotted.controller, gone);
-    snapshotted.create(&["d"]).await.answer.remove(0).expect("created");
-    assert_eq!(snapshotted.news().await.len(), 1, "a tombstone is cleared once");
-    let before = Arc::clone(&snapshotted.image);
-    disk.kill();
-    assert_eq!(*Stage::on(&disk).await.image, *before, "a snapshot and what came after it");
+    post(&again.controller, gone);
+    again.until(|image| image.tombstones.is_empty()).await;
+    let index = again.image.index;
+    post(&again.controller, gone);
+    again.created("d").await;
+    assert_eq!(again.image.index, index + 1, "a tombstone is cleared once");
+    let before = again.lose_power(&disk).await;
+    assert_eq!(Stage::on(&disk).await.image, before, "after another crash");
 }
 
 #[actix::test]
 async fn rule_14_a_broker_is_counted_on_only_under_the_epoch_that_it_was_given_and_has_written_down() {
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;
-    stage.create(&["a"]).await.answer.remove(0).expect("created");
-    stage.news().await;
+    stage.created("a").await;
     let node = NodeId(1);
     let epoch = stage.image.epoch_of(node).expect("registered");
     let old = UnfenceBroker { node, epoch: BrokerEpoch(epoch.0 - 1) };
@@ -178,41 +191,61 @@ async fn rule_14_a_broker_is_counted_on_only_under_the_epoch_that_it_was_given_a
 }
 
 #[actix::test]
+async fn what_arrives_while_something_is_decided_is_decided_together() {
+    let mut stage = Stage::registered(&VirtualDisk::new(1)).await;
+    let before = stage.image.index;
+    let names: Vec<_> = (0..50).map(|number| format!("t{number}")).collect();
+    let asked: Vec<_> = names
+        .iter()
+        .map(|name| stage.controller.send(CreateTopics { topics: vec![wanted(name)], validate_only: false }))
+        .collect();
+    let ids: Vec<_> = (0..20).map(|_| stage.controller.send(InitProducer(None))).collect();
+    let mut indexes = std::collections::BTreeSet::new();
+    for created in futures_util::future::join_all(asked).await {
+        let Committed { index, answer } = created.expect("alive");
+        assert!(answer.iter().all(Result::is_ok));
+        indexes.insert(index);
+    }
+    let ids = futures_util::future::join_all(ids).await.into_iter().map(|id| id.expect("alive").expect("an id"));
+    let ids: std::collections::BTreeSet<_> = ids.map(|reply| reply.producer_id).collect();
+    assert_eq!(ids.len(), 20, "no id twice");
+    let last = *indexes.last().expect("answers");
+    stage.reach(last).await;
+    assert_eq!(stage.image.topics.len(), 50);
+    assert!(last - before < 10, "{} entries for 50 requests", last - before);
+}
+
+#[actix::test]
 async fn a_long_log_is_cut_by_snapshots_and_gives_the_same_image() {
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;
-    stage.create(&["a"]).await.answer.remove(0).expect("created");
-    stage.news().await;
-    for n in 0..1_200 {
-        stage.alter("a", "retention_ms", &(1_000_000 + n).to_string()).await.answer.remove(0).expect("altered");
-        stage.news().await;
+    stage.created("a").await;
+    for n in 0..2_200 {
+        let altered = stage.alter("a", "retention_ms", &(1_000_000 + n).to_string()).await;
+        stage.reach(altered.index).await;
     }
-    let before = Arc::clone(&stage.image);
+    let snapshot = Path::new("/data/__cluster_metadata/raft/snapshot");
+    let taken = async {
+        while !disk.exists(snapshot).expect("no faults") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("a snapshot in time");
+    let before = stage.close().await;
     disk.power_loss_keeping_nothing();
-    disk.reset_counts();
-    let (_, image) = open(&disk);
-    assert_eq!(image, *before);
+    assert_eq!(Stage::on(&disk).await.image, before, "a snapshot and what came after it");
 }
 
 #[actix::test]
 async fn a_change_that_changes_nothing_is_no_record() {
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;
-    stage.create(&["a"]).await;
-    stage.news().await;
+    stage.created("a").await;
     let index = stage.alter("a", "flush", "os").await.index;
-    stage.news().await;
+    stage.reach(index).await;
     let again = stage.alter("a", "flush", "os").await;
     assert_eq!((again.index, again.answer.len()), (index, 1));
-    let checked = CreateTopics {
-        topics: vec![NewTopic {
-            name: "b".to_owned(),
-            partitions: None,
-            replication_factor: None,
-            config: BTreeMap::new(),
-        }],
-        validate_only: true,
-    };
+    let checked = CreateTopics { topics: vec![wanted("b")], validate_only: true };
     let checked = stage.controller.send(checked).await.expect("alive");
     assert!(checked.answer[0].is_ok());
     assert!(stage.broker.pending().is_empty(), "nothing was committed");
@@ -229,7 +262,7 @@ async fn producer_ids_are_never_handed_out_twice() {
             assert!(seen.insert(reply.producer_id), "{} again in round {round}", reply.producer_id);
             assert_eq!(reply.producer_epoch, ProducerEpoch(0));
         }
-        disk.power_loss_keeping_nothing();
+        stage.lose_power(&disk).await;
     }
 }
 
@@ -238,8 +271,7 @@ async fn after_its_log_failed_it_decides_nothing_and_publishes_nothing() {
     for operation in [FaultyOperation::Write, FaultyOperation::Sync] {
         let disk = VirtualDisk::new(1);
         let mut stage = Stage::registered(&disk).await;
-        stage.create(&["before"]).await.answer.remove(0).expect("created");
-        stage.news().await;
+        stage.created("before").await;
         disk.fail_nth(operation, 1, ".log");
         let failed = stage.create(&["x", "y"]).await;
         let codes: Vec<_> = failed.answer.into_iter().map(|outcome| outcome.expect_err("failed").code).collect();
@@ -254,7 +286,7 @@ async fn after_its_log_failed_it_decides_nothing_and_publishes_nothing() {
         assert!(stage.broker.pending().is_empty(), "nothing was published");
         let before = stage.close().await;
         disk.power_loss_keeping_nothing();
-        let (_, image) = open(&disk);
+        let image = Stage::on(&disk).await.image;
         // What a failed sync left is unknown: all of the refused request or nothing of it, and never less than before.
         let (kept, had) = (image.topics.len(), before.topics.len());
         assert!(kept == had || (operation == FaultyOperation::Sync && kept == had + 2), "{kept} topics of {had}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr, ArbiterHandle};
+use actix::{Actor, Addr};
 use tokio::sync::{mpsc, watch};
 
 use super::declared::declare_topics;
@@ -15,7 +15,9 @@ use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready};
 use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{CloseController, Committed, Controller, MetadataLog, Subscribe};
+use crate::actors::controller::{
+    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Subscribe,
+};
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
@@ -27,6 +29,7 @@ use crate::engine::waiters::OwnerId;
 use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
 use crate::net::{ConnectionGate, Listener, NodeBudget};
+use crate::raft::{ControllerNode, RaftWork};
 use crate::replica;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
@@ -84,7 +87,7 @@ impl Node {
         let files = Arc::new(files);
         let opened = open_directory(&disk, &files, &config);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
-        let (directory, last_stop, log, image) = match opened {
+        let (directory, last_stop, me, metadata) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 threads.stop();
@@ -97,7 +100,14 @@ impl Node {
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
-        let controller = start_controller(&threads.control(), log, image, &config, &clock);
+        let controller = controller::start_on(&threads.control(), metadata, me, policy_of(&config)).await;
+        let controller = match controller {
+            Ok(controller) => controller,
+            Err(error) => {
+                threads.stop();
+                return Err(error.into());
+            }
+        };
         let partitions = PartitionLeaderSettings {
             node: config.node.id,
             storage: config.storage.clone(),
@@ -275,38 +285,32 @@ fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
         .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
 }
 
-fn start_controller(
-    thread: &ArbiterHandle,
-    log: MetadataLog,
-    image: ClusterImage,
-    config: &NodeConfig,
-    clock: &Arc<dyn Clock>,
-) -> Addr<Controller> {
-    let policy = ControllerPolicy {
+fn policy_of(config: &NodeConfig) -> ControllerPolicy {
+    ControllerPolicy {
         max_topics: config.limits.max_topics,
         max_partitions: config.limits.max_partitions,
         max_partitions_per_topic: config.limits.max_partitions_per_topic,
         default_partitions: config.topics.default_partitions,
         default_replication_factor: config.topics.default_replication_factor,
         topic_defaults: config.topic_defaults.clone(),
-    };
-    let clock = Arc::clone(clock);
-    Controller::start_in_arbiter(thread, move |_| Controller::new(log, image, policy, clock))
+    }
 }
 
-/// Opens the data directory, or creates it, and the metadata in it.
+/// Opens the data directory, or creates it, and the metadata in it, which is kept by the member that goes with it.
 fn open_directory(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
     config: &NodeConfig,
-) -> Result<(Arc<DataDir>, LastStop, MetadataLog, ClusterImage), NodeError> {
+) -> Result<(Arc<DataDir>, LastStop, ControllerNode, MetadataFiles), NodeError> {
     let node = &config.node;
     let directory = DataDir::open(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id)?;
     let last_stop = replica::last_stop(&directory)?;
     tracing::debug!(?last_stop, "the data directory is open");
-    let (metadata_dir, cluster) = (directory.metadata_dir(), directory.meta().cluster);
-    let (log, image) = MetadataLog::open(Arc::clone(disk), Arc::clone(files), &metadata_dir, cluster)?;
-    Ok((Arc::new(directory), last_stop, log, image))
+    // The only controller of its cluster is reached by nobody.
+    let me = ControllerNode { node: node.id, directory: directory.meta().directory, host: String::new(), port: 0 };
+    let work = RaftWork::threads().map_err(MetadataError::from)?;
+    let metadata = MetadataFiles::open(&directory, files, &me, &work)?;
+    Ok((Arc::new(directory), last_stop, me, metadata))
 }
 
 /// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must

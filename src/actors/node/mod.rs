@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::controller::MetadataLogError;
+use super::controller::MetadataError;
 use super::partition_leader::Keeping;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
@@ -51,7 +51,7 @@ pub enum NodeError {
     BindHttp(BindError),
     /// The metadata.
     #[error(transparent)]
-    Metadata(#[from] MetadataLogError),
+    Metadata(#[from] MetadataError),
     /// The topics file.
     #[error(transparent)]
     TopicsFile(#[from] TopicsFileError),

@@ -15,7 +15,7 @@ use tokio_util::codec::{Encoder, FramedRead};
 use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{Controller, MetadataLog};
+use crate::actors::controller::{self, Controller, MetadataFiles};
 use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeader, PartitionLeaderSettings, ReadBudget};
 use crate::actors::test_support::{DiskThread, batch, new_log, partition};
 use crate::config::{LimitsSection, LogWriterPlacement, StorageSection};
@@ -30,6 +30,7 @@ use crate::protocol::messages::{
     self, Acks, DescribeCluster, DescribeNode, FetchPartition, Hello, Produce, ProducePartition, Request,
 };
 use crate::protocol::{ApiError, ErrorCode};
+use crate::raft::{ControllerNode, RaftWork};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
@@ -64,12 +65,14 @@ fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
 }
 
 /// A controller and a broker that no test here asks for much.
-fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Broker>, NodeFacts) {
+async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Broker>, NodeFacts) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let directory = DataDir::open(Arc::clone(&disk), Path::new("/node"), NodeId(1), Some(CLUSTER)).expect("new");
     let directory = Arc::new(directory);
     let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
-    let (log, image) = MetadataLog::open(disk, Arc::clone(&files), &directory.metadata_dir(), CLUSTER).expect("new");
+    let (node, directory_id) = (NodeId(1), directory.meta().directory);
+    let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
+    let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("new");
     let policy = ControllerPolicy {
         max_topics: 1,
         max_partitions: 1,
@@ -78,7 +81,7 @@ fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Addr<Brok
         default_replication_factor: None,
         topic_defaults: TopicConfig::default(),
     };
-    let controller = Controller::new(log, image, policy, Arc::new(SystemClock::start())).start();
+    let controller = controller::start_here(metadata, me, policy).await.expect("it runs");
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
         node: NodeId(1),
@@ -118,9 +121,9 @@ fn leader(disk: &VirtualDisk, thread: &DiskThread) -> Addr<PartitionLeader> {
 
 impl Stage {
     /// A connection to a session that sees the partitions of topic `t` like this.
-    fn with(limits: LimitsSection, replicas: impl FnOnce(&VirtualDisk, &DiskThread) -> Vec<Replica>) -> Self {
+    async fn with(limits: LimitsSection, replicas: impl FnOnce(&VirtualDisk, &DiskThread) -> Vec<Replica>) -> Self {
         let (disk, thread) = (VirtualDisk::new(1), DiskThread::start());
-        let (controller, broker, facts) = cast(&disk, &thread);
+        let (controller, broker, facts) = cast(&disk, &thread).await;
         let replicas = replicas(&disk, &thread);
         let (at, name) = partition();
         let mut image = ClusterImage::empty(CLUSTER);
@@ -220,7 +223,7 @@ fn produce(partitions: &[u32]) -> (Produce, Vec<Bytes>) {
 
 #[actix::test]
 async fn hello_comes_first_and_nothing_is_handled_after_a_refusal() {
-    let mut stage = Stage::with(LimitsSection::default(), |_, _| Vec::new());
+    let mut stage = Stage::with(LimitsSection::default(), |_, _| Vec::new()).await;
     let refused = stage.send(&DescribeCluster {}, Vec::new()).await;
     stage.send(&DescribeCluster {}, Vec::new()).await;
     let frame = stage.frame().await.expect("an answer");
@@ -234,7 +237,8 @@ async fn partitions_that_are_offline_or_elsewhere_are_answered_beside_those_that
     let offline = ApiError::new(ErrorCode::StorageFailed, "its disk failed");
     let mut stage = Stage::with(LimitsSection::default(), |disk, thread| {
         vec![Replica::Leader(leader(disk, thread)), Replica::Offline(offline), Replica::Elsewhere]
-    });
+    })
+    .await;
     stage.greet().await;
     let all = [0, 1, 2, 3];
     let expected =
@@ -251,7 +255,7 @@ async fn partitions_that_are_offline_or_elsewhere_are_answered_beside_those_that
 #[actix::test]
 async fn fetches_beyond_the_room_for_replies_wait_for_those_before_them() {
     let limits = LimitsSection { write_queue_bytes: 1 << 20, ..LimitsSection::default() };
-    let mut stage = Stage::with(limits, |disk, thread| vec![Replica::Leader(leader(disk, thread))]);
+    let mut stage = Stage::with(limits, |disk, thread| vec![Replica::Leader(leader(disk, thread))]).await;
     stage.greet().await;
     let (request, attachments) = produce(&[0]);
     stage.ask(&request, attachments).await.expect("produced");
@@ -271,7 +275,7 @@ async fn fetches_beyond_the_room_for_replies_wait_for_those_before_them() {
 #[actix::test]
 async fn a_fetch_that_is_parked_takes_no_room_and_holds_up_nothing() {
     let limits = LimitsSection { write_queue_bytes: 1 << 20, ..LimitsSection::default() };
-    let mut stage = Stage::with(limits, |disk, thread| vec![Replica::Leader(leader(disk, thread))]);
+    let mut stage = Stage::with(limits, |disk, thread| vec![Replica::Leader(leader(disk, thread))]).await;
     stage.greet().await;
     let parked = stage.send(&fetch(&[0], 60_000, 1 << 20), Vec::new()).await;
     stage.ask(&fetch(&[0], 0, 1 << 20), Vec::new()).await.expect("answered while the other is parked");
@@ -285,7 +289,7 @@ async fn a_fetch_that_is_parked_takes_no_room_and_holds_up_nothing() {
 
 #[actix::test]
 async fn a_node_describes_itself_from_a_disk_thread_and_holds_up_nothing_meanwhile() {
-    let mut stage = Stage::with(LimitsSection::default(), |_, _| Vec::new());
+    let mut stage = Stage::with(LimitsSection::default(), |_, _| Vec::new()).await;
     stage.greet().await;
     let held = stage.thread.hold_up();
     let describing = stage.send(&DescribeNode {}, Vec::new()).await;
@@ -305,7 +309,8 @@ async fn a_node_describes_itself_from_a_disk_thread_and_holds_up_nothing_meanwhi
 
 #[actix::test]
 async fn a_request_that_names_something_twice_is_refused() {
-    let mut stage = Stage::with(LimitsSection::default(), |disk, thread| vec![Replica::Leader(leader(disk, thread))]);
+    let mut stage =
+        Stage::with(LimitsSection::default(), |disk, thread| vec![Replica::Leader(leader(disk, thread))]).await;
     stage.greet().await;
     let twice = stage.ask(&fetch(&[0, 0], 0, 1 << 20), Vec::new()).await.expect_err("refused");
     assert_eq!(twice.code, ErrorCode::InvalidRequest);
@@ -316,7 +321,8 @@ async fn a_request_that_names_something_twice_is_refused() {
 
 #[actix::test]
 async fn a_client_that_hangs_up_leaves_nothing_behind() {
-    let mut stage = Stage::with(LimitsSection::default(), |disk, thread| vec![Replica::Leader(leader(disk, thread))]);
+    let mut stage =
+        Stage::with(LimitsSection::default(), |disk, thread| vec![Replica::Leader(leader(disk, thread))]).await;
     stage.greet().await;
     stage.send(&fetch(&[0], 60_000, 1 << 20), Vec::new()).await;
     stage.requests.shutdown().await.expect("closed");

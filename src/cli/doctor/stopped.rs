@@ -191,7 +191,7 @@ fn metadata_findings(
     config: Option<&NodeConfig>,
     report: &mut Report,
 ) -> Option<KnownTopics> {
-    let known = match rehearse(&RealDisk, &root.join(METADATA_DIR), meta.cluster, meta.node) {
+    let known = match rehearse(&RealDisk, &root.join(METADATA_DIR), meta) {
         Ok(known) => known,
         Err(error) => {
             report.findings.push(directory::metadata(root, &error));

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::actors::controller::{KnownTopics, MetadataLogError};
+use crate::actors::controller::{KnownTopics, MetadataError};
 use crate::cli::doctor::checks::replicas::partition_name;
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::output::{bytes, counted};
-use crate::storage::LogError;
 use crate::storage::atomic_file::AtomicFileError;
 use crate::storage::data_dir::{DataDirError, DirectoryLook, EntryKind, partition_dir_name};
 use crate::types::TopicPartition;
@@ -23,14 +22,8 @@ pub fn identity(root: &Path, error: &DataDirError) -> Finding {
 
 /// Why the metadata cannot be read.
 #[must_use]
-pub fn metadata(root: &Path, error: &MetadataLogError) -> Finding {
-    let newer = matches!(
-        error,
-        MetadataLogError::Apply(_)
-            | MetadataLogError::Snapshot(AtomicFileError::NewerVersion { .. })
-            | MetadataLogError::Log(LogError::DamagedMeta(AtomicFileError::NewerVersion { .. }))
-    );
-    let code = if newer { Code::NewerFormat } else { Code::MetadataDamaged };
+pub fn metadata(root: &Path, error: &MetadataError) -> Finding {
+    let code = if error.is_newer_format() { Code::NewerFormat } else { Code::MetadataDamaged };
     Finding::new(code, root.display().to_string(), error.to_string())
 }
 

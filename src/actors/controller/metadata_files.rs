@@ -1,0 +1,171 @@
+//! The controller's files in a data directory: opened, created, or taken over from a release before Raft.
+//!
+//! ```text
+//!   <data_dir>/__cluster_metadata/raft/            vote, log, snapshot: see crate::raft
+//!                                 snapshot, log/   of an earlier release: read once, gone when raft/ is there for good
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::earlier_log::{self, EARLIER_FILES, MetadataLogError};
+use crate::engine::metadata::ClusterImage;
+use crate::raft::{
+    ControllerNode, RaftId, RaftIdentity, RaftPlace, RaftStorage, RaftStorageError, RaftWork, TypeConfig, begin_with,
+    newest_image, owner,
+};
+use crate::storage::LogError;
+use crate::storage::atomic_file::AtomicFileError;
+use crate::storage::data_dir::{DataDir, DataDirError};
+use crate::storage::disk::{Disk, SyncPoint, create_dir_durably};
+use crate::storage::file_cache::FileCache;
+use crate::types::{ClusterId, DirectoryId, NodeId};
+
+const RAFT_DIR: &str = "raft";
+
+/// Why the metadata cannot be used. Each ends the start of the node: without metadata nothing is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// Raft's files.
+    #[error(transparent)]
+    Raft(#[from] RaftStorageError),
+    /// The log of an earlier release.
+    #[error(transparent)]
+    Earlier(#[from] MetadataLogError),
+    /// The data directory.
+    #[error(transparent)]
+    Directory(#[from] DataDirError),
+    /// The disk.
+    #[error("the metadata: {0}")]
+    Io(#[from] std::io::Error),
+    /// Raft has stopped while it started.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl MetadataError {
+    /// Whether a newer release wrote what cannot be read.
+    #[must_use]
+    pub fn is_newer_format(&self) -> bool {
+        let newer_file = |error: &AtomicFileError| matches!(error, AtomicFileError::NewerVersion { .. });
+        let newer_log = |error: &LogError| matches!(error, LogError::DamagedMeta(file) if newer_file(file));
+        match self {
+            Self::Raft(RaftStorageError::Newer(_)) | Self::Earlier(MetadataLogError::Apply(_)) => true,
+            Self::Raft(RaftStorageError::File(error)) | Self::Earlier(MetadataLogError::Snapshot(error)) => {
+                newer_file(error)
+            }
+            Self::Raft(RaftStorageError::Log(error)) | Self::Earlier(MetadataLogError::Log(error)) => newer_log(error),
+            _ => false,
+        }
+    }
+}
+
+/// What is known of a directory's metadata before it is opened.
+struct Found {
+    place: RaftPlace,
+    /// Whether there is a Raft storage.
+    is_there: bool,
+    /// Whether an earlier release's log lies beside it.
+    has_earlier: bool,
+}
+
+fn find(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    dir: &Path,
+    (cluster, directory, node): (ClusterId, DirectoryId, NodeId),
+) -> Result<Found, MetadataError> {
+    let raft_dir = dir.join(RAFT_DIR);
+    let found = owner(disk.as_ref(), &raft_dir)?;
+    // The first members are numbered as their nodes are.
+    let id = found.map_or(RaftId(u64::from(node.0)), |found| found.id);
+    let place = RaftPlace {
+        disk: Arc::clone(disk),
+        files: Arc::clone(files),
+        dir: raft_dir,
+        identity: RaftIdentity { cluster, directory, id },
+        segment_bytes: RaftPlace::SEGMENT_BYTES,
+    };
+    Ok(Found { place, is_there: found.is_some(), has_earlier: earlier_log::is_there(disk.as_ref(), dir)? })
+}
+
+/// A controller's files, open.
+#[derive(Debug)]
+pub struct MetadataFiles {
+    /// For openraft.
+    pub storage: RaftStorage<TypeConfig>,
+    /// The member whose they are.
+    pub id: RaftId,
+}
+
+impl MetadataFiles {
+    /// Opens the metadata in `directory`, or creates it for `me`. What an earlier release left is taken over, once: after a crash
+    /// at any instant either that is there, or all that came of it.
+    ///
+    /// # Errors
+    /// [`MetadataError`]: this node must not start.
+    pub fn open(
+        directory: &DataDir,
+        files: &Arc<FileCache>,
+        me: &ControllerNode,
+        work: &RaftWork,
+    ) -> Result<Self, MetadataError> {
+        let (disk, dir, meta) = (directory.disk(), directory.metadata_dir(), directory.meta());
+        let Found { place, is_there, has_earlier } =
+            find(disk, files, &dir, (meta.cluster, meta.directory, meta.node))?;
+        if !is_there && has_earlier {
+            let image = earlier_log::read(disk, files, &dir, meta.cluster)?;
+            // First: an earlier release would take what it finds afterwards for a new cluster.
+            directory.take_own_format()?;
+            begin_with(&place, me, &image)?;
+            tracing::info!(index = image.index, "the metadata of an earlier release was taken over");
+        }
+        if has_earlier {
+            remove_earlier(disk.as_ref(), &dir)?;
+        }
+        let is_new = !is_there && !has_earlier;
+        let storage = if is_new && meta.broker_epoch.is_none() {
+            // By itself, whoever syncs the data directory next: a record that was answered must not go with its directory.
+            create_dir_durably(disk.as_ref(), &dir, SyncPoint::DataDirCreated)?;
+            RaftStorage::create(&place, work)?
+        } else {
+            RaftStorage::open(&place, work)?
+        };
+        Ok(Self { storage, id: place.identity.id })
+    }
+}
+
+fn remove_earlier(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    let [snapshot, log] = EARLIER_FILES.map(|name| dir.join(name));
+    if disk.exists(&log)? {
+        disk.remove_dir_all(&log)?;
+    }
+    if disk.exists(&snapshot)? {
+        disk.remove_file(&snapshot)?;
+    }
+    Ok(())
+}
+
+/// The metadata in a copy of the directory `dir` of `node`, as the next start will know it; `None` where there is none.
+///
+/// # Errors
+/// Those that would end that start.
+pub(super) fn image_in(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    dir: PathBuf,
+    identity: (ClusterId, DirectoryId, NodeId),
+) -> Result<Option<ClusterImage>, MetadataError> {
+    let Found { place, is_there, has_earlier } = find(disk, files, &dir, identity)?;
+    Ok(if is_there {
+        Some(newest_image(&place)?)
+    } else if has_earlier {
+        Some(earlier_log::read(disk, files, &dir, identity.0)?)
+    } else {
+        None
+    })
+}
+
+#[cfg(test)]
+#[path = "metadata_files_tests.rs"]
+mod tests;

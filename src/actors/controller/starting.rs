@@ -1,0 +1,141 @@
+//! Starting a controller: Raft over the files that were opened, and the actor on the same thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, ArbiterHandle};
+use openraft::error::{InstallSnapshotError, RaftError};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft::{ServerState, SnapshotPolicy};
+use tokio::sync::oneshot;
+
+use super::actor::Controller;
+use super::metadata_files::{MetadataError, MetadataFiles};
+use crate::engine::controller::ControllerPolicy;
+use crate::raft::{
+    Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftStorage, RaftTransport, TransportError, TypeConfig,
+    cause_of,
+};
+
+/// A snapshot is taken after this many entries, and as many are kept behind it: a start replays no more than these.
+const SNAPSHOT_ENTRIES: u64 = 1_000;
+/// The heartbeat of a leader.
+const HEARTBEAT_MS: u64 = 100;
+/// Without a heartbeat for a time between these, a controller stands for election.
+const ELECTION_TIMEOUT_MS: (u64, u64) = (300, 600);
+
+fn raft_config() -> Result<Arc<openraft::Config>, MetadataError> {
+    let config = openraft::Config {
+        cluster_name: "callboard".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_TIMEOUT_MS.0,
+        election_timeout_max: ELECTION_TIMEOUT_MS.1,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: SNAPSHOT_ENTRIES,
+        ..openraft::Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| MetadataError::Stopped(error.to_string()))
+}
+
+/// Where there are no other members.
+struct Nobody;
+
+fn nobody<E: std::error::Error>(to: &Addressee) -> TransportError<E> {
+    TransportError::Unreachable { to: to.id, reason: "this node has no link to other controllers".to_owned() }
+}
+
+impl RaftTransport<TypeConfig> for Nobody {
+    async fn append_entries(
+        &self,
+        to: &Addressee,
+        _: AppendEntriesRequest<TypeConfig>,
+        _: Duration,
+    ) -> Result<AppendEntriesResponse<RaftId>, TransportError> {
+        Err(nobody(to))
+    }
+
+    async fn vote(
+        &self,
+        to: &Addressee,
+        _: VoteRequest<RaftId>,
+        _: Duration,
+    ) -> Result<VoteResponse<RaftId>, TransportError> {
+        Err(nobody(to))
+    }
+
+    async fn install_snapshot(
+        &self,
+        to: &Addressee,
+        _: InstallSnapshotRequest<TypeConfig>,
+        _: Duration,
+    ) -> Result<InstallSnapshotResponse<RaftId>, TransportError<InstallSnapshotError>> {
+        Err(nobody(to))
+    }
+}
+
+fn stopped(fatal: &Fatal) -> MetadataError {
+    MetadataError::Stopped(cause_of(fatal))
+}
+
+async fn run_raft(files: RaftStorage<TypeConfig>, id: RaftId, me: ControllerNode) -> Result<Raft, MetadataError> {
+    let network = Network::new(id, Arc::new(Nobody));
+    let raft = Raft::new(id, raft_config()?, network, files.log, files.machine).await.map_err(|e| stopped(&e))?;
+    if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
+        raft.initialize(BTreeMap::from([(id, me)])).await.map_err(|error| match error {
+            RaftError::Fatal(fatal) => stopped(&fatal),
+            RaftError::APIError(error) => MetadataError::Stopped(error.to_string()),
+        })?;
+    } else if raft.metrics().borrow().state != ServerState::Leader {
+        // Nobody else may be elected: there is nothing to wait for.
+        raft.trigger().elect().await.map_err(|e| stopped(&e))?;
+    }
+    lead(&raft).await?;
+    Ok(raft)
+}
+
+/// Waits until the only member leads and has applied all that is in its log: what cannot be applied ends the start.
+async fn lead(raft: &Raft) -> Result<(), MetadataError> {
+    let leads = raft.wait(None).state(ServerState::Leader, "the only member leads").await.is_ok();
+    if leads && raft.ensure_linearizable().await.is_ok() {
+        return Ok(());
+    }
+    let running = raft.metrics().borrow().running_state.clone();
+    Err(running.map_or_else(|fatal| stopped(&fatal), |()| MetadataError::Stopped("Raft does not lead".to_owned())))
+}
+
+/// Starts the controller of `files` on the current thread, as the only one of its cluster: it is `me`.
+///
+/// # Errors
+/// [`MetadataError`]: Raft does not run on what it found.
+pub async fn start_here(
+    files: MetadataFiles,
+    me: ControllerNode,
+    policy: ControllerPolicy,
+) -> Result<Addr<Controller>, MetadataError> {
+    let MetadataFiles { storage, id } = files;
+    let images = storage.images.clone();
+    let raft = run_raft(storage, id, me).await?;
+    Ok(Controller::new(raft, images, policy).start())
+}
+
+/// The same on another thread.
+///
+/// # Errors
+/// As [`start_here`].
+pub async fn start_on(
+    thread: &ArbiterHandle,
+    files: MetadataFiles,
+    me: ControllerNode,
+    policy: ControllerPolicy,
+) -> Result<Addr<Controller>, MetadataError> {
+    let (done, started) = oneshot::channel();
+    thread.spawn(async move {
+        // Whoever starts the node may be gone.
+        let _ = done.send(start_here(files, me, policy).await);
+    });
+    started.await.unwrap_or_else(|_| Err(MetadataError::Stopped("the controller's thread has ended".to_owned())))
+}
