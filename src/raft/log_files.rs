@@ -237,7 +237,7 @@ impl LogFiles {
         let (first, last) = (first.log_id.index, last.log_id);
         if self.end() == 0 && self.purged().is_none() {
             // Only openraft's test suite begins a log elsewhere than at 0.
-            self.log.truncate_fully_and_start_at(Offset(first), TruncateLeave::default())?;
+            self.log.truncate_fully_and_start_at(Offset(first), TruncateLeave::default(), None)?;
         }
         let synced_before = self.end();
         let batches = entries.into_iter().map(|entry| encode(entry, synced_before)).collect::<Result<Vec<_>, _>>()?;
@@ -297,7 +297,7 @@ impl LogFiles {
 
     fn advance_to(&mut self, start: u64) -> Result<(), RaftStorageError> {
         if start > self.end() {
-            self.log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default())?;
+            self.log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default(), None)?;
         } else {
             self.log.advance_log_start(Offset(start))?;
         }

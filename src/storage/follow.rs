@@ -4,8 +4,8 @@
 //!   batches ──► contiguous, epochs not falling, checksums right ──► append          all of them, or none
 //!
 //!   truncate_fully_and_start_at:
-//!   state says "starting anew at N" ──► files removed, synced ──► state says "starts at N"
-//!                       └── a crash in between: the next open removes what is left
+//!   producers, aside ──► state says "starting anew at N" ──► files removed, producers in place, synced ──► state says "starts at N"
+//!                                         └── a crash in between: the next open goes on
 //! ```
 
 use std::io;
@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::append::Appended;
+use super::atomic_file::write_atomically;
 use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
@@ -20,11 +21,15 @@ use super::leader_epochs::LEADER_EPOCHS_FILE;
 use super::log::{Log, Tail};
 use super::open::Listing;
 use super::partition_state::{PartitionState, RecoveryPoint};
-use super::producer_snapshots::SNAPSHOT_SUFFIX;
+use super::producer_snapshots::{self, SNAPSHOT_SUFFIX};
 use super::segment::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, segment_path};
 use super::truncate::TruncateLeave;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Offset, TimestampMs};
+
+/// The producers of a log that starts anew, until the old log is gone: under another name than a snapshot, which would speak of the
+/// old one.
+pub(super) const ANEW_PRODUCERS_FILE: &str = "producers.anew";
 
 impl Log {
     /// Appends batches as the leader's log has them: with its offsets and epochs, which must follow on this log, and with
@@ -74,23 +79,34 @@ impl Log {
     }
 
     /// Gives up all that the log has and lets it start, empty, at `start`: for a follower whose leader's log starts past its
-    /// end. Everything before `start` counts as committed then. When this returns, the old records are gone for good; a
+    /// end. `producers` is a snapshot of the producers as they were there: their batches are gone. Everything before `start` counts as committed then. When this returns, the old records are gone for good; a
     /// crash on the way leaves either the old log or the new one.
     ///
     /// # Errors
     /// [`LogError::BelowHighWatermark`] when `start` lies below the high watermark that was written down and `leave` does
     /// not say why; [`LogError::SyncOutstanding`] while a side job is in flight. Nothing has changed then. A failure of the
     /// disk is final.
-    pub fn truncate_fully_and_start_at(&mut self, start: Offset, leave: TruncateLeave) -> Result<(), LogError> {
+    pub fn truncate_fully_and_start_at(
+        &mut self,
+        start: Offset,
+        leave: TruncateLeave,
+        producers: Option<&[u8]>,
+    ) -> Result<(), LogError> {
         self.check_alive()?;
         self.check_leave(start, leave)?;
         if self.side_in_flight {
             return Err(LogError::SyncOutstanding);
         }
-        self.start_anew_at(start).map_err(|error| self.fail(error))
+        self.start_anew_at(start, producers).map_err(|error| self.fail(error))
     }
 
-    fn start_anew_at(&mut self, start: Offset) -> io::Result<()> {
+    fn start_anew_at(&mut self, start: Offset, producers: Option<&[u8]>) -> io::Result<()> {
+        // Before the log is known to start there: what the producers did stands nowhere else from then on.
+        if let Some(producers) = producers {
+            let (magic, version) = producer_snapshots::FORMAT;
+            let path = child(&self.shared.dir, ANEW_PRODUCERS_FILE);
+            write_atomically(&*self.shared.disk, &path, magic, version, producers)?;
+        }
         let place = RecoveryPoint { offset: start, segment: start, position: 0 };
         let state = PartitionState {
             log_start: start,
@@ -111,6 +127,10 @@ impl Log {
         }
         self.epochs.clear();
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
+        if producers.is_some() {
+            take_producers(&*self.shared.disk, &self.shared.dir, start)?;
+            self.note_snapshot(start);
+        }
         // Before the state says that all is gone: else a power loss could bring old segments back, behind a state that
         // does not know of them.
         self.shared.disk.sync_dir(&self.shared.dir, SyncPoint::Truncation)?;
@@ -139,7 +159,13 @@ impl Log {
     }
 }
 
-/// Ends what a crash in the middle of [`Log::truncate_fully_and_start_at`] left: nothing of the old log stays.
+/// Makes the producers that came with a log's new start its first snapshot.
+fn take_producers(disk: &dyn Disk, dir: &Path, start: Offset) -> io::Result<()> {
+    disk.rename(&child(dir, ANEW_PRODUCERS_FILE), &segment_path(dir, start, SNAPSHOT_SUFFIX))
+}
+
+/// Ends what a crash in the middle of [`Log::truncate_fully_and_start_at`] left: nothing of the old log stays, and the producers that
+/// came for the new one are there.
 pub(super) fn finish_starting_anew(
     disk: &dyn Disk,
     dir: &Path,
@@ -152,6 +178,10 @@ pub(super) fn finish_starting_anew(
     std::mem::take(&mut listing.indexes).into_keys().try_for_each(|base| remove(base, INDEX_SUFFIX))?;
     listing.logs.drain(..).rev().try_for_each(|(base, _)| remove(base, LOG_SUFFIX))?;
     listing.snapshots.drain(..).try_for_each(|at| remove(at, SNAPSHOT_SUFFIX))?;
+    if disk.exists(&child(dir, ANEW_PRODUCERS_FILE))? {
+        take_producers(disk, dir, state.log_start)?;
+        listing.snapshots.push(state.log_start);
+    }
     let epochs = child(dir, LEADER_EPOCHS_FILE);
     if disk.exists(&epochs)? {
         disk.remove_file(&epochs)?;

@@ -14,7 +14,7 @@ use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
 use super::file_cache::FileCache;
-use super::follow::finish_starting_anew;
+use super::follow::{ANEW_PRODUCERS_FILE, finish_starting_anew};
 use super::leader_epochs::LeaderEpochs;
 use super::log::{Log, LogConfig, Tail};
 use super::partition_state::{CleanStop, PartitionIdentity, PartitionState};
@@ -267,6 +267,9 @@ fn read_listing_and_state(
     }
     if state.starting_anew {
         finish_starting_anew(disk, dir, &mut listing, &mut state)?;
+    } else if disk.exists(&child(dir, ANEW_PRODUCERS_FILE))? {
+        // The log was about to start anew, and does not know it.
+        disk.remove_file(&child(dir, ANEW_PRODUCERS_FILE))?;
     }
     listing.remove_leftovers(disk, dir, state.log_start)?;
     Ok((listing, state, is_lost))

@@ -328,7 +328,7 @@ impl Machine {
             Step::StartAnew { offsets_ahead, .. } => {
                 let start = log.written_end().0 + offsets_ahead;
                 self.expected(index).starting_anew_at = Some(start);
-                let anew = log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default());
+                let anew = log.truncate_fully_and_start_at(Offset(start), TruncateLeave::default(), None);
                 anew.map_err(|error| self.stop_of("starting anew", &error))?;
                 self.expected(index).started_anew(start);
                 Ok(())

@@ -68,7 +68,12 @@ impl World {
                     self.hosted(number, partition).into_iter().for_each(|hosted| hosted.is_cutting = false);
                 }
                 LogNews::Failed(_) => self.coverage.count("a log fails"),
-                LogNews::LogStart(start) => self.check_producers_kept(number, partition, *start),
+                LogNews::LogStart(start) => {
+                    let known = self.hosted(number, partition).and_then(|hosted| hosted.replica.cursors().copied());
+                    if known.is_some_and(|cursors| *start > cursors.log_start()) {
+                        self.check_producers_kept(number, partition, *start);
+                    }
+                }
                 LogNews::Closed(_) => self.on_log_closed(number, partition),
                 LogNews::NotTruncated(LogError::Damaged { .. }) => {
                     self.coverage.count("a cut within damage is put off");

@@ -315,7 +315,9 @@ impl<R> FollowerEngine<R> {
         let Truncated { log_start, end, producers } = event;
         let watermark = self.cursors.high_watermark().min(end);
         self.cursors = Cursors::resumed(log_start, watermark, end, end);
-        self.epochs.truncate_to(if Mutant::KeepsTheEpochsOfACut.is_on() { Offset::MAX } else { end });
+        // The newest epoch of a log that was emptied need not be that of the last record before its start.
+        let kept = if log_start == end { Offset::ZERO } else { end };
+        self.epochs.truncate_to(if Mutant::KeepsTheEpochsOfACut.is_on() { Offset::MAX } else { kept });
         self.epochs.advance_start(log_start);
         self.producers = if Mutant::KeepsProducersOfACut.is_on() { self.producers.clone() } else { producers };
         self.damage.clip(log_start, end);

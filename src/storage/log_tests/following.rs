@@ -94,7 +94,7 @@ fn a_follower_far_behind_starts_anew_where_its_leader_starts() {
         story.log().write_producer_snapshot(Offset(420), b"old").unwrap();
         story.log().save_checkpoint(Offset(400)).unwrap();
         let reader = story.reader();
-        story.log().truncate_fully_and_start_at(Offset(1_000), TruncateLeave::default()).unwrap();
+        story.log().truncate_fully_and_start_at(Offset(1_000), TruncateLeave::default(), None).unwrap();
         assert_eq!((story.log().log_start(), story.log().written_end()), (Offset(1_000), Offset(1_000)));
         assert_eq!((story.log().durable_end(), story.log().saved_high_watermark()), (Offset(1_000), Offset(1_000)));
         assert!(matches!(reader.read(Offset(50), EVERYTHING, 100), Err(LogError::OffsetOutOfRange { .. })));
@@ -129,7 +129,8 @@ fn a_crash_at_any_step_of_starting_anew_leaves_the_old_log_or_the_new_one() {
                 story.log().write_producer_snapshot(Offset(420), b"old").unwrap();
                 story.log().save_checkpoint(Offset(280)).unwrap();
                 story.disk.crash_after_operations(step);
-                let done = story.log().truncate_fully_and_start_at(Offset(start), TruncateLeave::default()).is_ok();
+                let done =
+                    story.log().truncate_fully_and_start_at(Offset(start), TruncateLeave::default(), None).is_ok();
                 story.log = None;
                 match outage {
                     0 => story.disk.kill(),
@@ -179,11 +180,11 @@ fn starting_anew_below_what_was_committed_takes_an_unclean_election() {
     story.sync();
     story.log().advance_log_start(Offset(50)).unwrap();
     story.log().save_checkpoint(Offset(90)).unwrap();
-    let refused = story.log().truncate_fully_and_start_at(Offset(20), TruncateLeave::default());
+    let refused = story.log().truncate_fully_and_start_at(Offset(20), TruncateLeave::default(), None);
     assert!(matches!(refused, Err(LogError::BelowHighWatermark { end: Offset(20), high_watermark: Offset(90) })));
     story.holds_exactly(100);
     let unclean = TruncateLeave { unclean_election: Some(LeaderEpoch(4)), ..TruncateLeave::default() };
-    story.log().truncate_fully_and_start_at(Offset(20), unclean).unwrap();
+    story.log().truncate_fully_and_start_at(Offset(20), unclean, None).unwrap();
     assert_eq!(story.log().saved_high_watermark(), Offset(20));
     story.replicate(&[batch(20, 4, 0, 5, 50)]).unwrap();
     story.holds_exactly(25);
@@ -194,7 +195,7 @@ fn a_sync_that_began_before_the_log_started_anew_makes_nothing_durable() {
     let mut story = Story::new();
     story.fill(20);
     let job = story.log().begin_sync().unwrap();
-    story.log().truncate_fully_and_start_at(Offset(100), TruncateLeave::default()).unwrap();
+    story.log().truncate_fully_and_start_at(Offset(100), TruncateLeave::default(), None).unwrap();
     story.replicate(&[batch(100, 2, 0, 10, 50)]).unwrap();
     let done = job.run();
     assert_eq!(story.log().finish_sync(done).unwrap(), Offset(100));

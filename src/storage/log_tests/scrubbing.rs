@@ -143,7 +143,7 @@ fn checksums_go_with_their_segment_and_before_it_is_appended_to_again() {
     assert_eq!((story.scrub().0, story.problems()), (vec![], vec![]));
     story.log().advance_log_start(Offset(150)).unwrap();
     assert_eq!(story.summed(), [140]);
-    story.log().truncate_fully_and_start_at(Offset(900), TruncateLeave::default()).unwrap();
+    story.log().truncate_fully_and_start_at(Offset(900), TruncateLeave::default(), None).unwrap();
     assert_eq!(story.summed(), [0u64; 0]);
 }
 

@@ -194,9 +194,7 @@ fn run_lent<X, P: Replay>(mut log: Box<Log>, work: LentWork<X, P>, wall: Timesta
         LentWork::Truncate { to, leave, mut replay, anew } => {
             let cut = match anew {
                 None => log.truncate_to(to, leave).map(drop),
-                Some(producers) => log
-                    .truncate_fully_and_start_at(to, leave)
-                    .and_then(|()| log.write_producer_snapshot(to, &producers)),
+                Some(producers) => log.truncate_fully_and_start_at(to, leave, Some(&producers)),
             };
             let result = cut.and_then(|()| log.replay_producers(&mut replay));
             Outcome::Truncated { result, replay }
