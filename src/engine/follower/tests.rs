@@ -260,3 +260,19 @@ fn an_offset_beyond_what_is_known_is_refused_only_by_what_the_leader_says_later(
     };
     assert_eq!(error.code, ErrorCode::OffsetOutOfRange);
 }
+
+#[test]
+fn rule_6_a_log_that_was_emptied_knows_nothing_of_the_epoch_before_its_start() {
+    let mut engine = follower(12, 10);
+    run(&mut engine, |e, out| e.on_metadata(NOW, following(1, 5), out));
+    // Its leader wrote epochs 3 and 4 meanwhile, and has deleted them.
+    let verdict = ReplicaVerdict::StartsAt { offset: Offset(40), producers: Vec::new() };
+    let state = LeaderState { log_start: Offset(40), ..leader_state(5, 40, 40) };
+    run(&mut engine, |e, out| e.on_fetched(NOW, answer(1, verdict, state, Vec::new()), out));
+    let (log_start, end) = (Offset(40), Offset(40));
+    let emptied = Truncated { log_start, end, producers: ProducerTable::default() };
+    run(&mut engine, |e, out| e.on_truncated(NOW, emptied, out));
+    // As a leader it would call everybody's epoch 4 another history, up to where they had it from epoch 2.
+    let (state, _) = engine.into_state();
+    assert_eq!((state.log_start, state.epochs.latest()), (Offset(40), None));
+}

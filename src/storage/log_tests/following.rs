@@ -117,7 +117,8 @@ fn a_follower_far_behind_starts_anew_where_its_leader_starts() {
 
 #[test]
 fn a_crash_at_any_step_of_starting_anew_leaves_the_old_log_or_the_new_one() {
-    for (start, end) in [(1_000, 1_000), (420, 420), (285, 285)] {
+    let with_producers = [(1_000, Some(&b"new"[..])), (420, Some(&b"new"[..])), (285, None)];
+    for (start, producers) in with_producers {
         for outage in 0..4 {
             for step in 1.. {
                 let mut story = Story::new();
@@ -129,8 +130,8 @@ fn a_crash_at_any_step_of_starting_anew_leaves_the_old_log_or_the_new_one() {
                 story.log().write_producer_snapshot(Offset(420), b"old").unwrap();
                 story.log().save_checkpoint(Offset(280)).unwrap();
                 story.disk.crash_after_operations(step);
-                let done =
-                    story.log().truncate_fully_and_start_at(Offset(start), TruncateLeave::default(), None).is_ok();
+                let leave = TruncateLeave::default();
+                let done = story.log().truncate_fully_and_start_at(Offset(start), leave, producers).is_ok();
                 story.log = None;
                 match outage {
                     0 => story.disk.kill(),
@@ -148,10 +149,13 @@ fn a_crash_at_any_step_of_starting_anew_leaves_the_old_log_or_the_new_one() {
                 let report = story.try_open(&mut listener).unwrap();
                 let found = (story.log().log_start().0, story.log().written_end().0);
                 let case = format!("start {start}, outage {outage}, step {step}: {found:?}, {report:?}");
-                assert!(found == (start, end) || (found == (0, 420) && !done), "{case}");
+                assert!(found == (start, start) || (found == (0, 420) && !done), "{case}");
                 assert!(!report.doubtful && report.damaged.is_empty(), "{case}");
+                assert!(!story.names().iter().any(|name| name == "producers.anew"), "{case}");
                 if found.0 == start {
-                    assert_eq!((listed(story.log().leader_epochs()), listener.snapshot), (vec![], None), "{case}");
+                    // What the producers did before the start stands nowhere else.
+                    let kept = producers.map(|known| (Offset(start), known.to_vec()));
+                    assert_eq!((listed(story.log().leader_epochs()), listener.snapshot), (vec![], kept), "{case}");
                     assert!(!story.names().iter().any(|name| name.ends_with(".log")), "{case}: {:?}", story.names());
                     story.replicate(&[batch(start, 9, 0, 10, 50)]).unwrap();
                     story.sync();
