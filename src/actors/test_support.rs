@@ -10,13 +10,18 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::partition_leader::{Assign, Outward, PartitionLeader, SetLease};
+use super::send::post;
 use super::threads::{DiskPool, Lane};
+use crate::engine::assignment::Assignment;
+use crate::engine::leader::Leadership;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::storage::{Log, LogConfig, PartitionIdentity};
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use crate::types::{
-    ClusterId, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName, TopicPartition,
+    ClusterId, LeaderEpoch, MonoTime, Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName,
+    TopicPartition,
 };
 
 /// Longer than anything takes here, short enough to notice a hang.
@@ -66,6 +71,17 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Ear<M> {
     pub fn pending(&mut self) -> Vec<M> {
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
     }
+}
+
+/// Where what a replica has to say to others goes in a test that is not about that.
+pub fn nowhere() -> Outward {
+    Outward { fetches: Ear::new().recipient(), reports: Ear::new().recipient() }
+}
+
+/// Has a replica that was just started lead, for good.
+pub fn lead(replica: &Addr<PartitionLeader>, leadership: Leadership, config: TopicConfig) {
+    post(replica, SetLease(MonoTime(Duration::MAX)));
+    post(replica, Assign { assignment: Assignment::Lead(leadership), config });
 }
 
 /// One disk thread, so that a test can hold up all work on it.

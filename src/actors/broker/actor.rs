@@ -9,19 +9,19 @@ use tokio::sync::{oneshot, watch};
 
 use super::housekeeping::report;
 use super::messages::*;
-use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
+use crate::actors::controller::{AlterInSync, MetadataCommitted, ReportDamaged, TopicFilesGone, TopicOpened};
 use crate::actors::partition_leader::{
-    PartitionLeader, PartitionLeaderSettings, RetentionTick, SetConfig, SetDiskSpace, Stop, StopReason,
+    FetchFromLeader, PartitionLeader, PartitionLeaderSettings, RetentionTick, Stop, StopReason,
 };
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
-use crate::engine::leader::Leadership;
+use crate::engine::assignment::Assignment;
 use crate::engine::metadata::{ClusterImage, TopicImage};
-use crate::replica::{OpenedReplica, storage_error};
+use crate::replica::storage_error;
 use crate::storage::LogError;
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::file_cache::FileCache;
-use crate::types::{NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
+use crate::types::{BrokerEpoch, MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
 
 /// How often the free space is looked at. A disk that takes 1 GB/s fills a fifth of the default reserve meanwhile.
 const DISK_SPACE_INTERVAL: Duration = Duration::from_millis(100);
@@ -44,6 +44,12 @@ pub struct BrokerSettings {
     pub topic_opened: Recipient<TopicOpened>,
     /// Whom to tell that a deleted topic's files are gone.
     pub topic_files_gone: Recipient<TopicFilesGone>,
+    /// Whom to ask for other in-sync sets and leaders.
+    pub in_sync: Recipient<AlterInSync>,
+    /// Whom to tell of damaged replicas.
+    pub damaged: Recipient<ReportDamaged>,
+    /// Who carries fetches to other brokers; nobody where there are no others.
+    pub fetches: Option<Recipient<FetchFromLeader>>,
     /// Where sessions see the broker's state.
     pub view: watch::Sender<Arc<BrokerView>>,
 }
@@ -53,12 +59,17 @@ pub struct BrokerSettings {
 pub(super) struct TopicReplicas {
     pub(super) name: TopicName,
     pub(super) replicas: Vec<Replica>,
+    /// What each was told last that it is to be.
+    pub(super) assigned: Vec<Assignment>,
 }
 
 /// See the module page.
 pub struct Broker {
     pub(super) settings: BrokerSettings,
     pub(super) image: Arc<ClusterImage>,
+    /// Its registration: nothing has a part before.
+    pub(super) epoch: Option<BrokerEpoch>,
+    pub(super) lease_until: MonoTime,
     pub(super) replicas: HashMap<TopicId, TopicReplicas>,
     /// The newest metadata, while what came before it is being worked off.
     incoming: Option<Arc<ClusterImage>>,
@@ -70,7 +81,7 @@ pub struct Broker {
     pub(super) stopping: bool,
     pub(super) deleting: HashMap<TopicId, usize>,
     pub(super) waiting: Vec<(u64, oneshot::Sender<()>)>,
-    next_core: usize,
+    pub(super) next_core: usize,
     pub(super) disk_is_full: bool,
 }
 
@@ -82,6 +93,8 @@ impl Broker {
         Self {
             settings,
             image,
+            epoch: None,
+            lease_until: MonoTime::default(),
             replicas: HashMap::new(),
             incoming: None,
             opening: 0,
@@ -122,18 +135,6 @@ impl Broker {
         }
     }
 
-    /// Opens the replicas of topics that are new since `before`, and configures those of topics that are set otherwise.
-    fn follow_topics(&mut self, before: &ClusterImage, ctx: &Context<Self>) {
-        let image = Arc::clone(&self.image);
-        for (id, topic) in &image.topics {
-            match before.topics.get(id) {
-                None => self.open_topic(topic, ctx),
-                Some(known) if Arc::ptr_eq(known, topic) || known.config == topic.config => {}
-                Some(_) => self.reconfigure(*id),
-            }
-        }
-    }
-
     pub(super) fn config_of(&self, topic: &TopicImage) -> TopicConfig {
         topic.config.resolve(&self.settings.topic_defaults).unwrap_or_else(|error| {
             // The controller checked it; only an older node's config file can disagree now.
@@ -142,32 +143,8 @@ impl Broker {
         })
     }
 
-    fn start_leader(&mut self, partition: TopicPartition, opened: OpenedReplica) -> Replica {
-        let Some(topic) = self.image.topics.get(&partition.topic).cloned() else { return Replica::Elsewhere };
-        let Some(leadership) = Leadership::in_image(&self.image, partition) else { return Replica::Elsewhere };
-        let (config, settings) = (self.config_of(&topic), self.settings.partitions.clone());
-        let core = &self.settings.core[self.next_core % self.settings.core.len()];
-        self.next_core += 1;
-        let name = topic.name.clone();
-        let address = PartitionLeader::start_in_arbiter(core, move |ctx| {
-            PartitionLeader::new(ctx, (partition, name), leadership, config, (opened.log, opened.producers), settings)
-        });
-        if self.disk_is_full {
-            post(&address, SetDiskSpace(Some(self.disk_full_error())));
-        }
-        Replica::Leader(address)
-    }
-
-    fn reconfigure(&mut self, topic: TopicId) {
-        let Some(topic) = self.image.topics.get(&topic) else { return };
-        let config = self.config_of(topic);
-        for leader in self.replicas.get(&topic.id).into_iter().flat_map(|topic| &topic.replicas).filter_map(leader) {
-            post(leader, SetConfig(config.clone()));
-        }
-    }
-
     fn delete_topic(&mut self, topic: TopicId, ctx: &Context<Self>) {
-        let Some(TopicReplicas { name, replicas }) = self.replicas.remove(&topic) else {
+        let Some(TopicReplicas { name, replicas, .. }) = self.replicas.remove(&topic) else {
             self.topic_is_gone_if_done(topic);
             return;
         };
@@ -178,7 +155,7 @@ impl Broker {
             let partition = TopicPartition::new(topic, PartitionIndex(number));
             *self.deleting.entry(topic).or_default() += 1;
             let (done, closed) = oneshot::channel();
-            if let Replica::Leader(address) = &replica {
+            if let Some(address) = replica.address() {
                 post(address, Stop { why: StopReason::TopicDeleted, done });
             }
             let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
@@ -206,15 +183,8 @@ impl Broker {
         }
     }
 
-    pub(super) fn leaders(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
-        self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(leader)
-    }
-}
-
-fn leader(replica: &Replica) -> Option<&Addr<PartitionLeader>> {
-    match replica {
-        Replica::Leader(address) => Some(address),
-        Replica::Offline(_) | Replica::Elsewhere => None,
+    pub(super) fn open_replicas(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
+        self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(Replica::address)
     }
 }
 
@@ -229,7 +199,9 @@ impl Actor for Broker {
             });
         });
         let retention = Duration::from_millis(self.settings.partitions.storage.retention_check_ms);
-        ctx.run_interval(retention, |broker, _| broker.leaders().for_each(|leader| post(leader, RetentionTick)));
+        ctx.run_interval(retention, |broker, _| {
+            broker.open_replicas().for_each(|replica| post(replica, RetentionTick))
+        });
     }
 }
 
@@ -256,7 +228,7 @@ impl Handler<ReplicaOpened> for Broker {
         let replica = match result {
             Ok(opened) => {
                 report(partition, &opened);
-                self.start_leader(partition, opened)
+                self.start_replica(partition, opened, ctx)
             }
             Err(error) => {
                 tracing::error!(%partition, %error, "the replica stays offline");
@@ -299,9 +271,9 @@ impl Handler<StopReplicas> for Broker {
     fn handle(&mut self, _: StopReplicas, _: &mut Self::Context) -> Self::Result {
         self.stopping = true;
         let mut closing = Vec::new();
-        for leader in self.leaders() {
+        for replica in self.open_replicas() {
             let (done, closed) = oneshot::channel::<Result<(), LogError>>();
-            post(leader, Stop { why: StopReason::NodeStops, done });
+            post(replica, Stop { why: StopReason::NodeStops, done });
             closing.push(closed);
         }
         self.replicas.clear();

@@ -42,8 +42,8 @@ impl Handler<ExamineReplicas> for Broker {
             for (number, replica) in (0..).zip(&topic.replicas) {
                 let place = (topic.name.clone(), PartitionIndex(number), *id);
                 match replica {
-                    Replica::Leader(leader) => {
-                        let answer = leader.send(ExamineReplica);
+                    Replica::Leader(replica) | Replica::Follower(replica) => {
+                        let answer = replica.send(ExamineReplica);
                         asked.push(async move { answer.await.map(|health| (place, health)) });
                     }
                     // It is being opened, which is nothing to report.
@@ -52,7 +52,7 @@ impl Handler<ExamineReplicas> for Broker {
                         let health = ReplicaHealth { failure: Some(cause.clone()), damaged_ranges: 0 };
                         examined.push((place, health));
                     }
-                    Replica::Elsewhere => {}
+                    Replica::Retired(_) | Replica::Elsewhere => {}
                 }
             }
         }

@@ -107,7 +107,7 @@ impl Handler<DiskSpaceSeen> for Broker {
             None => tracing::info!(free_bytes = free, "there is space again: appends are accepted"),
         }
         self.settings.partitions.metrics.disk.refuse(refusing.as_ref().map(|cause| cause.message.clone()));
-        self.leaders().for_each(|leader| post(leader, SetDiskSpace(refusing.clone())));
+        self.open_replicas().for_each(|replica| post(replica, SetDiskSpace(refusing.clone())));
     }
 }
 

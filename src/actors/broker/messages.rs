@@ -12,7 +12,7 @@ use crate::protocol::ApiError;
 use crate::protocol::messages::ReplicasDescription;
 use crate::replica::OpenedReplica;
 use crate::storage::LogError;
-use crate::types::{TopicId, TopicPartition};
+use crate::types::{BrokerEpoch, MonoTime, TopicId, TopicPartition};
 
 /// What sessions need to know to route a request: the image, and the replicas that live on this node. Replaced as a whole
 /// whenever the metadata changes, and shared by all sessions.
@@ -31,10 +31,31 @@ pub struct BrokerView {
 pub enum Replica {
     /// It leads.
     Leader(Addr<PartitionLeader>),
+    /// It follows, and serves readers what is committed as far as it knows.
+    Follower(Addr<PartitionLeader>),
+    /// The metadata has no part for it any more. Its files are still here.
+    Retired(Addr<PartitionLeader>),
     /// It could not be opened: what to tell whoever asks.
     Offline(ApiError),
     /// This node has no replica of that partition.
     Elsewhere,
+}
+
+impl Replica {
+    /// Its actor, whatever its part.
+    #[must_use]
+    pub fn address(&self) -> Option<&Addr<PartitionLeader>> {
+        match self {
+            Self::Leader(address) | Self::Follower(address) | Self::Retired(address) => Some(address),
+            Self::Offline(_) | Self::Elsewhere => None,
+        }
+    }
+
+    /// Whether it is open, and has a part.
+    #[must_use]
+    pub fn has_part(&self) -> bool {
+        matches!(self, Self::Leader(_) | Self::Follower(_))
+    }
 }
 
 impl BrokerView {
@@ -43,6 +64,22 @@ impl BrokerView {
     pub fn replica(&self, partition: TopicPartition) -> Option<&Replica> {
         self.replicas.get(&partition.topic)?.get(partition.partition.0 as usize)
     }
+}
+
+/// This broker was registered. Replicas are given parts from here on, under this epoch.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Registered {
+    /// The epoch that its directory holds.
+    pub epoch: BrokerEpoch,
+}
+
+/// The lease runs until then.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LeaseRenewed {
+    /// On this node's clock.
+    pub until: MonoTime,
 }
 
 /// Answered once the metadata has been applied up to `index` and the replicas that it calls for are open.

@@ -1,8 +1,8 @@
 //! The replicas of one broker: follows the metadata, and starts, configures and ends them accordingly.
 //!
-//! * **Is told**: what the controller committed; to stop.
-//! * **Does**: opens and creates logs on disk threads, starts a [`PartitionLeader`] for each on one of the core threads,
-//!   deletes what was deleted, watches the free space, ticks retention.
+//! * **Is told**: its registration and lease; what the controller committed; what its replicas have to report; to stop.
+//! * **Does**: opens and creates logs on disk threads, starts a [`PartitionLeader`] for each on one of the core threads, tells each
+//!   whether it leads or follows, deletes what was deleted, watches the free space, ticks retention.
 //! * **Remembers**: its replicas, and metadata that it has not worked off yet.
 //!
 //! ```text
@@ -19,6 +19,7 @@ mod health;
 mod housekeeping;
 mod messages;
 mod opening;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -26,4 +27,6 @@ mod tests;
 use super::partition_leader::PartitionLeader;
 
 pub use actor::{Broker, BrokerSettings};
-pub use messages::{AwaitMetadata, BrokerHealth, BrokerView, ExamineReplicas, Replica, StopReplicas};
+pub use messages::{
+    AwaitMetadata, BrokerHealth, BrokerView, ExamineReplicas, LeaseRenewed, Registered, Replica, StopReplicas,
+};

@@ -15,6 +15,7 @@ use super::messages::{BrokerView, Replica, ReplicaOpened};
 use crate::actors::controller::TopicOpened;
 use crate::actors::send::{post, post_to};
 use crate::actors::threads::Lane;
+use crate::engine::assignment::Assignment;
 use crate::engine::metadata::TopicImage;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all};
@@ -27,16 +28,25 @@ use crate::types::{PartitionIndex, TopicConfig, TopicPartition};
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Broker {
+    /// Opens the replicas of a topic that this node is to hold and does not hold yet.
     pub(super) fn open_topic(&mut self, topic: &Arc<TopicImage>, ctx: &Context<Self>) {
         let node = self.settings.node;
         let config = self.config_of(topic);
-        let mine = |n: usize| topic.partitions[n].replicas.contains(&node);
-        let replicas = (0..topic.partitions.len()).map(|n| if mine(n) { starting() } else { Replica::Elsewhere });
-        self.replicas.insert(topic.id, TopicReplicas { name: topic.name.clone(), replicas: replicas.collect() });
-        let jobs: Vec<_> = (0..topic.partitions.len())
-            .filter(|n| mine(*n))
-            .map(|number| self.open_job(topic, &config, PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX))))
-            .collect();
+        let count = topic.partitions.len();
+        let held = self.replicas.entry(topic.id).or_insert_with(|| TopicReplicas {
+            name: topic.name.clone(),
+            replicas: Vec::new(),
+            assigned: Vec::new(),
+        });
+        held.replicas.resize(count, Replica::Elsewhere);
+        held.assigned.resize(count, Assignment::None);
+        let is_wanted = |number: &usize, held: &TopicReplicas| {
+            topic.partitions[*number].replicas.contains(&node) && matches!(held.replicas[*number], Replica::Elsewhere)
+        };
+        let wanted: Vec<_> = (0..count).filter(|number| is_wanted(number, held)).collect();
+        wanted.iter().for_each(|number| held.replicas[*number] = starting());
+        let numbers = wanted.into_iter().map(|number| PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX)));
+        let jobs: Vec<_> = numbers.map(|number| self.open_job(topic, &config, number)).collect();
         self.opening += jobs.len();
         // Those that are there already are opened one by one: each may have much to recover.
         let at_a_time = if topic.opened.contains(&node) { 1 } else { JOBS_AT_A_TIME };
@@ -51,7 +61,8 @@ impl Broker {
 
     fn open_job(&self, topic: &TopicImage, config: &TopicConfig, number: PartitionIndex) -> (TopicPartition, OpenJob) {
         let partition = TopicPartition::new(topic.id, number);
-        let directory = &self.settings.directory;
+        let (directory, node) = (&self.settings.directory, self.settings.node);
+        let state = topic.partitions.get(number.0 as usize);
         let job = OpenJob {
             disk: Arc::clone(directory.disk()),
             files: Arc::clone(&self.settings.files),
@@ -63,20 +74,24 @@ impl Broker {
                 partition: number,
             },
             config: LogConfig::from(config),
-            may_be_new: !topic.has_opened(number, self.settings.node),
+            // A directory that is missing was lost; once the replica counts no more, it begins anew.
+            may_be_new: !topic.has_opened(number, node) || !state.is_some_and(|state| state.is_member(node)),
         };
         (partition, job)
     }
 
-    /// Tells the controller of topics whose replicas are all open here for the first time.
+    /// Tells the controller of replicas that are open here for the first time.
     fn report_opened(&self) {
         let node = self.settings.node;
         for (topic, held) in &self.replicas {
-            let news = self.image.topics.get(topic).is_some_and(|image| !image.opened.contains(&node));
+            let Some(image) = self.image.topics.get(topic) else { continue };
+            let is_news = |number: &PartitionIndex| !image.has_opened(*number, node);
+            let open = (0..).zip(&held.replicas).filter(|(_, replica)| replica.has_part());
+            let partitions: Vec<_> = open.map(|(number, _)| PartitionIndex(number)).collect();
+            // Of a topic whose replicas are not all open the rest may never have been.
             let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
-            let mine = held.replicas.iter().any(|replica| matches!(replica, Replica::Leader(_)));
-            if news && mine && !offline {
-                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node });
+            if !offline && partitions.iter().any(is_news) {
+                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node, partitions });
             }
         }
     }

@@ -5,23 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter};
+use actix::{Actor, Addr, Arbiter, Context, Handler, MessageResult};
 use tokio::sync::watch;
 
 use super::*;
-use crate::actors::controller::{MetadataCommitted, TopicFilesGone, TopicOpened};
-use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
+use crate::actors::controller::{AlterInSync, MetadataCommitted, ReportDamaged, TopicFilesGone, TopicOpened};
+use crate::actors::partition_leader::{
+    CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget, ReplicaReport, Reported,
+};
 use crate::actors::send::post;
 use crate::actors::test_support::{DiskThread, Ear};
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord};
-use crate::protocol::ErrorCode;
+use crate::engine;
+use crate::engine::metadata::{
+    BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord, PartitionChange,
+};
+use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::disk::{Disk, OpenMode, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::types::{
-    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, PartitionIndex, SystemClock, TopicConfig,
-    TopicConfigOverrides, TopicId, TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, NodeId, PartitionIndex, SystemClock,
+    TopicConfig, TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
 const ME: NodeId = NodeId(1);
@@ -66,11 +71,27 @@ fn beginning() -> Vec<MetadataRecord> {
     ]
 }
 
+/// A controller that accepts no proposal.
+struct Refuses;
+
+impl Actor for Refuses {
+    type Context = Context<Self>;
+}
+
+impl Handler<AlterInSync> for Refuses {
+    type Result = MessageResult<AlterInSync>;
+    fn handle(&mut self, AlterInSync(proposals): AlterInSync, _: &mut Self::Context) -> Self::Result {
+        let refusal = |_| Err(ApiError::new(ErrorCode::StaleMetadata, "not now"));
+        MessageResult(proposals.into_iter().map(refusal).collect())
+    }
+}
+
 struct Stage {
     disk: VirtualDisk,
     broker: Addr<Broker>,
     controller: Ear<TopicFilesGone>,
     opened: Ear<TopicOpened>,
+    damaged: Ear<ReportDamaged>,
     view: watch::Receiver<Arc<BrokerView>>,
     thread: DiskThread,
     records: Vec<MetadataRecord>,
@@ -86,7 +107,7 @@ impl Stage {
             image: Arc::new(ClusterImage::empty(CLUSTER)),
             replicas: HashMap::new(),
         }));
-        let (thread, controller, opened) = (DiskThread::start(), Ear::new(), Ear::new());
+        let (thread, controller, opened, damaged) = (DiskThread::start(), Ear::new(), Ear::new(), Ear::new());
         let broker = Broker::new(BrokerSettings {
             node: ME,
             directory: Arc::new(directory),
@@ -106,10 +127,15 @@ impl Stage {
             core: vec![Arbiter::current()],
             topic_opened: opened.recipient(),
             topic_files_gone: controller.recipient(),
+            in_sync: Refuses.start().recipient(),
+            damaged: damaged.recipient(),
+            fetches: None,
             view: sender,
         })
         .start();
-        let stage = Self { disk: disk.clone(), broker, controller, opened, view, thread, records };
+        post(&broker, LeaseRenewed { until: MonoTime(Duration::MAX) });
+        post(&broker, Registered { epoch: BrokerEpoch(1) });
+        let stage = Self { disk: disk.clone(), broker, controller, opened, damaged, view, thread, records };
         stage.tell();
         stage
     }
@@ -144,6 +170,8 @@ impl Stage {
         match view.replica(TopicPartition::new(id(n), PartitionIndex(partition))) {
             None => "unknown",
             Some(Replica::Leader(_)) => "leads",
+            Some(Replica::Follower(_)) => "follows",
+            Some(Replica::Retired(_)) => "retired",
             Some(Replica::Offline(_)) => "offline",
             Some(Replica::Elsewhere) => "elsewhere",
         }
@@ -274,4 +302,74 @@ async fn at_the_start_tombstones_are_worked_off_and_strangers_put_aside() {
     assert!(disk.exists(&known).unwrap() && !disk.exists(&deleted).unwrap());
     let aside = Path::new("/data/quarantine").join(stranger.file_name().unwrap());
     assert!(!disk.exists(&stranger).unwrap() && disk.exists(&aside).unwrap(), "kept, never removed");
+}
+
+/// Two brokers, of which this is one, and a topic of a partition on both.
+fn shared(leader: NodeId, follower: NodeId) -> Vec<MetadataRecord> {
+    let mut records = beginning();
+    let MetadataRecord::BrokerRegistered(mut other) = records[1].clone() else { panic!("the registration") };
+    (other.node, other.epoch) = (NodeId(2), BrokerEpoch(2));
+    records.push(MetadataRecord::BrokerRegistered(other));
+    records.push(MetadataRecord::BrokerUnfenced { node: NodeId(2), epoch: BrokerEpoch(2) });
+    let (replicas, config) = (vec![vec![leader, follower]], TopicConfigOverrides::default());
+    records.push(MetadataRecord::TopicCreated { topic: id(1), name: name(1), replicas, config });
+    records
+}
+
+#[actix::test]
+async fn a_replica_leads_or_follows_as_the_metadata_says_and_retires_when_it_has_no_part() {
+    let other = NodeId(2);
+    let mut stage = Stage::on(&VirtualDisk::new(1), shared(other, ME));
+    stage.caught_up().await;
+    assert_eq!(stage.state_of(1, 0), "follows");
+    // The other one falls silent.
+    let image = image_of(&stage.records);
+    let fenced = engine::controller::fence(&image, other, BrokerEpoch(2)).expect("it lives");
+    stage.commit(&fenced.records);
+    stage.caught_up().await;
+    assert_eq!(stage.state_of(1, 0), "leads");
+    let image = image_of(&stage.records);
+    let partition = TopicPartition::new(id(1), PartitionIndex(0));
+    let state = image.partition(partition).expect("there");
+    let moved = PartitionChange {
+        replicas: Some(vec![other]),
+        in_sync: vec![other],
+        eligible: Vec::new(),
+        leader: None,
+        leader_epoch: LeaderEpoch(state.leader_epoch.0 + 1),
+        ..state.to_change(partition)
+    };
+    stage.commit(&[MetadataRecord::PartitionChanged(moved)]);
+    stage.caught_up().await;
+    assert_eq!(stage.state_of(1, 0), "retired");
+    assert!(stage.disk.exists(&stage.dir_of(1, 0)).unwrap(), "its files are kept");
+}
+
+#[actix::test]
+async fn partitions_that_are_added_are_opened_and_reported() {
+    let mut stage = Stage::new();
+    stage.commit(&[created(1, 1)]);
+    stage.caught_up().await;
+    assert_eq!(stage.opened.next().await.partitions, [PartitionIndex(0)]);
+    let replicas = vec![vec![ME]; 2];
+    stage.commit(&[MetadataRecord::TopicPartitionsAdded { topic: id(1), first: PartitionIndex(1), replicas }]);
+    stage.caught_up().await;
+    assert_eq!([1, 2, 3].map(|partition| stage.state_of(1, partition)), ["leads", "leads", "unknown"]);
+    assert_eq!(stage.opened.next().await.partitions, [0, 1, 2].map(PartitionIndex));
+}
+
+#[actix::test]
+async fn the_controller_is_told_of_damaged_replicas_that_others_can_replace() {
+    let mut stage = Stage::on(&VirtualDisk::new(1), [shared(ME, NodeId(2)), vec![created(2, 1)]].concat());
+    stage.caught_up().await;
+    let partition = |n| TopicPartition::new(id(n), PartitionIndex(0));
+    let failed = || Reported::Offline(ApiError::new(ErrorCode::StorageFailed, "a bad disk"));
+    post(&stage.broker, ReplicaReport { partition: partition(2), what: failed() });
+    post(&stage.broker, ReplicaReport { partition: partition(1), what: failed() });
+    let told = stage.damaged.next().await;
+    assert_eq!(
+        (told.partition, told.node, told.epoch),
+        (partition(1), ME, BrokerEpoch(1)),
+        "nobody can replace the other"
+    );
 }

@@ -10,12 +10,12 @@ use super::deciding::{Answered, Question, Sitting, question};
 use super::messages::*;
 use super::rounds::Round;
 use crate::actors::send::{post, post_to};
-use crate::engine::controller::{ControllerPolicy, Decision, register, unfence};
+use crate::engine::controller::{ControllerPolicy, Decision};
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::protocol::messages::InitProducerReply;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::raft::{AppliedImage, Raft, cause_of};
-use crate::types::{BrokerEpoch, TopicId};
+use crate::types::TopicId;
 
 /// Requests that may wait for the next round. Each connection has a limit of its own for what it asks; this one keeps a crowd of
 /// them from filling memory while the disk, or the other controllers, are slow.
@@ -84,7 +84,7 @@ impl Controller {
     }
 
     /// Asks for a decision. The answer comes when its records are applied, or at once when there can be none.
-    fn ask<T: 'static, F: FnMut(&mut Sitting<'_>) -> Result<T, ApiError> + 'static>(
+    pub(super) fn ask<T: 'static, F: FnMut(&mut Sitting<'_>) -> Result<T, ApiError> + 'static>(
         &mut self,
         ctx: &mut Context<Self>,
         decide: F,
@@ -293,50 +293,6 @@ impl Handler<InitProducer> for Controller {
             Ok(answer)
         });
         Box::pin(async move { decided.await.map(|committed| committed.answer) })
-    }
-}
-
-impl Handler<RegisterBroker> for Controller {
-    type Result = ResponseFuture<Result<Committed<BrokerEpoch>, ApiError>>;
-    fn handle(&mut self, RegisterBroker(registration): RegisterBroker, ctx: &mut Self::Context) -> Self::Result {
-        Box::pin(self.ask(ctx, move |sitting| {
-            let decision = register(&sitting.image, registration.clone(), &sitting.policy.topic_defaults)?;
-            sitting.take(decision)
-        }))
-    }
-}
-
-impl Handler<UnfenceBroker> for Controller {
-    type Result = ResponseFuture<Result<Committed<()>, ApiError>>;
-    fn handle(&mut self, UnfenceBroker { node, epoch }: UnfenceBroker, ctx: &mut Self::Context) -> Self::Result {
-        Box::pin(self.ask(ctx, move |sitting| {
-            let decision = unfence(&sitting.image, node, epoch, &[])?;
-            sitting.take(decision)
-        }))
-    }
-}
-
-impl Handler<TopicOpened> for Controller {
-    type Result = ();
-    fn handle(&mut self, TopicOpened { topic, node }: TopicOpened, ctx: &mut Self::Context) {
-        // A failure was logged; the broker says it again after its next start.
-        drop(self.ask(ctx, move |sitting| {
-            let is_news = sitting.image.topics.get(&topic).is_some_and(|image| !image.opened.contains(&node));
-            let record = MetadataRecord::TopicOpened { topic, node, partitions: None };
-            sitting.take(Decision { records: Vec::from_iter(is_news.then_some(record)), answer: () })
-        }));
-    }
-}
-
-impl Handler<TopicFilesGone> for Controller {
-    type Result = ();
-    fn handle(&mut self, TopicFilesGone { topic, node }: TopicFilesGone, ctx: &mut Self::Context) {
-        // A failure was logged; the tombstone stays and the next start tries again.
-        drop(self.ask(ctx, move |sitting| {
-            let is_news = sitting.image.holds_tombstone(topic, node);
-            let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
-            sitting.take(Decision { records: Vec::from_iter(is_news.then_some(record)), answer: () })
-        }));
     }
 }
 

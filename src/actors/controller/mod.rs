@@ -15,6 +15,7 @@
 //! Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
 
 mod actor;
+mod brokers;
 mod deciding;
 mod earlier_log;
 mod messages;

@@ -13,7 +13,9 @@ use super::limits::{descriptors, net_limits};
 use super::registration::register;
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready};
-use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopReplicas};
+use crate::actors::broker::{
+    AwaitMetadata, Broker, BrokerSettings, BrokerView, LeaseRenewed, Registered, StopReplicas,
+};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{
     self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Subscribe,
@@ -34,7 +36,7 @@ use crate::replica;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, BufferPool, Clock, SystemClock};
+use crate::types::{BrokerEpoch, BufferPool, Clock, MonoTime, SystemClock};
 
 /// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
 const BUFFERS_SHARE: usize = 4;
@@ -148,10 +150,16 @@ impl Node {
             core: threads.core(),
             topic_opened: controller.clone().recipient(),
             topic_files_gone: controller.clone().recipient(),
+            in_sync: controller.clone().recipient(),
+            damaged: controller.clone().recipient(),
+            fetches: None,
             view: view_sender,
         })
         .start();
         let registered = register(&config, (&directory, last_stop), local_address(&listener)?, &controller).await?;
+        // The controller runs in this process: nobody else can elect another leader.
+        post(&broker, LeaseRenewed { until: MonoTime(Duration::MAX) });
+        post(&broker, Registered { epoch: registered.answer });
         follow_metadata(&controller, &broker, view.clone(), registered.index).await?;
         let sessions = SessionSettings {
             node: config.node.id,

@@ -82,7 +82,7 @@ fn offline_replicas(view: &BrokerView) -> impl Iterator<Item = (&TopicImage, Par
         let topic = view.image.topics.get(id);
         let offline = (0..).zip(replicas.iter()).filter_map(|(number, replica)| match replica {
             Replica::Offline(cause) => Some((PartitionIndex(number), cause)),
-            Replica::Leader(_) | Replica::Elsewhere => None,
+            Replica::Leader(_) | Replica::Follower(_) | Replica::Retired(_) | Replica::Elsewhere => None,
         });
         offline.filter_map(move |(partition, cause)| Some((topic?.as_ref(), partition, cause)))
     })
@@ -117,7 +117,8 @@ impl NodeStatus for Status {
         let offline = self.offline(serving).len() as u64;
         let view = Arc::clone(&serving.view.borrow());
         let replicas = view.replicas.values().flat_map(|replicas| replicas.iter());
-        let here = replicas.filter(|replica| !matches!(replica, Replica::Elsewhere)).count() as u64;
+        let here =
+            replicas.filter(|replica| !matches!(replica, Replica::Retired(_) | Replica::Elsewhere)).count() as u64;
         let (counts, requests) = (serving.gate.counts(), &serving.requests);
         let requests_used = requests.total_bytes().saturating_sub(requests.available_bytes());
         let (reads_used, reads_limit) = serving.reads.used_and_total_bytes();

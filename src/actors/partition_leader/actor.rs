@@ -14,15 +14,14 @@ use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{
     Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room, Write,
 };
-use crate::actors::send::post;
+use crate::actors::send::{post, post_to};
 use crate::actors::spans;
 use crate::actors::threads::DiskPool;
 use crate::config::{LogWriterPlacement, StorageSection};
-use crate::engine::assignment::Assignment;
 use crate::engine::cursors::Cursors;
 use crate::engine::follower::FollowerSettings;
 use crate::engine::leader::{
-    DeleteRecordsEvent, FetchEvent, LeaderSettings, Leadership, ListOffsetsEvent, ProduceEvent, ReplicaFetchEvent,
+    DeleteRecordsEvent, FetchEvent, LeaderSettings, ListOffsetsEvent, ProduceEvent, ReplicaFetchEvent,
 };
 use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
@@ -30,7 +29,7 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::replica::{self, Effect, Replica, ReplicaSettings};
 use crate::storage::queue::LogWork;
 use crate::storage::{Log, LogError, LogReader};
-use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
+use crate::types::{Clock, FlushPolicy, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
 
 /// How long a look-up waits for a new leader to learn how much is committed.
 const LISTING_WAIT: Duration = Duration::from_secs(30);
@@ -69,21 +68,22 @@ pub struct PartitionLeader {
     pub(super) reader: LogReader,
     writer: Addr<LogWriter>,
     pub(super) settings: PartitionLeaderSettings,
+    outward: Outward,
     pub(super) metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
     stopping: Option<oneshot::Sender<Result<(), LogError>>>,
 }
 
 impl PartitionLeader {
-    /// Starts the leader and its log writer on the arbiter that `ctx` belongs to.
+    /// Starts the replica and its log writer on the arbiter that `ctx` belongs to. It does nothing before [`Assign`].
     #[must_use]
     pub fn new(
         ctx: &mut Context<Self>,
         (partition, topic): (TopicPartition, TopicName),
-        leadership: Leadership,
         config: TopicConfig,
         (log, producers): (Log, ProducerTable),
         settings: PartitionLeaderSettings,
+        outward: Outward,
     ) -> Self {
         let reader = log.reader();
         let (log_start, end) = (log.log_start(), log.written_end());
@@ -103,11 +103,7 @@ impl PartitionLeader {
                 metrics: metrics.share(),
             },
         );
-        let now = settings.clock.now();
-        let mut replica = Replica::new(settings.node, state, config.clone(), replica_settings(&settings.storage));
-        replica.assign(now, Assignment::Lead(leadership), config);
-        // The controller runs in this process: nobody else can elect another leader.
-        replica.on_lease(now, MonoTime(Duration::MAX));
+        let replica = Replica::new(settings.node, state, config, replica_settings(&settings.storage));
         Self {
             partition,
             topic,
@@ -117,6 +113,7 @@ impl PartitionLeader {
             reader,
             writer: writer.start(),
             settings,
+            outward,
             metrics,
             deadline_timer: None,
             stopping: None,
@@ -124,9 +121,9 @@ impl PartitionLeader {
     }
 
     /// Lets `event` happen to the replica and carries out what comes of it.
-    fn step(&mut self, ctx: &mut Context<Self>, event: impl FnOnce(&mut Replica<ReplyTo, Room>, MonoTime)) {
+    pub(super) fn step(&mut self, ctx: &mut Context<Self>, event: impl FnOnce(&mut Replica<ReplyTo, Room>, MonoTime)) {
         event(&mut self.replica, self.settings.clock.now());
-        self.carry_out_all();
+        self.carry_out_all(ctx);
         let cursors = self.cursors();
         self.metrics.moved(cursors.log_start(), cursors.high_watermark(), cursors.written_end());
         self.arm_deadline(ctx);
@@ -138,12 +135,12 @@ impl PartitionLeader {
     }
 
     /// What is carried out may lead to more.
-    pub(super) fn carry_out_all(&mut self) {
+    pub(super) fn carry_out_all(&mut self, ctx: &Context<Self>) {
         loop {
             let mut effects = std::mem::take(&mut self.effects);
             self.replica.swap_effects(&mut effects);
             let is_done = effects.is_empty();
-            effects.drain(..).for_each(|effect| self.carry_out(effect));
+            effects.drain(..).for_each(|effect| self.carry_out(effect, ctx));
             self.effects = effects;
             if is_done {
                 return;
@@ -151,7 +148,7 @@ impl PartitionLeader {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect<ReplyTo, Room>) {
+    fn carry_out(&mut self, effect: Effect<ReplyTo, Room>, ctx: &Context<Self>) {
         match effect {
             Effect::Write(LogWork::Append(batch, room)) => {
                 self.metrics.appended(u64::from(batch.header.record_count.unsigned_abs()), batch.total_bytes());
@@ -164,21 +161,37 @@ impl PartitionLeader {
             Effect::Write(LogWork::Reconfigure(log, _)) => {
                 post(&self.writer, Reconfigure { flush: flush_settings(self.replica.config()), log });
             }
-            Effect::Write(work) => post(&self.writer, Write(work)),
+            Effect::Write(work) => {
+                match &work {
+                    LogWork::AppendReplicated(batches, _) => batches.iter().for_each(|batch| self.cache.push(batch)),
+                    // What is cut off is written again by another leader.
+                    LogWork::Truncate { .. } | LogWork::StartAt { .. } => self.cache.clear(),
+                    _ => {}
+                }
+                post(&self.writer, Write(work));
+            }
             Effect::Answer(reply, result) => reply.answer(result.map(Answer::from)),
-            Effect::Read(reply, range, state) => self.read(reply, range, state),
+            Effect::Read(reply, range, state) => self.read(ctx, reply, range, state),
             Effect::LookUp(reply, at, upper_exclusive) => {
                 let Some(epoch) = self.replica.leader().map(|leader| leader.epoch()) else { return };
                 reads::list(&self.settings.disk, self.reader.clone(), at, upper_exclusive, epoch, reply);
             }
             Effect::Offline(cause) => {
                 tracing::error!(topic = %self.topic, partition = %self.partition.partition, %cause, "the replica is offline");
-                self.metrics.failed(cause.message);
+                self.metrics.failed(cause.message.clone());
+                self.report(Reported::Offline(cause));
             }
-            // A partition with one replica has no set to propose, nobody to follow, and nobody to be repaired by: brokers hold no more
-            // than that as yet.
-            Effect::Propose(_) | Effect::Fetch { .. } | Effect::Damaged(_) => {}
+            Effect::Propose(proposal) => self.report(Reported::Proposal(proposal)),
+            Effect::Damaged(leader_epoch) => self.report(Reported::Damaged(leader_epoch)),
+            Effect::Fetch { leader, fetch, may_wait } => {
+                let (partition, answer_to) = (self.partition, ctx.address().recipient());
+                post_to(&self.outward.fetches, FetchFromLeader { partition, leader, fetch, may_wait, answer_to });
+            }
         }
+    }
+
+    fn report(&self, what: Reported) {
+        post_to(&self.outward.reports, ReplicaReport { partition: self.partition, what });
     }
 
     pub(super) fn now(&self) -> MonoTime {
@@ -202,9 +215,13 @@ impl PartitionLeader {
         self.deadline_timer = Some((next, handle));
     }
 
-    /// A stopping leader closes its log once everything that it accepted is written and, with `always`, synced.
+    /// A stopping replica closes its log once everything that it accepted is written and, with `always`, synced. It does not wait
+    /// for others: whoever is to lead after it was handed the leadership before.
     fn finish_stop(&mut self, ctx: &mut Context<Self>) {
-        let settled = self.cursors().high_watermark() == self.cursors().next_offset();
+        let cursors = self.cursors();
+        let is_synced =
+            self.replica.config().flush != FlushPolicy::Always || cursors.durable_end() == cursors.next_offset();
+        let settled = is_synced && cursors.written_end() == cursors.next_offset();
         if self.stopping.is_none() || !(settled || self.replica.failure().is_some()) {
             return;
         }
@@ -212,7 +229,7 @@ impl PartitionLeader {
         let cause =
             ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
         self.replica.on_stop(&cause);
-        self.carry_out_all();
+        self.carry_out_all(ctx);
         let how = match self.settings.keeping {
             Keeping::Log => CloseHow::Cleanly {
                 high_watermark: self.cursors().high_watermark(),
@@ -352,13 +369,6 @@ impl Handler<LogEvent> for PartitionLeader {
     }
 }
 
-impl Handler<SetConfig> for PartitionLeader {
-    type Result = ();
-    fn handle(&mut self, SetConfig(config): SetConfig, ctx: &mut Self::Context) {
-        self.step(ctx, |replica, now| replica.on_config(now, config));
-    }
-}
-
 impl Handler<SetDiskSpace> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, SetDiskSpace(refusing): SetDiskSpace, _: &mut Self::Context) {
@@ -370,7 +380,10 @@ impl Handler<RetentionTick> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, _: RetentionTick, _: &mut Self::Context) {
         self.cache.shrink();
-        post(&self.writer, Write(LogWork::Retention(self.cursors().high_watermark())));
+        // A follower's log starts where its leader's does.
+        if self.replica.leader().is_some() {
+            post(&self.writer, Write(LogWork::Retention(self.cursors().high_watermark())));
+        }
     }
 }
 

@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
+use crate::engine::assignment::Assignment;
+use crate::engine::follower::ReplicaFetched;
+use crate::engine::leader::Proposal;
 use crate::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use crate::engine::waiters::OwnerId;
 use crate::protocol::messages::{
@@ -17,7 +20,7 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::replica;
 use crate::storage::LogError;
 use crate::types::record_batch::RecordBatch;
-use crate::types::{CorrelationId, LeaderEpoch, MonoTime, Offset, TopicConfig};
+use crate::types::{CorrelationId, LeaderEpoch, MonoTime, NodeId, Offset, TopicConfig, TopicPartition};
 
 /// Names one item of one request of a session, so that answers find their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -267,10 +270,96 @@ pub struct RecordsForFollower {
     pub chunks: Vec<Bytes>,
 }
 
-/// The topic's settings changed.
+/// The metadata says what this replica is to be, and how its topic is set: both from one image.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct SetConfig(pub TopicConfig);
+pub struct Assign {
+    /// What it is to be.
+    pub assignment: Assignment,
+    /// How its topic is set.
+    pub config: TopicConfig,
+}
+
+/// The broker's lease runs until then.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SetLease(pub MonoTime);
+
+/// A replica asks its leader. Goes to whoever reaches other nodes, as everything in [`Outward`] does.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct FetchFromLeader {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The leader.
+    pub leader: NodeId,
+    /// What to ask.
+    pub fetch: ReplicaFetch,
+    /// Whether the leader may let it wait for news.
+    pub may_wait: bool,
+    /// Where the answer goes. One that never comes is asked for again.
+    pub answer_to: Recipient<LeaderAnswered>,
+}
+
+/// The leader has answered. What came with it has the right checksums.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LeaderAnswered {
+    /// The answer.
+    pub fetched: ReplicaFetched,
+    /// The batches that came with it, each with the room that its frame takes.
+    pub batches: Vec<(RecordBatch, Room)>,
+}
+
+/// What a replica has to tell the controller. Goes to the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ReplicaReport {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What there is to tell.
+    pub what: Reported,
+}
+
+/// See [`ReplicaReport`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// The leader here proposes another in-sync set, or another leader.
+    Proposal(Proposal),
+    /// Part of it is damaged, in this leader epoch.
+    Damaged(LeaderEpoch),
+    /// It takes no more.
+    Offline(ApiError),
+}
+
+/// The controller has refused what this leader proposed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProposalRefused;
+
+/// Hand this leadership over. Answers with why it cannot be; otherwise the metadata tells when it has been.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct HandOver {
+    /// To whom.
+    pub to: NodeId,
+    /// When to give up.
+    pub deadline: MonoTime,
+}
+
+/// A read met damage.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct DamageMet;
+
+/// Whom a replica tells what concerns others.
+#[derive(Clone)]
+pub struct Outward {
+    /// Fetches for the leader.
+    pub fetches: Recipient<FetchFromLeader>,
+    /// What the controller is to know.
+    pub reports: Recipient<ReplicaReport>,
+}
 
 /// The disk is nearly full (with what to tell producers), or no longer.
 #[derive(Clone, Debug, Message)]

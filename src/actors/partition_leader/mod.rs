@@ -18,6 +18,7 @@ mod keeping;
 mod messages;
 mod read_budget;
 mod reads;
+mod replicating;
 mod tail_cache;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::{Addr, AsyncContext, Context};
 use bytes::Bytes;
 
 use super::actor::PartitionLeader;
-use super::messages::{Answer, FetchedRecords, RecordsForFollower, ReplyTo};
+use super::messages::{Answer, DamageMet, FetchedRecords, RecordsForFollower, ReplyTo};
 use super::read_budget::{ReadBudget, ReadRoom};
+use crate::actors::send::post;
 use crate::actors::spans;
 use crate::actors::threads::{DiskPool, Lane};
 use crate::engine::leader::ReadRange;
@@ -50,10 +52,11 @@ fn records_for(state: ReadState, chunks: Vec<Bytes>, next_offset: Option<Offset>
 
 impl PartitionLeader {
     /// Reads from the tail cache, or on a disk thread.
-    pub(super) fn read(&mut self, reply: ReplyTo, range: ReadRange, state: ReadState) {
+    pub(super) fn read(&mut self, ctx: &Context<Self>, reply: ReplyTo, range: ReadRange, state: ReadState) {
         let Some(read) = self.cache.read(range) else {
-            let (budget, reader) = (self.settings.reads.clone(), (self.reader.clone(), self.metrics.share()));
-            read(&self.settings.disk, budget, reader, range, state, reply);
+            let (reader, metrics) = (self.reader.clone(), self.metrics.share());
+            let files = ColdFiles { reader, metrics, home: ctx.address() };
+            read(&self.settings.disk, self.settings.reads.clone(), files, range, state, reply);
             return;
         };
         let bytes = read.chunks.iter().map(bytes::Bytes::len).sum();
@@ -62,11 +65,28 @@ impl PartitionLeader {
     }
 }
 
+/// What a cold read needs of its partition.
+pub(super) struct ColdFiles {
+    reader: LogReader,
+    metrics: Arc<PartitionMetrics>,
+    home: Addr<PartitionLeader>,
+}
+
+impl ColdFiles {
+    /// Answers what could not be read. Damage that was met is for the replica to know.
+    fn refuse(&self, error: &LogError, reply: ReplyTo) {
+        if matches!(error, LogError::Damaged { .. }) {
+            post(&self.home, DamageMet);
+        }
+        reply.answer(Err(storage_error(error)));
+    }
+}
+
 /// Reads `range` on a disk thread and answers `reply`. With little room it reads less than was asked for.
 pub(super) fn read(
     pool: &DiskPool,
     budget: ReadBudget,
-    (reader, metrics): (LogReader, Arc<PartitionMetrics>),
+    files: ColdFiles,
     range: ReadRange,
     state: ReadState,
     reply: ReplyTo,
@@ -79,11 +99,11 @@ pub(super) fn read(
         let pool = pool_of_read.clone();
         pool_of_read.run(Lane::Background, move || {
             let _span = spans::of(reply.tag()).entered();
-            match read_within(&reader, range, room) {
-                Ok(slice) => answer(slice, range, &metrics, state, reply),
-                Err(ReadProblem::Log(error)) => reply.answer(Err(storage_error(&error))),
+            match read_within(&files.reader, range, room) {
+                Ok(slice) => answer(slice, range, &files.metrics, state, reply),
+                Err(ReadProblem::Log(error)) => files.refuse(&error, reply),
                 Err(ReadProblem::TooLittleRoom { needed_bytes }) => {
-                    pool.clone().spawn(read_one(pool, budget, (reader, metrics), range, state, reply, needed_bytes));
+                    pool.clone().spawn(read_one(pool, budget, files, range, state, reply, needed_bytes));
                 }
             }
         });
@@ -94,7 +114,7 @@ pub(super) fn read(
 async fn read_one(
     pool: DiskPool,
     budget: ReadBudget,
-    (reader, metrics): (LogReader, Arc<PartitionMetrics>),
+    files: ColdFiles,
     range: ReadRange,
     state: ReadState,
     reply: ReplyTo,
@@ -106,9 +126,9 @@ async fn read_one(
         let _span = spans::of(reply.tag()).entered();
         // Room for one batch; more than the whole budget passes alone.
         let range = ReadRange { max_bytes: needed_bytes, ..range };
-        match reader.read(range.from, range.upper_exclusive, range.max_bytes) {
-            Ok(slice) => answer((slice, room), range, &metrics, state, reply),
-            Err(error) => reply.answer(Err(storage_error(&error))),
+        match files.reader.read(range.from, range.upper_exclusive, range.max_bytes) {
+            Ok(slice) => answer((slice, room), range, &files.metrics, state, reply),
+            Err(error) => files.refuse(&error, reply),
         }
     });
 }

@@ -248,6 +248,11 @@ impl TailCache {
         self.chunks.release_free();
     }
 
+    /// Drops everything: the log is about to be cut.
+    pub fn clear(&mut self) {
+        while self.drop_oldest() {}
+    }
+
     fn drop_oldest(&mut self) -> bool {
         let Some(oldest) = self.batches.pop_front() else { return false };
         self.bytes -= oldest.bytes();

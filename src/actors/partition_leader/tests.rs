@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::actors::send::post;
-use crate::actors::test_support::{DiskThread, Ear, batch, new_log, partition};
+use crate::actors::test_support::{DiskThread, Ear, batch, lead, new_log, nowhere, partition};
 use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::leader::Leadership;
 use crate::engine::producer_state::ProducerTable;
@@ -58,9 +58,10 @@ impl Stage {
             keeping,
         };
         let leadership = Leadership::alone(LeaderEpoch(3), NodeId(1), BrokerEpoch(1));
-        let leader = PartitionLeader::create(|ctx| {
-            PartitionLeader::new(ctx, partition(), leadership, config, (log, ProducerTable::default()), settings)
-        });
+        let (set, log) = (config.clone(), (log, ProducerTable::default()));
+        let leader =
+            PartitionLeader::create(|ctx| PartitionLeader::new(ctx, partition(), set, log, settings, nowhere()));
+        lead(&leader, leadership, config);
         let answers_to = Arc::new(session.recipient());
         Self { disk, thread, session, answers_to, leader, clock }
     }

@@ -169,6 +169,23 @@ impl Session {
         partition: TopicPartition,
         action: TopicAction,
     ) -> Result<Addr<PartitionLeader>, ApiError> {
+        match self.replica_of(partition, action)? {
+            Replica::Leader(address) => Ok(address),
+            _ => Err(self.not_led_here(partition)),
+        }
+    }
+
+    /// The replica of `partition` on this node that serves readers, if the client may read its topic: the leader, or a follower,
+    /// which serves what it knows to be committed (rule 13).
+    pub(super) fn reader_of(&mut self, partition: TopicPartition) -> Result<Addr<PartitionLeader>, ApiError> {
+        match self.replica_of(partition, TopicAction::Read)? {
+            Replica::Leader(address) | Replica::Follower(address) => Ok(address),
+            _ => Err(self.not_led_here(partition)),
+        }
+    }
+
+    /// The replica of `partition` on this node, if there is one that is open.
+    fn replica_of(&mut self, partition: TopicPartition, action: TopicAction) -> Result<Replica, ApiError> {
         let view = Arc::clone(self.view());
         let unknown = || {
             let text = format!("there is no partition {partition} (topic id, partition): refresh the metadata");
@@ -177,16 +194,16 @@ impl Session {
         let topic = view.image.topics.get(&partition.topic).ok_or_else(unknown)?;
         self.allow(Operation::Topic(action, &topic.name))?;
         match view.replica(partition).ok_or_else(unknown)? {
-            Replica::Leader(address) => Ok(address.clone()),
             Replica::Offline(cause) => Err(cause.clone()),
-            Replica::Elsewhere => {
-                let text = format!(
-                    "partition {} of topic '{}' is not led here: refresh the metadata",
-                    partition.partition, topic.name
-                );
-                Err(ApiError::new(ErrorCode::NotLeader, text))
-            }
+            replica => Ok(replica.clone()),
         }
+    }
+
+    fn not_led_here(&mut self, partition: TopicPartition) -> ApiError {
+        let name = self.view().image.topics.get(&partition.topic).map(|topic| topic.name.to_string());
+        let (number, name) = (partition.partition, name.unwrap_or_default());
+        let text = format!("partition {number} of topic '{name}' is not led here: refresh the metadata");
+        ApiError::new(ErrorCode::NotLeader, text)
     }
 
     fn route(&mut self, request: ClientRequest) {

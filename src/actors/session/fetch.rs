@@ -19,7 +19,7 @@ use crate::actors::send::post;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::messages::{self, FetchReply, FetchedPartition, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{LeaderEpoch, MonoTime, Offset, TopicAction, TopicPartition};
+use crate::types::{LeaderEpoch, MonoTime, Offset, TopicPartition};
 
 /// However small a share of `max_bytes` a partition gets, it may answer with this much: fewer round trips for many
 /// partitions.
@@ -189,7 +189,7 @@ impl Session {
             asked: Vec::new(),
         };
         for entry in &body.partitions {
-            let leader = self.leader_of(TopicPartition::new(entry.topic, entry.partition), TopicAction::Read);
+            let leader = self.reader_of(TopicPartition::new(entry.topic, entry.partition));
             fetch.failed |= leader.is_err();
             let (leader, state) = match leader {
                 Ok(leader) => (Some(leader), None),

@@ -17,7 +17,7 @@ use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{self, Controller, MetadataFiles};
 use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeader, PartitionLeaderSettings, ReadBudget};
-use crate::actors::test_support::{DiskThread, batch, new_log, partition};
+use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition};
 use crate::config::{LimitsSection, LogWriterPlacement, StorageSection};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::leader::Leadership;
@@ -92,6 +92,9 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
         core: vec![Arbiter::current()],
         topic_opened: controller.clone().recipient(),
         topic_files_gone: controller.clone().recipient(),
+        in_sync: controller.clone().recipient(),
+        damaged: controller.clone().recipient(),
+        fetches: None,
         view: watch::channel(Arc::new(view)).0,
     });
     let facts = NodeFacts {
@@ -113,10 +116,11 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
 fn leader(disk: &VirtualDisk, thread: &DiskThread) -> Addr<PartitionLeader> {
     let log = new_log(disk, &TopicConfig::default());
     let (leadership, settings) = (Leadership::alone(LeaderEpoch(0), NodeId(1), BrokerEpoch(1)), partitions(thread));
-    PartitionLeader::create(|ctx| {
-        let log = (log, ProducerTable::default());
-        PartitionLeader::new(ctx, partition(), leadership, TopicConfig::default(), log, settings)
-    })
+    let (config, log) = (TopicConfig::default(), (log, ProducerTable::default()));
+    let leader =
+        PartitionLeader::create(|ctx| PartitionLeader::new(ctx, partition(), config, log, settings, nowhere()));
+    lead(&leader, leadership, TopicConfig::default());
+    leader
 }
 
 impl Stage {
