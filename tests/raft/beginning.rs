@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callboard::engine::metadata::ClusterImage;
-use callboard::raft::{LogFiles, RaftId, RaftStorageError, begin_with, newest_image, owner};
+use callboard::raft::{LogFiles, RaftId, RaftStorageError, TypeConfig, begin_with, newest_image, owner};
 use callboard::storage::disk::{Disk, VirtualDisk};
 use openraft::{Entry, EntryPayload, Membership};
 
@@ -34,7 +34,7 @@ fn what_one_voter_has_written_is_decided_and_what_one_of_three_has_only_up_to_wh
     let disk = Arc::new(VirtualDisk::new(1));
     let place = place(&disk, 1);
     let mut log = LogFiles::create(&place).unwrap();
-    let members = |ids: &[u64]| {
+    let members = |ids: &[u64]| -> EntryPayload<TypeConfig> {
         let nodes: BTreeMap<_, _> = ids.iter().map(|id| (RaftId(*id), node(*id))).collect();
         EntryPayload::Membership(Membership::new(vec![nodes.keys().copied().collect()], nodes))
     };
