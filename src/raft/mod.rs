@@ -33,8 +33,8 @@ mod types;
 mod voter_file;
 
 pub use disk_work::DiskWork;
-pub use error::{RaftIdentity, RaftStorageError};
-pub use format::FoundEntry;
+pub use error::{EntryError, RaftIdentity, RaftStorageError};
+pub use format::{FoundEntry, decode_entry, encode_entry};
 pub use log_files::{LogFiles, LogState, RaftPlace};
 pub use log_store::LogStore;
 pub use open::{RaftStorage, RaftWork};
