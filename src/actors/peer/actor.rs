@@ -174,14 +174,14 @@ impl Peer {
     }
 
     fn opened(&mut self, attempt: JoinHandle<()>, writer: WriterHandle, hello: PeerHelloReply) {
-        let PeerHelloReply { node, directory, software, max_frame_bytes, .. } = hello;
+        let PeerHelloReply { node, directory, cluster, software, max_frame_bytes, .. } = hello;
         let connection = self.settings.connection;
         tracing::info!(peer = %self.name, %node, %connection, %software, "connected to another node");
         self.announced.connected();
         let now = Instant::now();
         let max_frame_bytes = usize::try_from(max_frame_bytes).unwrap_or(usize::MAX);
         self.state = State::Connected(Open { carrying: attempt, writer, max_frame_bytes, since: now, last_heard: now });
-        self.tell(PeerChange::Connected { node, directory, software });
+        self.tell(PeerChange::Connected { node, directory, cluster, software });
         while let Some(frame) = self.outstanding.unpark() {
             self.send(frame);
         }

@@ -64,12 +64,19 @@ struct Link {
     address: PeerAddress,
 }
 
+#[derive(Debug, Default)]
+struct Links {
+    by_key: HashMap<Key, Link>,
+    /// The node stops: whoever still asks for a link gets one that is closed.
+    is_closed: bool,
+}
+
 /// The links of a node. They live until they are closed here.
 pub struct PeerLinks {
     settings: LinkSettings,
     control: ArbiterHandle,
     data: ArbiterHandle,
-    links: Mutex<HashMap<Key, Link>>,
+    links: Mutex<Links>,
 }
 
 impl PeerLinks {
@@ -79,7 +86,7 @@ impl PeerLinks {
         Self { settings, control, data, links: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Link>> {
+    fn lock(&self) -> MutexGuard<'_, Links> {
         // Nothing panics while it is held.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +95,13 @@ impl PeerLinks {
     #[must_use]
     pub fn link(&self, target: &PeerTarget, connection: PeerConnection) -> PeerHandle {
         let mut links = self.lock();
-        let link = links.entry(Key::of(target, connection)).or_insert_with(|| self.start(target, connection));
+        if links.is_closed {
+            let Link { handle, .. } = self.start(target, connection);
+            handle.close();
+            return handle;
+        }
+        let key = Key::of(target, connection);
+        let link = links.by_key.entry(key).or_insert_with(|| self.start(target, connection));
         if link.address != target.address {
             link.address = target.address.clone();
             link.handle.move_to(target.address.clone());
@@ -110,7 +123,7 @@ impl PeerLinks {
 
     /// Closes the links to all but those nodes for which `needed` says so: whoever left the cluster is dialled for ever otherwise.
     pub fn retain(&self, mut needed: impl FnMut(Option<NodeId>, Option<DirectoryId>) -> bool) {
-        self.lock().retain(|key, link| {
+        self.lock().by_key.retain(|key, link| {
             let stays = needed(key.node.as_ref().ok().copied(), key.directory);
             if !stays {
                 link.handle.close();
@@ -119,14 +132,15 @@ impl PeerLinks {
         });
     }
 
-    /// Closes all links.
+    /// Closes all links, for good.
     pub fn close(&self) {
+        self.lock().is_closed = true;
         self.retain(|_, _| false);
     }
 }
 
 impl std::fmt::Debug for PeerLinks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.lock().keys()).finish()
+        f.debug_set().entries(self.lock().by_key.keys()).finish()
     }
 }

@@ -14,7 +14,7 @@ use crate::net::budget::BytePermit;
 use crate::net::{ReceivedFrame, WriterHandle};
 use crate::protocol::frame::OutFrame;
 use crate::protocol::messages::peer::{PeerConnection, PeerHelloReply};
-use crate::types::{DirectoryId, NodeId};
+use crate::types::{ClusterId, DirectoryId, NodeId};
 
 /// The room of a request among those under way on its link.
 #[derive(Debug)]
@@ -95,6 +95,8 @@ pub enum PeerChange {
         node: NodeId,
         /// Its directory.
         directory: DirectoryId,
+        /// Its cluster, if it has one: what a node that has none may learn.
+        cluster: Option<ClusterId>,
         /// What it runs.
         software: String,
     },

@@ -539,6 +539,8 @@ async fn links_are_made_once_for_each_node_directory_and_connection_and_closed_w
     let error = moved.ask(&vote(1), Vec::new(), PATIENCE).await.expect_err("closed");
     assert!(matches!(error, PeerError::Unreachable { .. }), "{error}");
     links.close();
+    let too_late = links.link(&target(2, 22, 2), PeerConnection::Control);
+    assert!(too_late.ask(&vote(1), Vec::new(), PATIENCE).await.is_err(), "nothing is opened after the end");
     assert!(handles[0].ask(&vote(1), Vec::new(), PATIENCE).await.is_err());
 }
 
