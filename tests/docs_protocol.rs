@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use callboard::protocol::frame::{FrameCodec, decode_reply};
 use callboard::protocol::messages::Produce;
-use callboard::protocol::{Api, ErrorCode};
+use callboard::protocol::{Api, ErrorCode, PeerApi};
 use callboard::types::CorrelationId;
 use tokio_util::codec::Decoder;
 
@@ -37,6 +37,17 @@ fn every_request_stands_on_the_page_with_its_number_and_a_section() {
         Api::ALL.iter().map(|api| [api.number().to_string(), format!("{api:?}")]).collect();
     assert_eq!(table("| number | request |", 2), expected);
     for api in Api::ALL {
+        let heading = format!("### {api:?} ({})", api.number());
+        assert!(page().contains(&heading), "no section {heading:?}");
+    }
+}
+
+#[test]
+fn every_request_between_nodes_stands_on_the_page_with_its_number_and_a_section() {
+    let expected: Vec<[String; 2]> =
+        PeerApi::ALL.iter().map(|api| [api.number().to_string(), format!("{api:?}")]).collect();
+    assert_eq!(table("| number | between nodes |", 2), expected);
+    for api in PeerApi::ALL {
         let heading = format!("### {api:?} ({})", api.number());
         assert!(page().contains(&heading), "no section {heading:?}");
     }

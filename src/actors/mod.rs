@@ -6,10 +6,14 @@
 //!                          │            Broker   (starts and ends the replicas)
 //!                          │              ▲
 //!                          └─────────► Controller ─► metadata log
+//!
+//!   other nodes ─► Codec ─► PeerSession ─► Raft
+//!   other nodes ◄─ Peer ◄──────────────── Raft
 //! ```
 //!
 //! One folder an actor: `mod.rs` says what it is told, does and remembers; `messages.rs` what it receives; `actor.rs` how
-//! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`].
+//! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`];
+//! between nodes [`peer`], [`peer_session`].
 
 pub mod broker;
 pub mod codec;
@@ -18,6 +22,8 @@ pub mod log_writer;
 pub mod machine;
 pub mod node;
 pub mod partition_leader;
+pub mod peer;
+pub mod peer_session;
 pub mod send;
 pub mod session;
 pub mod spans;

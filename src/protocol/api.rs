@@ -49,6 +49,14 @@ pub struct ApiVersions {
     pub max_version: u16,
 }
 
+impl ApiVersions {
+    /// Whether `version` is among them.
+    #[must_use]
+    pub fn contain(self, version: u16) -> bool {
+        (self.min_version..=self.max_version).contains(&version)
+    }
+}
+
 impl Api {
     /// Every request kind.
     pub const ALL: [Self; 14] = [
@@ -99,12 +107,5 @@ impl Api {
     #[must_use]
     pub fn versions(self) -> ApiVersions {
         ApiVersions { api: self.number(), min_version: 1, max_version: 1 }
-    }
-
-    /// Whether `version` of it is served.
-    #[must_use]
-    pub fn serves(self, version: u16) -> bool {
-        let versions = self.versions();
-        (versions.min_version..=versions.max_version).contains(&version)
     }
 }

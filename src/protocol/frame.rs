@@ -27,7 +27,9 @@ use serde::de::DeserializeOwned;
 use super::{ApiError, ErrorCode};
 use crate::types::CorrelationId;
 
-pub use body::{decode_body, decode_reply, encode_reply, encode_request};
+pub use body::{
+    decode_body, decode_outcome, decode_reply, encode_outcome, encode_peer_request, encode_reply, encode_request,
+};
 pub use codec::FrameCodec;
 pub use out::{Attachment, OutFrame, SegmentedBuf};
 

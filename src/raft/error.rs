@@ -117,6 +117,14 @@ pub fn cause_of(fatal: &Fatal) -> String {
     }
 }
 
+/// Why an entry that another member sent cannot be read. Nothing was changed by it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a Raft entry cannot be read ({reason}): it was damaged on the way, or the other member is of a newer release")]
+pub struct EntryError {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 /// Whose files they are, for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftIdentity {

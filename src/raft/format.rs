@@ -15,7 +15,7 @@ use bytes::Bytes;
 use openraft::{CommittedLeaderId, Entry, EntryPayload, Membership};
 use serde::{Deserialize, Serialize};
 
-use super::error::RaftStorageError;
+use super::error::{EntryError, RaftStorageError};
 use super::types::{ControllerNode, Decision, LogId, MetadataRaft, RaftId, StoredMembership, Vote};
 use crate::engine::metadata::MetadataRecord;
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch, decode_records};
@@ -176,6 +176,38 @@ pub(super) fn encode<C: MetadataRaft>(entry: Entry<C>, synced_before: u64) -> Re
     Ok(batch.stamped(Offset(id.index), epoch_of(stored.term), None))
 }
 
+/// Encodes an entry for another member: as it stands in the log, but for what is synced here, which is nothing to the other.
+///
+/// # Errors
+/// [`RaftStorageError::Entry`].
+pub fn encode_entry<C: MetadataRaft>(entry: Entry<C>) -> Result<RecordBatch, RaftStorageError> {
+    encode(entry, 0)
+}
+
+/// Decodes an entry that [`encode_entry`] made, here or on another member: exactly one, whole and with a right checksum.
+///
+/// # Errors
+/// [`EntryError`] for anything else.
+pub fn decode_entry<C: MetadataRaft>(mut bytes: Bytes) -> Result<Entry<C>, EntryError> {
+    let unreadable = |reason: String| EntryError { reason };
+    let batch = RecordBatch::split_from(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
+    if !bytes.is_empty() {
+        return Err(unreadable(format!("{} bytes follow it", bytes.len())));
+    }
+    batch.verify_checksum().map_err(|error| unreadable(error.to_string()))?;
+    let records = decode_records(&batch, DECODE_LIMIT_BYTES).map_err(|error| unreadable(error.to_string()))?;
+    let [record] = records.as_slice() else {
+        return Err(unreadable(format!("it is a batch of {} records, an entry has one", records.len())));
+    };
+    let stored: StoredEntry = rmp_serde::from_slice(record.value.as_deref().unwrap_or_default())
+        .map_err(|error| unreadable(error.to_string()))?;
+    if stored.index != batch.header.base_offset.0 {
+        // The offset is outside the checksum.
+        return Err(unreadable(format!("entry {} stands at offset {}", stored.index, batch.header.base_offset)));
+    }
+    Ok(FoundEntry::from(stored).into_entry())
+}
+
 /// An entry as it stands in the log.
 #[derive(Debug)]
 pub struct FoundEntry {
@@ -184,6 +216,13 @@ pub struct FoundEntry {
     /// See `StoredEntry`.
     pub(super) synced_before: u64,
     payload: StoredPayload,
+}
+
+impl From<StoredEntry> for FoundEntry {
+    fn from(stored: StoredEntry) -> Self {
+        let id = StoredLogId { term: stored.term, leader: stored.leader, index: stored.index }.into();
+        Self { id, synced_before: stored.synced_before, payload: stored.payload }
+    }
 }
 
 impl FoundEntry {
@@ -218,8 +257,7 @@ impl FoundEntry {
 fn decode_value(index: u64, value: &[u8]) -> Result<FoundEntry, RaftStorageError> {
     let stored: StoredEntry =
         rmp_serde::from_slice(value).map_err(|error| RaftStorageError::Entry { index, reason: error.to_string() })?;
-    let id = StoredLogId { term: stored.term, leader: stored.leader, index: stored.index }.into();
-    Ok(FoundEntry { id, synced_before: stored.synced_before, payload: stored.payload })
+    Ok(stored.into())
 }
 
 /// Reads all entries of the batches in `bytes`.

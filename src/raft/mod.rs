@@ -35,8 +35,8 @@ mod voter_file;
 
 pub use beginning::{begin_with, newest_image, owner};
 pub use disk_work::DiskWork;
-pub use error::{RaftIdentity, RaftStorageError, cause_of};
-pub use format::FoundEntry;
+pub use error::{EntryError, RaftIdentity, RaftStorageError, cause_of};
+pub use format::{FoundEntry, decode_entry, encode_entry};
 pub use log_files::{LogFiles, LogState, RaftPlace};
 pub use log_store::LogStore;
 pub use open::{RaftStorage, RaftWork};

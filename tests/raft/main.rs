@@ -6,6 +6,7 @@ mod cluster;
 mod damage;
 mod machine;
 mod network;
+mod peers;
 mod power_loss;
 mod seeded;
 mod suite;

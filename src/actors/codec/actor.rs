@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use super::dialect::{Dialect, Native};
 use super::messages::*;
 use crate::actors::send::{post, post_to};
 use crate::actors::spans;
@@ -16,7 +17,7 @@ use crate::engine::waiters::OwnerId;
 use crate::metrics::Metrics;
 use crate::net::{FrameLimit, NetLimits, NodeBudget, Reader, SendError, WriterHandle, writer};
 use crate::protocol::frame::{Frame, FrameHead, OutFrame};
-use crate::protocol::{Api, ApiError, ErrorCode};
+use crate::protocol::{ApiError, ErrorCode};
 use crate::types::BufferPool;
 
 /// What the codecs of a node share.
@@ -65,29 +66,30 @@ impl std::fmt::Debug for ReplyRoom {
     }
 }
 
-/// See the module page.
-pub struct Codec {
+/// See the module page. For clients if nothing else is said.
+pub struct Codec<D: Dialect = Native> {
     owner: OwnerId,
     peer: SocketAddr,
     metrics: Arc<Metrics>,
     writer: WriterHandle,
     limit: FrameLimit,
-    session: Recipient<ClientRequest>,
+    session: Recipient<Incoming<D::Request>>,
     disconnected: Recipient<Disconnected>,
     reader: JoinHandle<()>,
 }
 
 /// Wires one connection on the current arbiter: reader, writer, codec, and the session that `start_session` starts with
-/// the codec's address. `owner` is unique within the node. `place` is the connection's place among those allowed: kept until the writer has ended.
-pub fn serve<S, R, W>(
+/// the codec's address; which dialect it speaks follows from that. `owner` is unique within the node. `place` is the connection's place among those allowed: kept until the writer has ended.
+pub fn serve<D, S, R, W>(
     read_half: R,
     write_half: W,
     (owner, peer): (OwnerId, SocketAddr),
     settings: &CodecSettings,
     place: impl Sized + 'static,
-    start_session: impl FnOnce(Addr<Codec>) -> Addr<S>,
+    start_session: impl FnOnce(Addr<Codec<D>>) -> Addr<S>,
 ) where
-    S: Actor<Context = Context<S>> + actix::Handler<ClientRequest> + actix::Handler<Disconnected>,
+    D: Dialect,
+    S: Actor<Context = Context<S>> + Handler<Incoming<D::Request>> + Handler<Disconnected>,
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
@@ -97,7 +99,7 @@ pub fn serve<S, R, W>(
         Reader::new(read_half, &settings.limits, limit.clone(), settings.node_budget.clone(), settings.buffers.clone());
     let in_flight = Arc::new(Semaphore::new(settings.requests_in_flight));
     let (metrics, span) = (Arc::clone(&settings.metrics), spans::connection(owner));
-    Codec::create(|ctx| {
+    Codec::<D>::create(|ctx| {
         let home = ctx.address();
         let session = start_session(home.clone());
         let reading = {
@@ -136,26 +138,25 @@ pub fn serve<S, R, W>(
     });
 }
 
-impl Codec {
+impl<D: Dialect> Codec<D> {
     fn request(&self, frame: Frame, permit: RequestPermit) -> Result<(), (FrameHead, ApiError, RequestPermit)> {
         let head = frame.head;
-        let Some(api) = Api::from_number(head.api) else {
-            let text = format!("there is no request {}: the answer to Hello lists those there are", head.api);
-            return Err((head, ApiError::new(ErrorCode::UnknownApi, text), permit));
+        let Some(api) = D::api(head.api) else {
+            return Err((head, ApiError::new(ErrorCode::UnknownApi, D::unknown(head.api)), permit));
         };
-        if !api.serves(head.version) {
-            let served = api.versions();
+        let served = D::versions(api);
+        if !served.contain(head.version) {
             let text = format!(
                 "{api:?} is served in versions {} to {}, not in version {}",
                 served.min_version, served.max_version, head.version
             );
             return Err((head, ApiError::new(ErrorCode::UnsupportedVersion, text), permit));
         }
-        self.metrics.requests.asked(api);
+        D::asked(&self.metrics, api);
         tracing::trace!(target: spans::TARGET, ?api, attachments = frame.attachments.len(), "asked");
-        match RequestBody::decode(api, &frame) {
+        match D::decode(api, &frame) {
             Ok(body) => {
-                post_to(&self.session, ClientRequest { head, body, attachments: frame.attachments, permit });
+                post_to(&self.session, Incoming { head, body, attachments: frame.attachments, permit });
                 Ok(())
             }
             Err(error) => Err((head, error, permit)),
@@ -164,7 +165,7 @@ impl Codec {
 
     /// Takes note of an error that answers a whole request.
     fn refused(&self, head: FrameHead, error: &ApiError) {
-        self.metrics.requests.failed(Api::from_number(head.api), error.code);
+        D::failed(&self.metrics, D::api(head.api), error.code);
         tracing::debug!(target: spans::TARGET, api = head.api, %error, "refused");
     }
 
@@ -185,7 +186,7 @@ impl Codec {
     }
 }
 
-impl Actor for Codec {
+impl<D: Dialect> Actor for Codec<D> {
     type Context = Context<Self>;
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -194,40 +195,44 @@ impl Actor for Codec {
     }
 }
 
-impl Handler<FrameArrived> for Codec {
+impl<D: Dialect> Handler<FrameArrived> for Codec<D> {
     type Result = ();
-    fn handle(&mut self, FrameArrived { received, in_flight }: FrameArrived, _: &mut Self::Context) {
+    fn handle(&mut self, FrameArrived { received, in_flight }: FrameArrived, ctx: &mut Self::Context) {
         let _span = spans::request(self.owner, received.frame.head.correlation_id).entered();
         let permit = RequestPermit { frame: received.permit, _in_flight: in_flight };
         if let Err((head, error, permit)) = self.request(received.frame, permit) {
             self.refused(head, &error);
             // The permit stays with the reply: whoever sends nonsense and reads nothing is not read on.
+            let is_stranger = D::STRANGERS_ARE_CLOSED && error.code == ErrorCode::UnknownApi;
             self.send(OutFrame::error(head, error), Held { permit: Some(permit), room: None });
+            if is_stranger {
+                ctx.notify(CloseConnection);
+            }
         }
     }
 }
 
-impl Handler<Reply> for Codec {
+impl<D: Dialect> Handler<Reply<D::Reply>> for Codec<D> {
     type Result = ();
-    fn handle(&mut self, reply: Reply, _: &mut Self::Context) {
+    fn handle(&mut self, reply: Reply<D::Reply>, _: &mut Self::Context) {
         let Reply { head, result, attachments, held } = reply;
         let _span = spans::request(self.owner, head.correlation_id).entered();
         match &result {
-            Ok(body) => body.count_errors(|code| self.metrics.requests.failed(Api::from_number(head.api), code)),
+            Ok(body) => D::failed_inside(&self.metrics, D::api(head.api), body),
             Err(error) => self.refused(head, error),
         }
-        if matches!(result, Ok(ReplyBody::Hello(_))) {
+        if result.as_ref().is_ok_and(D::opens) {
             self.limit.raise();
         }
         let frame = match result {
-            Ok(body) => body.encode(head, attachments),
+            Ok(body) => D::encode(body, head, attachments),
             Err(error) => OutFrame::error(head, error),
         };
         self.send(frame, held);
     }
 }
 
-impl Handler<CloseConnection> for Codec {
+impl<D: Dialect> Handler<CloseConnection> for Codec<D> {
     type Result = ();
     fn handle(&mut self, _: CloseConnection, _: &mut Self::Context) {
         self.reader.abort();
@@ -237,13 +242,13 @@ impl Handler<CloseConnection> for Codec {
     }
 }
 
-impl Handler<ReaderEnded> for Codec {
+impl<D: Dialect> Handler<ReaderEnded> for Codec<D> {
     type Result = ();
     fn handle(&mut self, ReaderEnded(end): ReaderEnded, ctx: &mut Self::Context) {
         tracing::debug!(connection = self.owner.0, peer = %self.peer, reason = end.describe(), "the connection ends");
         if let Some((correlation_id, error)) = end.to_api_error() {
             // Not even a request: it counts among those of no known kind.
-            self.metrics.requests.failed(None, error.code);
+            D::failed(&self.metrics, None, error.code);
             let head = FrameHead { api: 0, version: 1, correlation_id };
             self.send(OutFrame::error(head, error), Held::default());
         }
@@ -253,7 +258,7 @@ impl Handler<ReaderEnded> for Codec {
     }
 }
 
-impl Handler<WriterEnded> for Codec {
+impl<D: Dialect> Handler<WriterEnded> for Codec<D> {
     type Result = ();
     fn handle(&mut self, WriterEnded(end): WriterEnded, ctx: &mut Self::Context) {
         tracing::debug!(connection = self.owner.0, peer = %self.peer, reason = %end, "the connection has ended");

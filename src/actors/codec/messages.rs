@@ -80,14 +80,17 @@ impl RequestPermit {
     }
 }
 
-/// A request of the client. Goes to the session.
+/// A request of a client. Goes to the session.
+pub type ClientRequest = Incoming<RequestBody>;
+
+/// A request of whoever is at the other end. Goes to the session.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ClientRequest {
+pub struct Incoming<B> {
     /// The head of its frame, for the reply.
     pub head: FrameHead,
     /// What is asked.
-    pub body: RequestBody,
+    pub body: B,
     /// The attachments, shared with the frame.
     pub attachments: Vec<Bytes>,
     /// To be kept until the reply is sent.
@@ -99,14 +102,14 @@ pub struct ClientRequest {
 #[rtype(result = "()")]
 pub struct Disconnected;
 
-/// A reply of the session.
+/// A reply of the session, to a client if nothing else is said.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Reply {
+pub struct Reply<B = ReplyBody> {
     /// The head of the request.
     pub head: FrameHead,
     /// The answer, or what went wrong with the whole request.
-    pub result: Result<ReplyBody, ApiError>,
+    pub result: Result<B, ApiError>,
     /// Records that go with it.
     pub attachments: Vec<Attachment>,
     /// Dropped once the reply is queued for writing: the request's permit, and whatever else counts until then.

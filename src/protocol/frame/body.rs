@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Attachment, Frame, FrameHead, MAX_DEPTH, OutFrame, msgpack};
+use crate::protocol::messages::peer::PeerRequest;
 use crate::protocol::messages::{Outcome, Request};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::CorrelationId;
@@ -18,11 +19,28 @@ pub fn encode_request<R: Request>(request: &R, id: CorrelationId, attachments: V
     OutFrame::new(head, encode_body(request), attachments)
 }
 
+/// A request to another node as a frame.
+#[must_use]
+pub fn encode_peer_request<R: PeerRequest>(request: &R, id: CorrelationId, attachments: Vec<Attachment>) -> OutFrame {
+    let head = FrameHead { api: R::API.number(), version: R::VERSION, correlation_id: id };
+    OutFrame::new(head, encode_body(request), attachments)
+}
+
 /// The answer to the request with this head: `[error, payload]`, one of them nil.
 #[must_use]
 pub fn encode_reply<R: Request>(
     head: FrameHead,
     result: Result<R::Reply, ApiError>,
+    attachments: Vec<Attachment>,
+) -> OutFrame {
+    encode_outcome(head, result, attachments)
+}
+
+/// The same for a payload of any kind.
+#[must_use]
+pub fn encode_outcome<T: Serialize>(
+    head: FrameHead,
+    result: Result<T, ApiError>,
     attachments: Vec<Attachment>,
 ) -> OutFrame {
     OutFrame::new(head, encode_body(&Outcome::from(result)), attachments)
@@ -62,7 +80,15 @@ pub fn decode_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// What the peer answered instead, or [`ErrorCode::InvalidRequest`] when its answer cannot be read.
 pub fn decode_reply<R: Request>(frame: &Frame) -> Result<R::Reply, ApiError> {
-    frame.decode_body::<Outcome<R::Reply>>()?.into_result()
+    decode_outcome(frame)
+}
+
+/// Decodes an answer whose payload is a `T`.
+///
+/// # Errors
+/// As [`decode_reply`].
+pub fn decode_outcome<T: DeserializeOwned>(frame: &Frame) -> Result<T, ApiError> {
+    frame.decode_body::<Outcome<T>>()?.into_result()
 }
 
 /// Decodes bytes that are known to be exactly one value whose counts fit its bytes. serde reserves at most a mebibyte for

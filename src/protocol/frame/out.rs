@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{FrameError, FrameHead, LENGTH_BYTES, msgpack};
+use crate::types::CorrelationId;
 use crate::types::record_batch::RecordBatch;
 
 /// Slices up to this size are copied behind the head before them: one slice more in a system call costs about as much as
@@ -86,6 +87,13 @@ impl OutFrame {
     #[must_use]
     pub fn new(head: FrameHead, body: Vec<u8>, attachments: Vec<Attachment>) -> Self {
         Self { head, body, attachments }
+    }
+
+    /// The same frame under another correlation id: for whoever encodes before the id is known.
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: CorrelationId) -> Self {
+        self.head.correlation_id = id;
+        self
     }
 
     /// Its head.

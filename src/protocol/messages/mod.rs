@@ -7,6 +7,7 @@ pub mod admin;
 pub mod data;
 pub mod delete_records;
 pub mod node;
+pub mod peer;
 pub mod session;
 
 use serde::{Deserialize, Serialize};

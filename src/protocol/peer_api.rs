@@ -1,0 +1,72 @@
+//! The requests between nodes and the versions served, in one table. Their numbers start at 200. They are served on the listener
+//! for nodes and nowhere else, and nothing else is served there.
+
+use super::api::ApiVersions;
+
+/// The version of the traffic between nodes that this code speaks, `PeerHello` included.
+pub const PEER_PROTOCOL_VERSION: u16 = 1;
+/// The first number of a request between nodes.
+pub const FIRST_PEER_API: u16 = 200;
+
+/// One kind of request between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PeerApi {
+    /// The first request of every connection between nodes.
+    PeerHello,
+    /// Are you there?
+    Ping,
+    /// Entries of the Raft log, or a heartbeat.
+    RaftAppend,
+    /// A vote in the Raft group.
+    RaftVote,
+    /// One chunk of a snapshot of the metadata.
+    RaftSnapshot,
+}
+
+impl PeerApi {
+    /// Every request kind.
+    pub const ALL: [Self; 5] = [Self::PeerHello, Self::Ping, Self::RaftAppend, Self::RaftVote, Self::RaftSnapshot];
+
+    /// Its number in a frame.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::PeerHello => FIRST_PEER_API,
+            Self::Ping => 201,
+            Self::RaftAppend => 210,
+            Self::RaftVote => 211,
+            Self::RaftSnapshot => 212,
+        }
+    }
+
+    /// The request kind with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|api| api.number() == number)
+    }
+
+    /// The versions of it that are served.
+    #[must_use]
+    pub fn versions(self) -> ApiVersions {
+        ApiVersions { api: self.number(), min_version: 1, max_version: 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Api;
+
+    #[test]
+    fn requests_of_clients_and_of_nodes_share_no_number() {
+        for api in PeerApi::ALL {
+            assert_eq!(PeerApi::from_number(api.number()), Some(api));
+            assert!(api.number() >= FIRST_PEER_API);
+            assert_eq!(Api::from_number(api.number()), None, "a client must not reach {api:?}");
+        }
+        for api in Api::ALL {
+            assert!(api.number() < FIRST_PEER_API);
+            assert_eq!(PeerApi::from_number(api.number()), None, "a node must not serve {api:?} to another");
+        }
+    }
+}
