@@ -91,6 +91,8 @@ error_codes! {
     NotController = 35, "not-controller", true;
     /// The metadata has changed since the request was made up.
     StaleMetadata = 36, "stale-metadata", true;
+    /// A newer process of the broker has registered: this one is over.
+    BrokerSuperseded = 37, "broker-superseded", false;
     /// Below the log start offset or above the log end.
     OffsetOutOfRange = 40, "offset-out-of-range", false;
     /// The records there are damaged on this disk and are not served. The message names the next offset that is whole.
