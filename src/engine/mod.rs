@@ -7,11 +7,13 @@
 //!                 follower    one partition's follower: what it asks for, what it cuts, what may be read from it
 //!                 metadata    the cluster's image, its records, and `apply`
 //!                 controller  which records a request, a lease or a loss becomes
+//!                 broker      how a broker registers, holds its lease, tells of its replicas, and stops
 //! ```
 //!
-//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`].
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`], [`broker`].
 
 pub mod assignment;
+pub mod broker;
 pub mod controller;
 pub mod cursors;
 pub mod damage;

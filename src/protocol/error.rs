@@ -93,6 +93,8 @@ error_codes! {
     StaleMetadata = 36, "stale-metadata", true;
     /// Between nodes: another cluster, node or data directory stands at this end than the other one looked for.
     WrongNode = 37, "wrong-node", false;
+    /// A newer process of the broker has registered: this one is over.
+    BrokerSuperseded = 38, "broker-superseded", false;
     /// Below the log start offset or above the log end.
     OffsetOutOfRange = 40, "offset-out-of-range", false;
     /// The records there are damaged on this disk and are not served. The message names the next offset that is whole.

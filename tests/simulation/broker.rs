@@ -6,16 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard::engine::broker::{BrokerEngine, BrokerSettings};
 use callboard::engine::follower::FollowerSettings;
 use callboard::engine::leader::LeaderSettings;
-use callboard::engine::metadata::{ClusterImage, LastStop};
+use callboard::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, LastStop};
 use callboard::replica::{self, OpenJob, ProducerReplay, Replica, ReplicaSettings};
 use callboard::storage::data_dir::{DataDir, partition_dir_name};
 use callboard::storage::disk::{Disk, VirtualDisk};
 use callboard::storage::file_cache::FileCache;
 use callboard::storage::queue::LogQueue;
 use callboard::storage::{LogConfig, LogReader, PartitionIdentity};
-use callboard::types::{BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition};
+use callboard::types::{
+    BrokerEpoch, ClusterId, IncarnationId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicPartition,
+};
 
 use crate::net::ReplyTo;
 use crate::rules::Duties;
@@ -35,6 +38,16 @@ pub const SETTINGS: ReplicaSettings = ReplicaSettings {
         fetch_timeout: Duration::from_millis(400),
         fetch_backoff: Duration::from_millis(30),
     },
+};
+
+/// Several renewals within a lease; no report more often than news come through a network that works.
+pub const ENGINE: BrokerSettings = BrokerSettings {
+    retry: Duration::from_millis(80),
+    renewal_interval: Duration::from_millis(100),
+    report_interval: Duration::from_millis(100),
+    hand_over_timeout: Duration::from_millis(400),
+    stop_timeout: Duration::from_millis(2_000),
+    farewell: Duration::from_millis(300),
 };
 
 /// How long a leader lets a fetch of a follower wait.
@@ -89,25 +102,24 @@ pub struct Process {
     pub files: Arc<FileCache>,
     pub stop: LastStop,
     pub incarnation: u128,
-    pub epoch: Option<BrokerEpoch>,
-    /// Whether its epoch is in its directory.
-    pub is_registered: bool,
+    /// What it asks of controllers, and may do.
+    pub engine: BrokerEngine,
+    /// When the engine is to be woken.
+    pub wake_at: Option<u64>,
     pub image: ClusterImage,
     /// Entries of the metadata log that were applied.
     pub applied: usize,
     pub replicas: BTreeMap<TopicPartition, Hosted>,
-    pub opening: BTreeSet<TopicPartition>,
-    pub lost: BTreeSet<TopicPartition>,
-    /// Replicas whose log cannot be opened, for another reason.
+    /// Replicas whose log cannot be opened, though it is there.
     pub shut: BTreeSet<TopicPartition>,
-    pub has_opened: bool,
     /// Whether it has looked for directories that nobody knows.
     pub has_looked: bool,
     /// Whose files are being removed.
     pub removing: BTreeSet<TopicPartition>,
+    /// Replicas whose recovery cut a tail that no power loss explains, and that nobody has taken for whole since.
     pub doubtful: Vec<TopicPartition>,
+    /// Until when its leaders were told that they may answer.
     pub lease_until: MonoTime,
-    pub stopping_since: Option<u64>,
 }
 
 /// A replica with its log.
@@ -154,39 +166,54 @@ impl Broker {
     }
 
     /// Starts a process. The error is in words; after a crash of the disk the machine has stopped.
-    pub fn start(&mut self, cluster: ClusterId, incarnation: u128) -> Result<(), String> {
+    pub fn start(&mut self, cluster: ClusterId, incarnation: u128, now_us: u64) -> Result<(), String> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let directory = DataDir::open(Arc::clone(&disk), Path::new(ROOT), self.node, Some(cluster));
         let directory = directory.map_err(|error| error.to_string())?;
         let stop = replica::last_stop(&directory).map_err(|error| error.to_string())?;
+        let meta = directory.meta();
+        let held = meta.broker_epoch.unwrap_or_default();
+        let registration = BrokerRegistration {
+            node: self.node,
+            epoch: held,
+            incarnation: IncarnationId(uuid::Uuid::from_u128(incarnation)),
+            directory: meta.directory,
+            host: "simulated".to_owned(),
+            port: 1,
+            rack: None,
+            software: String::new(),
+            before: DirectoryHistory { epoch: held, stop },
+            decided_at: None,
+        };
         self.process = Some(Process {
             directory,
             files: Arc::new(FileCache::new(disk, 6)),
             stop,
             incarnation,
-            epoch: None,
-            is_registered: false,
+            engine: BrokerEngine::new(self.now(now_us), registration, ENGINE),
+            wake_at: None,
             image: ClusterImage::empty(cluster),
             applied: 0,
             replicas: BTreeMap::new(),
-            opening: BTreeSet::new(),
-            lost: BTreeSet::new(),
             shut: BTreeSet::new(),
-            has_opened: false,
             has_looked: false,
             removing: BTreeSet::new(),
             doubtful: Vec::new(),
             lease_until: MonoTime::default(),
-            stopping_since: None,
         });
         Ok(())
     }
 }
 
 impl Process {
+    /// The registration, once its directory holds it.
+    pub fn epoch(&self) -> Option<BrokerEpoch> {
+        self.engine.epoch()
+    }
+
     /// Whether the metadata knows this registration: before that nothing of it may lead or follow.
     pub fn is_known(&self, node: NodeId) -> bool {
-        self.is_registered && self.epoch.is_some_and(|epoch| self.image.is_registered(node, epoch))
+        self.epoch().is_some_and(|epoch| self.image.is_registered(node, epoch))
     }
 
     pub fn config_of(&self, partition: TopicPartition, defaults: &TopicConfig) -> TopicConfig {

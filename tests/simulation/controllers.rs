@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use callboard::engine::controller::{
-    self, DamageOutcome, InSyncProposal, Renewal, alter_in_sync, elect_from_last_members, report_damaged, report_lost,
-    without_members,
-};
-use callboard::engine::metadata::{ClusterImage, MetadataRecord, TopicImage};
+use callboard::engine::broker::{self, Answer, RefusedProposal, Request};
+use callboard::engine::controller::{self, InSyncProposal, Renewal, alter_in_sync};
+use callboard::engine::metadata::{ClusterImage, MetadataRecord};
 use callboard::raft::encode_image;
 use callboard::types::{MonoTime, Mutant, NodeId};
 
@@ -262,89 +260,68 @@ impl World {
         let Some(term) = self.controllers[number].term.filter(|_| self.controllers[number].office.is_some()) else {
             return;
         };
-        if matches!(message, Message::Renew { .. }) {
+        let Message::Ask(request) = message else { return };
+        if let Request::Renew(renewal) = request {
             let (life, delay) = (self.controllers[number].life, self.rng.u64(100..1_500));
-            self.after(delay, Event::Confirm { controller: number, life, term, renewal: message });
+            self.after(delay, Event::Confirm { controller: number, life, term, renewal });
             return;
         }
         let image = self.controllers[number].image.clone();
-        self.ask(number, from, message, &image);
+        self.ask(number, from, request, &image);
     }
 
-    fn ask(&mut self, number: usize, from: Place, message: Message, image: &ClusterImage) {
-        match message {
-            Message::Register(registration) => {
-                let incarnation = registration.incarnation.0.as_u128();
+    fn ask(&mut self, number: usize, from: Place, request: Request, image: &ClusterImage) {
+        match request {
+            Request::Register(registration) => {
+                let incarnation = registration.incarnation;
                 match controller::register(image, registration, &self.defaults) {
                     Ok(decision) => {
-                        let answer = Message::Registered { incarnation, epoch: decision.answer };
-                        self.propose(number, decision.records, Then::Tell(from, answer));
+                        let answer = Answer::Registered { incarnation, epoch: decision.answer };
+                        self.propose(number, decision.records, Then::Tell(from, Message::Answer(answer)));
                     }
-                    Err(_) => self.coverage.count("a registration is refused"),
-                }
-            }
-            Message::Propose(proposal) => self.ask_in_sync(number, from, proposal, image),
-            Message::Damaged { partition, node, epoch, leader_epoch } => {
-                if let Ok(decision) = report_damaged(image, partition, (node, epoch), leader_epoch) {
-                    self.check_damage(image, partition, node, &decision);
-                    if decision.answer == DamageOutcome::StaysAsTheLast {
-                        self.coverage.count("a damaged replica stays as the last");
+                    Err(cause) => {
+                        self.coverage.count("a registration is refused");
+                        let answer = Answer::NotRegistered { incarnation, cause };
+                        self.send(Place::Controller(number), from, Message::Answer(answer));
                     }
-                    self.propose(number, decision.records, Then::Nothing);
                 }
             }
-            Message::Lost { partition, node, epoch } => {
-                if let Ok(decision) = report_lost(image, partition, node, epoch) {
-                    self.propose(number, decision.records, Then::Nothing);
-                }
-            }
-            Message::Ends(ends) => {
-                let Some(office) = self.controllers[number].office.as_mut() else { return };
-                office.ends.extend(ends.into_iter().map(|end| ((end.partition, end.node), end)));
-                let ends: Vec<_> = office.ends.values().copied().collect();
-                if let Ok(decision) = elect_from_last_members(image, &self.defaults, &ends) {
-                    self.propose(number, decision.records, Then::Nothing);
-                }
-            }
-            Message::Opened { topic, node, partitions } => {
-                let is_news = |known: &Arc<TopicImage>| partitions.iter().any(|index| !known.has_opened(*index, node));
-                if image.topics.get(&topic).is_some_and(is_news) {
-                    let record = MetadataRecord::TopicOpened { topic, node, partitions: Some(partitions) };
-                    self.propose(number, vec![record], Then::Nothing);
-                }
-            }
-            Message::FilesGone { topic, node } if image.holds_tombstone(topic, node) => {
-                let record = MetadataRecord::TombstoneCleared { topic, node: Some(node) };
-                self.propose(number, vec![record], Then::Nothing);
-            }
-            Message::Stopping { node, epoch } => {
+            // It is answered when a majority has confirmed that this controller leads.
+            Request::Renew(_) => {}
+            Request::Propose(proposals) => self.ask_in_sync(number, from, &proposals, image),
+            Request::Report(report) => self.hear(number, report, image),
+            Request::Stopping { node, epoch } => {
                 if let Ok(decision) = controller::stopping(image, node, epoch) {
                     self.propose(number, decision.records, Then::Nothing);
                 }
             }
-            Message::Stopped { node, epoch } => {
+            Request::Stopped { node, epoch } => {
                 if let Ok(decision) = controller::fence(image, node, epoch) {
                     self.propose(number, decision.records, Then::Nothing);
                 }
             }
-            _ => {}
         }
     }
 
-    fn ask_in_sync(&mut self, number: usize, from: Place, proposal: InSyncProposal, image: &ClusterImage) {
-        let (partition, partition_epoch) = (proposal.partition, proposal.partition_epoch);
-        let decision = alter_in_sync(image, &[proposal]);
-        match decision.answer.first() {
-            Some(Ok(_)) => self.propose(number, decision.records, Then::Nothing),
-            refused => {
-                self.tell(format_args!("a proposal of {from:?} for {partition} is refused: {refused:?}"));
-                self.coverage.count("a proposal is refused");
-                self.send(Place::Controller(number), from, Message::Refused { partition, partition_epoch });
-            }
+    fn ask_in_sync(&mut self, number: usize, from: Place, proposals: &[InSyncProposal], image: &ClusterImage) {
+        let decision = alter_in_sync(image, proposals);
+        if !decision.records.is_empty() {
+            self.propose(number, decision.records, Then::Nothing);
+        }
+        let mut refused = Vec::new();
+        for (InSyncProposal { partition, partition_epoch, .. }, answer) in proposals.iter().zip(decision.answer) {
+            let Err(why) = answer else { continue };
+            self.tell(format_args!("a proposal of {from:?} for {partition} is refused: {why}"));
+            self.coverage.count("a proposal is refused");
+            let (partition, partition_epoch) = (*partition, *partition_epoch);
+            refused.push(RefusedProposal { partition, partition_epoch, why: why.to_string() });
+        }
+        if !refused.is_empty() {
+            self.send(Place::Controller(number), from, Message::Answer(Answer::ProposalsRefused(refused)));
         }
     }
 
-    pub fn confirm(&mut self, number: usize, life: u64, term: u64, renewal: Message) {
+    pub fn confirm(&mut self, number: usize, life: u64, term: u64, renewal: broker::Renewal) {
         let is_same = self.controllers[number].life == life && self.controllers[number].term == Some(term);
         if !is_same || !self.controllers[number].up {
             return;
@@ -354,7 +331,7 @@ impl World {
             self.coverage.count("a renewal is not answered for want of a quorum");
             return;
         }
-        let Message::Renew { node, epoch, applied, sent, doubtful } = renewal else { return };
+        let broker::Renewal { node, epoch, applied, sent, doubtful } = renewal;
         let now = self.controller_time();
         let to = Place::Broker(self.broker_of(node));
         let controller = &mut self.controllers[number];
@@ -363,25 +340,31 @@ impl World {
             Renewal::Granted { .. } if !leads => {
                 self.oracle.fail(format!("controller {number} renews a lease, and may have been deposed"));
             }
-            Renewal::Granted { unfence: false, .. } => {
+            Renewal::Granted { unfence: false, duration } => {
                 let is_live = controller.image.is_live(node);
                 if is_live && office.condemned.contains(&(node, epoch)) {
                     self.oracle.fail(format!("the lease of broker {node} is renewed while it is being fenced"));
                 }
                 if is_live {
-                    self.send(Place::Controller(number), to, Message::Renewed { epoch, sent });
+                    let answer = Answer::Renewed { epoch, sent, duration };
+                    self.send(Place::Controller(number), to, Message::Answer(answer));
                 }
             }
-            Renewal::Granted { unfence: true, .. } => {
+            Renewal::Granted { unfence: true, duration } => {
                 office.condemned.remove(&(node, epoch));
                 if let Ok(decision) = controller::unfence(&controller.image, node, epoch, &doubtful) {
                     self.tell(format_args!("controller {number} counts on broker {node} again"));
-                    self.propose(number, decision.records, Then::Tell(to, Message::Renewed { epoch, sent }));
+                    let answer = Message::Answer(Answer::Renewed { epoch, sent, duration });
+                    self.propose(number, decision.records, Then::Tell(to, answer));
                 }
             }
-            Renewal::Lapsed => self.coverage.count("a renewal comes too late"),
-            Renewal::StaleEpoch { .. } => {
-                self.send(Place::Controller(number), to, Message::StaleEpoch { epoch });
+            Renewal::Lapsed => {
+                self.coverage.count("a renewal comes too late");
+                self.send(Place::Controller(number), to, Message::Answer(Answer::Lapsed { epoch }));
+            }
+            Renewal::StaleEpoch { current } => {
+                let answer = Answer::StaleEpoch { epoch, current };
+                self.send(Place::Controller(number), to, Message::Answer(answer));
             }
         }
     }
@@ -400,11 +383,5 @@ impl World {
             self.coverage.count("a broker is fenced because its process is gone");
             self.propose(number, decision.records, Then::Nothing);
         }
-    }
-
-    /// Partitions whose last members are asked how much they kept.
-    pub fn wanted_ends(&self) -> Vec<callboard::types::TopicPartition> {
-        let Some(newest) = self.plan.newest.as_ref() else { return Vec::new() };
-        without_members(newest).map(|(partition, _)| partition).collect()
     }
 }

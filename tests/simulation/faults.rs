@@ -278,7 +278,7 @@ impl World {
 
     fn take_snapshot(&mut self, number: usize) {
         let Some(process) = self.brokers[number].process.as_ref() else { return };
-        let Some(epoch) = process.epoch.filter(|_| process.is_registered) else { return };
+        let Some(epoch) = process.epoch() else { return };
         if !self.brokers[number].flipped.is_empty() {
             return;
         }

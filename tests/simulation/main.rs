@@ -7,6 +7,7 @@
 mod broker;
 mod brokers;
 mod clients;
+mod commands;
 mod controllers;
 mod coverage;
 mod damage;
@@ -17,6 +18,7 @@ mod mutants;
 mod net;
 mod oracle;
 mod replicas;
+mod reports;
 mod rules;
 mod run;
 mod topics;

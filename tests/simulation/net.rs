@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use callboard::engine::controller::{InSyncProposal, ReplicaEnd};
-use callboard::engine::metadata::{BrokerRegistration, MetadataRecord};
+use callboard::engine::broker::{Answer, Request};
+use callboard::engine::metadata::MetadataRecord;
 use callboard::engine::replication::{FetchId, LeaderState, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::ApiError;
 use callboard::protocol::messages::{Acks, FetchedPartition, ProducedBatch};
-use callboard::types::{BrokerEpoch, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
+use callboard::types::{BrokerEpoch, NodeId, Offset, TopicPartition};
 
 /// A place that messages go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,63 +41,12 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub enum Message {
     // Broker to controller.
-    Register(BrokerRegistration),
-    Renew {
-        node: NodeId,
-        epoch: BrokerEpoch,
-        applied: u64,
-        sent: MonoTime,
-        doubtful: Vec<TopicPartition>,
-    },
-    Propose(InSyncProposal),
-    Damaged {
-        partition: TopicPartition,
-        node: NodeId,
-        epoch: BrokerEpoch,
-        leader_epoch: LeaderEpoch,
-    },
-    Lost {
-        partition: TopicPartition,
-        node: NodeId,
-        epoch: BrokerEpoch,
-    },
-    Ends(Vec<ReplicaEnd>),
-    Opened {
-        topic: TopicId,
-        node: NodeId,
-        partitions: Vec<PartitionIndex>,
-    },
-    FilesGone {
-        topic: TopicId,
-        node: NodeId,
-    },
-    Stopping {
-        node: NodeId,
-        epoch: BrokerEpoch,
-    },
-    Stopped {
-        node: NodeId,
-        epoch: BrokerEpoch,
-    },
+    Ask(Request),
     FetchMetadata {
         entries: usize,
     },
     // Controller to broker.
-    Registered {
-        incarnation: u128,
-        epoch: BrokerEpoch,
-    },
-    Renewed {
-        epoch: BrokerEpoch,
-        sent: MonoTime,
-    },
-    StaleEpoch {
-        epoch: BrokerEpoch,
-    },
-    Refused {
-        partition: TopicPartition,
-        partition_epoch: u32,
-    },
+    Answer(Answer),
     HandOver {
         partition: TopicPartition,
         to: NodeId,

@@ -51,6 +51,11 @@ impl World {
         }
         self.observe(number, partition);
         self.arm(number, partition);
+        if let Some(process) = self.brokers[number].process.as_mut()
+            && let Some(hosted) = process.replicas.get(&partition)
+        {
+            process.engine.on_damage(partition, hosted.replica.is_damaged());
+        }
     }
 
     fn take_news(
@@ -171,11 +176,10 @@ impl World {
             }
             Effect::Propose(proposal) => self.send_proposal(number, partition, proposal),
             Effect::Damaged(leader_epoch) => {
-                let epoch = self.brokers[number].process.as_ref().and_then(|process| process.epoch);
-                if let Some(epoch) = epoch {
-                    self.coverage.count("a replica says that it is damaged");
-                    self.send_to_controllers(number, Message::Damaged { partition, node, epoch, leader_epoch });
-                }
+                self.coverage.count("a replica says that it is damaged");
+                self.with_engine(number, |process, now, _| {
+                    process.engine.on_damage_to_report(now, partition, leader_epoch);
+                });
             }
             Effect::Offline(cause) => {
                 self.coverage.count("a replica goes offline");
@@ -183,6 +187,7 @@ impl World {
                 if let Some(hosted) = self.hosted(number, partition) {
                     hosted.is_offline = true;
                 }
+                self.with_engine(number, |process, now, _| process.engine.on_offline(now, partition));
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use callboard::engine::controller::{DamageOutcome, Decision};
 use callboard::engine::cursors::Cursors;
@@ -119,8 +118,7 @@ impl Hosted {
     }
 
     /// Lets the leader hand over; whether it will.
-    pub fn hand_over(&mut self, now: MonoTime, to: NodeId) -> bool {
-        let until = now.plus(Duration::from_millis(400));
+    pub fn hand_over(&mut self, now: MonoTime, to: NodeId, until: MonoTime) -> bool {
         let epoch = self.replica.leader().map(|leader| leader.leadership().partition_epoch);
         let begins = self.replica.on_hand_over(now, to, until).is_ok();
         if begins {
@@ -198,7 +196,7 @@ impl World {
     /// Rule 2: an answer to an earlier process of the broker is none to this.
     pub fn check_taken(&mut self, number: usize, partition: TopicPartition, epoch: BrokerEpoch, is_taken: bool) {
         let broker = &self.brokers[number];
-        let is_earlier = broker.process.as_ref().is_some_and(|process| process.epoch != Some(epoch));
+        let is_earlier = broker.process.as_ref().is_some_and(|process| process.epoch() != Some(epoch));
         self.coverage.count_if(is_earlier, "an answer to an earlier process comes");
         if is_earlier && is_taken {
             let node = broker.node;
@@ -326,7 +324,7 @@ impl World {
                     self.coverage.count("a broker is fenced");
                     let was_fenced = before.brokers.get(node).is_some_and(|broker| broker.fenced);
                     let broker = &self.brokers[self.broker_of(*node)];
-                    let process = broker.process.as_ref().filter(|process| process.epoch == Some(*epoch));
+                    let process = broker.process.as_ref().filter(|process| process.epoch() == Some(*epoch));
                     let has_lease = process.is_some_and(|process| process.lease_until > broker.now(self.now));
                     if was_fenced {
                         self.oracle.fail(format!("broker {node} is fenced again"));
@@ -409,7 +407,7 @@ impl World {
     /// Rule 16: a doubtful replica is no member beside others.
     fn check_unfenced(&mut self, before: &ClusterImage, after: &ClusterImage, node: NodeId, epoch: BrokerEpoch) {
         let process =
-            self.brokers[self.broker_of(node)].process.as_ref().filter(|process| process.epoch == Some(epoch));
+            self.brokers[self.broker_of(node)].process.as_ref().filter(|process| process.epoch() == Some(epoch));
         let doubtful = process.map(|process| process.doubtful.clone()).unwrap_or_default();
         for partition in doubtful {
             let (Some(before), Some(after)) = (before.partition(partition), after.partition(partition)) else {

@@ -202,7 +202,8 @@ impl World {
     /// Removes the files of deleted topics, and puts aside what nobody knows.
     pub fn tidy(&mut self, number: usize) {
         let (life, node) = (self.brokers[number].life, self.brokers[number].node);
-        let Some(process) = self.brokers[number].process.as_mut().filter(|process| process.is_known(node)) else {
+        let Some(process) = self.brokers[number].process.as_mut().filter(|process| process.engine.follows_metadata())
+        else {
             return;
         };
         let is_first = !std::mem::replace(&mut process.has_looked, true);
@@ -250,6 +251,7 @@ impl World {
         if process.replicas.get(&partition).is_some_and(|hosted| hosted.is_leaving) {
             process.replicas.remove(&partition);
             process.has_looked = false;
+            self.with_engine(number, |process, now, _| process.engine.on_gone(now, partition));
             self.tidy(number);
         }
     }
@@ -329,7 +331,7 @@ impl World {
 
 impl Process {
     /// Deleted topics of which nothing is left here.
-    pub fn files_gone(&self, node: NodeId) -> impl Iterator<Item = TopicId> {
+    pub fn files_gone(&self, node: NodeId) -> Vec<TopicId> {
         let held: Vec<_> = if self.is_known(node) {
             let is_held = |topic: &&TopicId| self.image.holds_tombstone(**topic, node);
             self.image.tombstones.iter().filter(is_held).copied().collect()
@@ -340,6 +342,6 @@ impl Process {
         let is_gone = move |topic: &TopicId| {
             found.as_ref().is_ok_and(|found| found.iter().all(|(partition, _)| partition.topic != *topic))
         };
-        held.into_iter().filter(is_gone)
+        held.into_iter().filter(is_gone).collect()
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use callboard::engine::broker::Renewal;
 use callboard::replica::ProducerReplay;
 use callboard::storage::queue::Job;
-use callboard::types::{ClusterId, NodeId, TopicConfig, TopicPartition};
+use callboard::types::{BrokerEpoch, ClusterId, NodeId, TopicConfig, TopicPartition};
 
 use crate::broker::Broker;
 use crate::clients::Client;
@@ -45,10 +46,21 @@ pub enum Event {
         life: u64,
         partition: TopicPartition,
     },
-    /// The broker renews its lease, asks for metadata, and so on.
+    /// The broker asks for metadata, and looks after its files.
     WakeBroker {
         broker: usize,
         life: u64,
+    },
+    /// The broker's engine has something to ask, to say or to repeat.
+    TickBroker {
+        broker: usize,
+        life: u64,
+    },
+    /// The broker's epoch is written down, on some thread.
+    StoreEpoch {
+        broker: usize,
+        life: u64,
+        epoch: BrokerEpoch,
     },
     StartBroker {
         broker: usize,
@@ -72,7 +84,7 @@ pub enum Event {
         controller: usize,
         life: u64,
         term: u64,
-        renewal: Message,
+        renewal: Renewal,
     },
     WakeClient {
         client: usize,
@@ -215,6 +227,8 @@ impl World {
             Event::RemoveFiles { broker, life, partition } => self.remove_files(broker, life, partition),
             Event::WakeReplica { broker, life, partition } => self.wake_replica(broker, life, partition),
             Event::WakeBroker { broker, life } => self.wake_broker(broker, life),
+            Event::TickBroker { broker, life } => self.tick_broker(broker, life),
+            Event::StoreEpoch { broker, life, epoch } => self.store_epoch(broker, life, epoch),
             Event::StartBroker { broker } => self.start_broker(broker),
             Event::WakeController { controller, life } => self.wake_controller(controller, life),
             Event::StartController { controller } => self.start_controller(controller),

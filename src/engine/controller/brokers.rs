@@ -22,7 +22,7 @@ use crate::types::{BrokerEpoch, Mutant, NodeId, TopicConfig, TopicPartition};
 /// asked again, it is given the epoch that it has.
 ///
 /// # Errors
-/// [`ErrorCode::StaleMetadata`] for a process that another has taken over from.
+/// [`ErrorCode::BrokerSuperseded`] for a process that another has taken over from.
 /// [`ErrorCode::InvalidRequest`] while a broker of the same id runs on another data directory, or a newer copy of this one. One on
 /// the same directory is the old process of this one, and is taken over from.
 pub fn register(
@@ -38,7 +38,7 @@ pub fn register(
         }
         if known.earlier.contains(&registration.incarnation) && !Mutant::RegistersTwice.is_on() {
             let text = format!("a newer process of broker {node} has registered: this one is over, stop it");
-            return refuse(ErrorCode::StaleMetadata, text);
+            return refuse(ErrorCode::BrokerSuperseded, text);
         }
         let is_other = known.registration.directory != registration.directory;
         if !known.fenced && (is_other || image.has_lost_its_past(&registration)) {

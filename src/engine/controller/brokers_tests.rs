@@ -38,7 +38,7 @@ fn a_process_registers_once_however_often_it_asks() {
     assert_eq!(cluster.sets(), sets);
     cluster.registers(1, CLEAN);
     let late = register(&cluster.image, registration, &cluster.defaults).expect_err("its successor has registered");
-    assert_eq!(late.code, ErrorCode::StaleMetadata);
+    assert_eq!(late.code, ErrorCode::BrokerSuperseded);
 }
 
 #[test]

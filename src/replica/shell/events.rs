@@ -121,6 +121,12 @@ impl<R, X> Replica<R, X> {
         self.with_leader(None, |engine, out| engine.on_lease(now, until, out));
     }
 
+    /// The broker gives its lease up, since it stops.
+    pub fn on_lease_given_up(&mut self) {
+        self.lease_until = MonoTime::default();
+        self.with_leader(None, |engine, _| engine.on_lease_given_up());
+    }
+
     /// The controller has refused what was proposed.
     pub fn on_proposal_refused(&mut self, now: MonoTime) {
         self.with_leader(None, |engine, _| engine.on_proposal_refused(now));

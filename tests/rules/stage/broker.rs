@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard::engine::assignment::Assignment;
+use callboard::engine::broker::{BrokerEngine, BrokerSettings, Command, Opened, Output, Request};
 use callboard::engine::follower::FollowerSettings;
 use callboard::engine::leader::{LeaderSettings, Proposal};
-use callboard::engine::metadata::{ClusterImage, LastStop};
+use callboard::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, LastStop};
 use callboard::engine::replication::{LeaderState, ReplicaFetch, ReplicaVerdict};
 use callboard::protocol::ApiError;
 use callboard::replica::{self, Answer, Effect, OpenJob, OpenedReplica, ProducerReplay, ReadState, Replica, open_all};
@@ -19,7 +20,8 @@ use callboard::storage::file_cache::FileCache;
 use callboard::storage::queue::{Job, LogNews, LogQueue, LogWork};
 use callboard::storage::{LogConfig, LogError, LogReader, PartitionIdentity};
 use callboard::types::{
-    BrokerEpoch, ClusterId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, IncarnationId, MonoTime, NodeId, Offset, TimestampMs, TopicConfig, TopicName,
+    TopicPartition,
 };
 
 use super::{P0, Reply};
@@ -59,16 +61,13 @@ pub struct Broker {
 pub struct Process {
     pub directory: DataDir,
     pub stop: LastStop,
-    pub epoch: BrokerEpoch,
+    pub engine: BrokerEngine,
+    /// What the engine asks of the controller: the test sees to it, or not.
+    pub asked: Vec<Request>,
     pub image: ClusterImage,
     /// Entries of the metadata log that were applied.
     pub applied: usize,
-    pub lease_until: MonoTime,
     pub replicas: BTreeMap<TopicPartition, Hosted>,
-    /// Replicas that should be on the disk and are not.
-    pub lost: Vec<TopicPartition>,
-    /// Replicas whose recovery cut a tail that no power loss explains.
-    pub doubtful: Vec<TopicPartition>,
 }
 
 /// A replica with its log, and the jobs of that log which nobody has done yet.
@@ -87,20 +86,32 @@ impl Broker {
     }
 
     /// Starts a process on what the disk holds.
-    pub fn start(&mut self, cluster: ClusterId) {
+    pub fn start(&mut self, cluster: ClusterId, now: MonoTime) {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let directory = DataDir::open(disk, Path::new("/data"), self.node, Some(cluster)).expect("a data directory");
         let stop = replica::last_stop(&directory).expect("readable");
+        let meta = directory.meta();
+        let held = meta.broker_epoch.unwrap_or_default();
+        let registration = BrokerRegistration {
+            node: self.node,
+            epoch: held,
+            incarnation: IncarnationId::random(),
+            directory: meta.directory,
+            host: "stage".to_owned(),
+            port: 1,
+            rack: None,
+            software: String::new(),
+            before: DirectoryHistory { epoch: held, stop },
+            decided_at: None,
+        };
         self.process = Some(Process {
             directory,
             stop,
-            epoch: BrokerEpoch::default(),
+            engine: BrokerEngine::new(now, registration, BrokerSettings::default()),
+            asked: Vec::new(),
             image: ClusterImage::empty(cluster),
             applied: 0,
-            lease_until: MonoTime::default(),
             replicas: BTreeMap::new(),
-            lost: Vec::new(),
-            doubtful: Vec::new(),
         });
     }
 
@@ -115,16 +126,55 @@ impl Process {
         topic.map_or_else(|| defaults.clone(), |topic| topic.config.resolve(defaults).expect("checked"))
     }
 
+    /// The registration, once its directory holds it.
+    pub fn epoch(&self) -> BrokerEpoch {
+        self.engine.epoch().unwrap_or_default()
+    }
+
+    /// Lets the engine do something, and does what it wants done here.
+    pub fn with_engine(
+        &mut self,
+        (now, node, defaults): (MonoTime, NodeId, &TopicConfig),
+        event: impl FnOnce(&mut BrokerEngine, &ClusterImage, &mut Output),
+    ) {
+        let mut out = Output::default();
+        event(&mut self.engine, &self.image, &mut out);
+        out.0.into_iter().for_each(|command| self.obey((now, node, defaults), command));
+    }
+
+    fn obey(&mut self, (now, node, defaults): (MonoTime, NodeId, &TopicConfig), command: Command) {
+        match command {
+            Command::Ask(request) => self.asked.push(request),
+            Command::StoreEpoch(epoch) => {
+                self.directory.store_broker_epoch(epoch).expect("stored");
+                let stored = |engine: &mut BrokerEngine, image: &ClusterImage, out: &mut Output| {
+                    engine.on_epoch_stored(now, image, out);
+                };
+                self.with_engine((now, node, defaults), stored);
+            }
+            Command::SetLease(until) => {
+                self.replicas.values_mut().for_each(|hosted| hosted.replica.on_lease(now, until));
+            }
+            Command::Open(_) => {
+                let config = self.config(defaults);
+                self.open(now, node, &config);
+            }
+            Command::MarkVerified(_) => {
+                self.replicas.values_mut().for_each(|hosted| hosted.push(LogWork::MarkVerified));
+            }
+            // Who hands over and who stops, the test says.
+            _ => {}
+        }
+    }
+
     /// Gives the replica the part that the metadata asks of it, and opens it if it is not open.
     pub fn follow(&mut self, now: MonoTime, node: NodeId, defaults: &TopicConfig) {
-        if !self.image.is_registered(node, self.epoch) {
+        self.with_engine((now, node, defaults), |engine, image, out| engine.on_image(now, image, out));
+        if !self.engine.follows_metadata() {
             return;
         }
-        let assignment = Assignment::of(&self.image, node, self.epoch, P0);
+        let assignment = Assignment::of(&self.image, node, self.epoch(), P0);
         let config = self.config(defaults);
-        if assignment != Assignment::None && !self.replicas.contains_key(&P0) {
-            self.open(now, node, &config);
-        }
         if let Some(hosted) = self.replicas.get_mut(&P0) {
             hosted.replica.assign(now, assignment, config);
         }
@@ -149,20 +199,19 @@ impl Process {
         open_all(vec![job], |_, opened| result = Some(opened));
         match result.expect("each job is answered") {
             Ok(opened) => self.host(now, node, config, opened),
-            Err(LogError::LostPartition { .. }) => self.lost = vec![P0],
+            Err(LogError::LostPartition { .. }) => self.engine.on_lost(now, P0),
             Err(error) => panic!("the log of broker {node} cannot be opened: {error}"),
         }
     }
 
     fn host(&mut self, now: MonoTime, node: NodeId, config: &TopicConfig, opened: OpenedReplica) {
-        if opened.report.as_ref().is_some_and(|report| report.doubtful) {
-            self.doubtful = vec![P0];
-        }
+        let is_doubtful = opened.report.as_ref().is_some_and(|report| report.doubtful);
         let state = replica::state_of(&opened.log, opened.producers);
         let queue = LogQueue::new(opened.log, config.flush, 2_000);
         let reader = queue.log().map(|log| log.reader()).expect("just given");
         let mut replica = Replica::new(node, state, config.clone(), SETTINGS);
-        replica.on_lease(now, self.lease_until);
+        replica.on_lease(now, self.engine.lease_until());
+        self.engine.on_opened(now, P0, Opened { is_doubtful, is_damaged: replica.is_damaged() });
         let hosted = Hosted { replica, queue, reader, jobs: Vec::new(), offline: None, closed_well: false };
         self.replicas.insert(P0, hosted);
     }

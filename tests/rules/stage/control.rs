@@ -115,7 +115,7 @@ impl Stage {
         let (mine, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.proposals).into_iter().partition(|(leader, _)| leader.0 == node);
         self.proposals = rest;
-        let Some(broker_epoch) = self.process(node).map(|process| process.epoch) else { return Vec::new() };
+        let Some(broker_epoch) = self.process(node).map(|process| process.epoch()) else { return Vec::new() };
         let to_wire = |(leader, proposal): (NodeId, callboard::engine::leader::Proposal)| InSyncProposal {
             partition: P0,
             leader,
@@ -198,7 +198,7 @@ impl Stage {
     /// The broker tells the controller that its replica is damaged, in the leader epoch that it knows.
     pub fn report_damaged(&mut self, node: u32) -> DamageOutcome {
         let process = self.process(node).expect("running");
-        let (epoch, known) = (process.epoch, process.image.partition(P0).expect("created").leader_epoch);
+        let (epoch, known) = (process.epoch(), process.image.partition(P0).expect("created").leader_epoch);
         let decision = engine::report_damaged(&self.image, P0, (NodeId(node), epoch), known);
         self.decide(decision)
     }

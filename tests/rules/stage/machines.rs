@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use callboard::engine::broker::{Answer, Finding, Request};
 use callboard::engine::controller as engine;
-use callboard::engine::metadata::{BrokerRegistration, DirectoryHistory, MetadataRecord};
+use callboard::engine::metadata::{BrokerRegistration, MetadataRecord};
 use callboard::protocol::ErrorCode;
 use callboard::storage::disk::virtual_disk::{DiskSnapshot, FaultyOperation};
 use callboard::storage::disk::{Disk, OpenMode};
 use callboard::storage::queue::LogWork;
-use callboard::types::{BrokerEpoch, IncarnationId, MonoTime, NodeId, TopicName};
+use callboard::types::{BrokerEpoch, MonoTime, NodeId, TopicName};
 
-use super::control::LEASE;
 use super::{Broker, Stage};
 
 impl Stage {
@@ -28,16 +28,26 @@ impl Stage {
     /// A renewal that the broker sent at `sent` is answered now.
     pub fn renew_as_sent(&mut self, node: u32, sent: MonoTime) {
         let Some(process) = self.brokers.get(&node).and_then(|broker| broker.process.as_ref()) else { return };
-        let (epoch, applied) = (process.epoch, process.image.index);
+        let (epoch, applied) = (process.epoch(), process.engine.caught_up_to());
         let renewal = self.leases.on_renewal(self.now, &self.image, (NodeId(node), epoch), applied);
-        if !matches!(renewal, engine::Renewal::Granted { .. }) {
-            return;
-        }
-        let until = sent.plus(LEASE.duration);
-        if let Some(process) = self.process(node) {
-            process.lease_until = process.lease_until.max(until);
-        }
-        self.with(node, |hosted, now| hosted.replica.on_lease(now, until));
+        let engine::Renewal::Granted { duration, .. } = renewal else { return };
+        self.answer_broker(node, Answer::Renewed { epoch, sent, duration });
+    }
+
+    /// The controller's answer reaches the broker.
+    fn answer_broker(&mut self, node: u32, answer: Answer) {
+        let (now, defaults) = (self.now, self.defaults.clone());
+        let Some(process) = self.process(node) else { return };
+        process.with_engine((now, NodeId(node), &defaults), |engine, _, out| engine.on_answer(now, answer, out));
+        self.with(node, |_, _| {});
+    }
+
+    /// What the broker has to ask and to say by now.
+    fn asked(&mut self, node: u32) -> Vec<Request> {
+        let (now, defaults) = (self.now, self.defaults.clone());
+        let process = self.process(node).expect("started");
+        process.with_engine((now, NodeId(node), &defaults), |engine, _, out| engine.on_tick(now, out));
+        std::mem::take(&mut process.asked)
     }
 
     /// The broker learns everything that was decided.
@@ -107,23 +117,11 @@ impl Stage {
 
     /// A process starts, and sends what its directory says.
     pub fn sends_registration(&mut self, node: u32) -> BrokerRegistration {
-        let cluster = self.image.cluster_id;
-        let broker = self.brokers.get_mut(&node).expect("on the stage");
-        broker.start(cluster);
-        let process = broker.process.as_ref().expect("started");
-        let meta = process.directory.meta();
-        let held = meta.broker_epoch.unwrap_or_default();
-        BrokerRegistration {
-            node: NodeId(node),
-            epoch: held,
-            incarnation: IncarnationId::random(),
-            directory: meta.directory,
-            host: "stage".to_owned(),
-            port: 1,
-            rack: None,
-            software: String::new(),
-            before: DirectoryHistory { epoch: held, stop: process.stop },
-            decided_at: None,
+        let (cluster, now) = (self.image.cluster_id, self.now);
+        self.brokers.get_mut(&node).expect("on the stage").start(cluster, now);
+        match self.asked(node).pop() {
+            Some(Request::Register(registration)) => registration,
+            other => panic!("a process that starts asks for {other:?}"),
         }
     }
 
@@ -140,12 +138,10 @@ impl Stage {
 
     /// A registration comes to the controller, and its answer to the process.
     pub fn register(&mut self, registration: BrokerRegistration) -> BrokerEpoch {
-        let node = registration.node.0;
+        let (node, incarnation) = (registration.node.0, registration.incarnation);
         let decision = engine::register(&self.image, registration, &self.defaults).expect("accepted");
         let epoch = if decision.records.is_empty() { decision.answer } else { self.decide(Ok(decision)) };
-        let process = self.process(node).expect("started");
-        process.epoch = epoch;
-        process.directory.store_broker_epoch(epoch).expect("stored");
+        self.answer_broker(node, Answer::Registered { incarnation, epoch });
         epoch
     }
 
@@ -160,11 +156,19 @@ impl Stage {
     /// A registered broker opens its replicas, and is counted on.
     pub fn unfence(&mut self, node: u32) {
         self.metadata(node);
-        let process = self.process(node).expect("running");
-        let (lost, doubtful) = (process.lost.clone(), process.doubtful.clone());
-        for partition in lost {
-            let decision = engine::report_lost(&self.image, partition, NodeId(node), self.epoch_of(node));
-            self.decide(decision);
+        let mut doubtful = Vec::new();
+        for request in self.asked(node) {
+            match request {
+                Request::Renew(renewal) => doubtful = renewal.doubtful,
+                Request::Report(report) => {
+                    for finding in report.findings {
+                        let Finding::Lost(partition) = finding else { continue };
+                        let decision = engine::report_lost(&self.image, partition, NodeId(node), report.epoch);
+                        self.decide(decision);
+                    }
+                }
+                _ => {}
+            }
         }
         let decision = engine::unfence(&self.image, NodeId(node), self.epoch_of(node), &doubtful);
         self.decide(decision);
@@ -189,7 +193,7 @@ impl Stage {
         let closed_well = self.hosted(node).is_none_or(|hosted| hosted.closed_well);
         let process = self.process(node).expect("running");
         if closed_well {
-            process.directory.mark_clean_stop(process.epoch).expect("marked");
+            process.directory.mark_clean_stop(process.epoch()).expect("marked");
         }
         assert_eq!(process.directory.root(), Path::new("/data"));
         self.brokers.get_mut(&node).expect("on the stage").process = None;

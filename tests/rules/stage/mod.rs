@@ -98,6 +98,8 @@ impl Stage {
         let Some(hosted) = self.hosted(node) else { return };
         event(hosted, now);
         let sent = hosted.pump(now);
+        let is_damaged = hosted.replica.is_damaged();
+        self.process(node).into_iter().for_each(|process| process.engine.on_damage(P0, is_damaged));
         for item in sent {
             match item {
                 Sent::Fetch { leader, fetch, may_wait } => self.mail.push(Mail::Fetch { leader, fetch, may_wait }),
