@@ -128,6 +128,8 @@ pub struct Hosted {
     pub queue: LogQueue<(), ProducerReplay>,
     pub reader: LogReader,
     pub watermark_seen: Offset,
+    /// Where the log started when that was looked at last.
+    pub log_start_seen: Offset,
     pub wake_at: Option<u64>,
     pub is_offline: bool,
     /// The log is about to be cut: what it had is not what it will have.

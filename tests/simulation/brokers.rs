@@ -227,7 +227,7 @@ impl World {
                 }
                 let is_doubtful = process.doubtful.contains(&partition);
                 let state = replica::state_of(&opened.log, opened.producers);
-                let (watermark, end) = (state.high_watermark, state.written_end);
+                let (start, watermark, end) = (state.log_start, state.high_watermark, state.written_end);
                 let lease_until = process.lease_until;
                 let queue = LogQueue::new(opened.log, config.flush, 2_000);
                 let reader = queue.log().map(|log| log.reader()).expect("the log was just given");
@@ -238,6 +238,7 @@ impl World {
                     queue,
                     reader,
                     watermark_seen: watermark,
+                    log_start_seen: start,
                     wake_at: None,
                     is_offline: false,
                     is_cutting: false,

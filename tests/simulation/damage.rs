@@ -181,7 +181,12 @@ impl World {
             let follower = hosted.replica.follower().map(|follower| follower.producers().has_gaps());
             leader.or(follower) == Some(false)
         };
-        let is_told = start > Offset::ZERO && self.hosted(number, partition).is_some_and(knows_all);
+        // Every look for what is too old says where the log starts, also if nothing went.
+        let has_moved = |hosted: &mut Hosted| start > std::mem::replace(&mut hosted.log_start_seen, start);
+        if !self.hosted(number, partition).is_some_and(has_moved) {
+            return;
+        }
+        let is_told = self.hosted(number, partition).is_some_and(knows_all);
         let Some(dir) = self.partition_dir(partition).filter(|_| is_told) else { return };
         let files = self.brokers[number].disk.read_dir(&dir).unwrap_or_default();
         let ends = |file: &DirEntry| file.name.strip_suffix(".snapshot").and_then(|at| at.parse().ok());

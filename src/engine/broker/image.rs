@@ -75,6 +75,7 @@ impl BrokerEngine {
             self.take_parts(image);
             self.follow_tombstones(image);
             self.open_what_is_missing(out);
+            self.followed = image.index;
             self.take_for_whole(out);
             self.report_by(now);
         }

@@ -121,6 +121,9 @@ pub struct BrokerEngine {
     phase: Phase,
     lease: Lease,
     view: View,
+    /// The index of the metadata that the replicas followed last; 0 before the first. What the next one calls for it may have called for
+    /// at any index after this.
+    followed: u64,
     held: BTreeMap<TopicPartition, Held>,
     /// Deleted topics that it is on record for as a holder; whether nothing of them is left here.
     tombstones: BTreeMap<TopicId, bool>,
@@ -152,6 +155,7 @@ impl BrokerEngine {
             phase: Phase::Registering { ask_at: now },
             lease: Lease::none(now),
             view: View::default(),
+            followed: 0,
             held: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             told: BTreeMap::new(),

@@ -15,12 +15,12 @@ use crate::types::{LeaderEpoch, MonoTime, Mutant, Offset, TopicId, TopicPartitio
 enum State {
     /// To be opened.
     Missing,
-    /// Being opened, since the metadata of that index.
-    Opening { since: u64 },
+    /// Being opened. The metadata of that index did not call for it yet, as far as is known here: one that did may be any after it.
+    Opening { not_before: u64 },
     /// Open, or it was.
     Open,
-    /// Its directory was not there: so it is since the metadata of that index.
-    Lost { since: u64 },
+    /// Its directory was not there.
+    Lost { not_before: u64 },
     /// It cannot be opened. A restart tries again.
     Shut,
 }
@@ -63,7 +63,7 @@ impl Held {
     /// The newest metadata that it is no obstacle to say that all of it is known; `None`: any.
     fn holds_back(&self) -> Option<u64> {
         match self.state {
-            State::Opening { since } | State::Lost { since } => Some(since.saturating_sub(1)),
+            State::Opening { not_before } | State::Lost { not_before } => Some(not_before),
             State::Missing => Some(0),
             State::Open | State::Shut => None,
         }
@@ -98,13 +98,15 @@ impl BrokerEngine {
 
     /// Asks for replicas that are not there, each once. One that was lost begins anew when it counts no more.
     pub(super) fn open_what_is_missing(&mut self, out: &mut Output) {
-        let since = self.view.index;
+        let before = self.followed;
         for (partition, held) in self.held.iter_mut().filter(|(_, held)| held.part.is_replica) {
-            let begins_anew = matches!(held.state, State::Lost { .. }) && !held.part.is_member;
-            if held.state == State::Missing || begins_anew {
-                held.state = State::Opening { since };
-                out.0.push(Command::Open(*partition));
-            }
+            let not_before = match held.state {
+                State::Missing => before,
+                State::Lost { not_before } if !held.part.is_member => not_before,
+                _ => continue,
+            };
+            held.state = State::Opening { not_before };
+            out.0.push(Command::Open(*partition));
         }
     }
 
@@ -119,8 +121,8 @@ impl BrokerEngine {
     /// A replica should be on this disk and is not.
     pub fn on_lost(&mut self, now: MonoTime, partition: TopicPartition) {
         self.change(now, partition, |held| {
-            if let State::Opening { since } = held.state {
-                held.state = State::Lost { since };
+            if let State::Opening { not_before } = held.state {
+                held.state = State::Lost { not_before };
             }
         });
     }

@@ -142,11 +142,6 @@ impl<R> LeaderEngine<R> {
         self.answer(now, out);
     }
 
-    /// The broker gives its lease up: another may lead at any moment, and nothing is answered any more that needs one.
-    pub fn on_lease_given_up(&mut self) {
-        self.lease_until = MonoTime::default();
-    }
-
     fn check_lease(&self, now: MonoTime) -> Result<(), ApiError> {
         if now < self.lease_until {
             return Ok(());

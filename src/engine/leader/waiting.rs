@@ -6,6 +6,11 @@ use crate::protocol::{ApiError, ErrorCode};
 use crate::types::MonoTime;
 
 impl<R> LeaderEngine<R> {
+    /// The broker gives its lease up: another may lead at any moment, and whoever waits for what a lease is needed for waits in vain.
+    pub fn on_lease_given_up(&mut self) {
+        self.lease_until = MonoTime::default();
+    }
+
     /// Time passed: answers those whose deadline is over.
     pub fn on_tick(&mut self, now: MonoTime, out: &mut Output<R>) {
         for queue in [&mut self.unwritten, &mut self.uncommitted] {

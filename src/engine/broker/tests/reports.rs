@@ -56,6 +56,7 @@ fn damage_is_passed_on_as_often_as_the_replica_says_it() {
     story.engine.on_damage_to_report(ms(1), P0, epoch);
     assert_eq!(story.next(), Some(1));
     assert_eq!(reports(story.at(1)), [format!("report p0 damaged in {epoch}")]);
+    story.image();
     assert_eq!(reports(story.at(250)), [""; 0]);
     story.engine.on_damage_to_report(ms(250), P0, epoch);
     assert_eq!(reports(story.at(250)), [format!("report p0 damaged in {epoch}")]);
@@ -98,6 +99,7 @@ fn rule_15_last_members_say_how_much_they_kept_until_somebody_leads() {
     let end = (P0, LeaderEpoch(1), Offset(7));
     let told = story.run(|engine, _, out| engine.on_ends(&[end], out));
     assert_eq!(told, ["report p0 ends at 7 in 1"]);
+    story.image();
     assert!(!story.at(100).contains(&"read the ends of p0".to_owned()));
     assert!(story.at(200).contains(&"read the ends of p0".to_owned()), "it may have grown old");
     story.counted_on();
