@@ -25,8 +25,8 @@ use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::disk::{Disk, OpenMode, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::types::{
-    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, NodeId, PartitionIndex, SystemClock,
-    TopicConfig, TopicConfigOverrides, TopicId, TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, MonoTime, NodeId, PartitionIndex, SystemClock, TopicConfig,
+    TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
 const ME: NodeId = NodeId(1);
@@ -333,10 +333,9 @@ async fn a_replica_leads_or_follows_as_the_metadata_says_and_retires_when_it_has
     let state = image.partition(partition).expect("there");
     let moved = PartitionChange {
         replicas: Some(vec![other]),
-        in_sync: vec![other],
-        eligible: Vec::new(),
+        in_sync: Vec::new(),
+        eligible: vec![other],
         leader: None,
-        leader_epoch: LeaderEpoch(state.leader_epoch.0 + 1),
         ..state.to_change(partition)
     };
     stage.commit(&[MetadataRecord::PartitionChanged(moved)]);

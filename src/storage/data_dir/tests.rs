@@ -94,7 +94,7 @@ fn a_directory_of_a_newer_release_and_a_damaged_one_are_refused() {
     atomic_file::write_atomically(&disk, path, META_MAGIC, FORMAT_VERSION + 1, &encode(&meta)).unwrap();
     let error = open(&disk).unwrap_err();
     assert!(
-        matches!(error, DataDirError::File(AtomicFileError::NewerVersion { found: 3, supported: 2, .. })),
+        matches!(error, DataDirError::File(AtomicFileError::NewerVersion { found: 4, supported: 3, .. })),
         "{error}"
     );
     disk.flip_bit(path, 12, 3).unwrap();
