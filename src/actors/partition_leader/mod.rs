@@ -1,17 +1,20 @@
-//! The leader of one partition: the shell around a [`Replica`](crate::replica::Replica) that leads.
+//! One replica of one partition, leading or following: the shell around a [`Replica`](crate::replica::Replica).
 //!
-//! * **Is told**: produce, fetch, look-ups by sessions; what became of the log by its [`LogWriter`]; settings, disk space
-//!   and the end by the broker.
-//! * **Does**: asks the replica, hands its batches to the log writer, reads for consumers.
+//! * **Is told**: what it is to be, the lease, disk space and the end by the broker; produce, fetch, look-ups by sessions; fetches
+//!   of followers, and its own leader's answers, by whoever reaches other nodes; what became of the log by its [`LogWriter`].
+//! * **Does**: asks the replica, hands its batches to the log writer, reads for consumers and followers, sends what it asks its leader
+//!   and what the controller is to know.
 //! * **Remembers**: the replica's state, and the newest batches in the [`TailCache`].
 //!
 //! ```text
 //!   Produce ─► replica ─ Append ─► tail cache, LogWriter ─ Written, Synced ─► replica ─ Produced ─► session
 //!   Fetch ───► replica ─ Read ───► tail cache, or a cold read on a disk thread ───────────────────► session
+//!   Assign ──► replica ─ leads, or: FetchFromLeader ─► … ─► LeaderAnswered ─► replica ─ Append ─► tail cache, LogWriter
 //! ```
 //!
 //! Invariants: batches reach the log writer in the order of their offsets; nothing at or beyond the high watermark is
-//! read; whoever asked is answered, at its deadline at the latest, or is gone.
+//! read by a consumer; whoever asked is answered, at its deadline at the latest, or is gone. Both roles are one actor, because they
+//! are one log with one writer, and change in place (ADR 23).
 
 mod actor;
 mod keeping;

@@ -100,6 +100,7 @@ fn batches_of(bytes: &[u8]) -> Vec<RecordBatch> {
 }
 
 struct Member {
+    disk: VirtualDisk,
     replica: Addr<PartitionLeader>,
     reports: Ear<ReplicaReport>,
 }
@@ -117,6 +118,10 @@ struct Pair {
 impl Pair {
     /// Broker 1 leads, broker 2 follows.
     fn new() -> Self {
+        Self::with_cache(1 << 20)
+    }
+
+    fn with_cache(cache_bytes: usize) -> Self {
         let cluster = Cluster::with_partition(2, &nodes([1, 2]), &[]);
         let (clock, thread, session) = (SystemClock::start(), DiskThread::start(), Ear::new());
         let wire = Wire { ends: BTreeMap::new(), is_cut: false, asked: BTreeMap::new(), clock }.start();
@@ -127,7 +132,7 @@ impl Pair {
             let log = new_log(&disk, &config);
             let settings = PartitionLeaderSettings {
                 node,
-                storage: StorageSection { tail_cache_partition_bytes: 1 << 20, ..StorageSection::default() },
+                storage: StorageSection { tail_cache_partition_bytes: cache_bytes, ..StorageSection::default() },
                 placement: LogWriterPlacement::Core,
                 clock: Arc::new(clock),
                 disk: thread.pool.clone(),
@@ -143,7 +148,7 @@ impl Pair {
             });
             post(&wire, Rewire::Plug(node, replica.clone()));
             post(&replica, SetLease(MonoTime(Duration::MAX)));
-            members.insert(node, Member { replica, reports });
+            members.insert(node, Member { disk, replica, reports });
         }
         let answers_to = Arc::new(session.recipient());
         let pair = Self { cluster, wire, members, session, answers_to, clock, _thread: thread };
@@ -249,13 +254,14 @@ async fn a_stopping_leader_waits_for_its_disk_and_not_for_others() {
 
 #[actix::test]
 async fn damage_that_a_read_meets_is_known_to_the_replica_and_reported() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::with_cache(0);
     pair.produce(1, 1);
     pair.answers(1).await;
-    // The leader's own records: what its tail cache holds is right, so the damage is told as a scrub tells it.
-    let member = pair.members.get_mut(&NodeId(1)).expect("there");
+    let segment = std::path::Path::new("/data/t/00000000000000000000.log");
+    pair.members[&NodeId(1)].disk.flip_bit(segment, 70, 1).expect("written");
+    pair.read(1, 2, 0);
+    assert_eq!(pair.answers(1).await[&2], Err(ErrorCode::DamagedLog));
+    let told = pair.members.get_mut(&NodeId(1)).expect("there").reports.next().await;
     let epoch = pair.cluster.image.partition(P0).expect("there").leader_epoch;
-    post(&member.replica, DamageMet);
-    let nothing = tokio::time::timeout(Duration::from_millis(50), member.reports.next()).await;
-    assert!(nothing.is_err(), "there is no damage in epoch {epoch}");
+    assert_eq!(told, ReplicaReport { partition: P0, what: Reported::Damaged(epoch) });
 }
