@@ -14,6 +14,7 @@ use callboard::actors::peer::{
 use callboard::actors::peer_session::{
     OpenRaftDoor, PeerCall, PeerRequestBody, PeerServer, PeerServices, PeerSessionSettings, RaftDoor,
 };
+use callboard::actors::send::post;
 use callboard::engine::metadata::ClusterImage;
 use callboard::net::{ConnectionGate, Listener};
 use callboard::protocol::frame::{Frame, FrameCodec, OutFrame, decode_outcome, encode_peer_request, encode_request};
@@ -84,7 +85,7 @@ impl Handler<PeerCall> for Doorman {
         if matches!(call.body, PeerRequestBody::RaftSnapshot(_)) {
             self.chunks.fetch_add(1, Ordering::Relaxed);
         }
-        self.door.try_send(call).unwrap();
+        post(&self.door, call);
     }
 }
 
