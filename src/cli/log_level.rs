@@ -12,8 +12,8 @@ use crate::config::keys::{self, Key};
 use crate::config::{LogFormat, LogSection};
 use crate::http::LogLevel;
 
-/// What the HTTP library says of its own start at level info is nothing that a reader of the node's log needs.
-const QUIETER: &str = "actix_server=warn,actix_http=warn";
+/// What the HTTP library and the consensus library say of their own steps at level info is nothing that a reader of the node's log needs.
+const QUIETER: &str = "actix_server=warn,actix_http=warn,openraft=warn";
 
 /// The log of this process.
 pub struct ProcessLog {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn directives_are_held_to_what_the_configuration_takes() {
-        assert_eq!(filter("info").expect("legal").to_string(), "actix_server=warn,actix_http=warn,info");
+        assert_eq!(filter("info").expect("legal").to_string(), "actix_server=warn,actix_http=warn,openraft=warn,info");
         assert_eq!(filter("off").expect("legal").to_string(), "off");
         let error = filter("inof").expect_err("misspelt");
         assert!(error.starts_with("\"inof\" is not valid: give off, error, warn"), "{error}");

@@ -13,8 +13,9 @@ use bytes::Bytes;
 
 use super::error::RaftStorageError;
 use super::format::{FoundEntry, decode_batches, epoch_of};
-use crate::storage::PartitionState;
+use crate::storage::atomic_file::AtomicFileError;
 use crate::storage::disk::{Disk, OpenMode, child, read_full_at};
+use crate::storage::{LogError, PartitionState};
 use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
 
 const LOG_SUFFIX: &str = ".log";
@@ -87,6 +88,7 @@ pub(super) fn find_lost_entries(
 ) -> Result<(), RaftStorageError> {
     let start = match PartitionState::read(disk, dir) {
         Ok(Some(state)) => state.log_start.0,
+        Err(error @ AtomicFileError::NewerVersion { .. }) => return Err(LogError::DamagedMeta(error).into()),
         // Without it nothing is known to have been deleted at the front: opening the log looks closer.
         Ok(None) | Err(_) => 0,
     };

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::append::Appended;
-use super::atomic_file::write_atomically;
+use super::atomic_file::{AtomicFileError, read_checked, write_atomically};
 use super::checksum::CHECKSUM_SUFFIX;
 use super::disk::{Disk, SyncPoint, child};
 use super::error::LogError;
@@ -128,7 +128,7 @@ impl Log {
         self.epochs.clear();
         self.epochs.save(&*self.shared.disk, &self.shared.dir)?;
         if producers.is_some() {
-            take_producers(&*self.shared.disk, &self.shared.dir, start)?;
+            keep_producers(&*self.shared.disk, &self.shared.dir, start)?;
             self.note_snapshot(start);
         }
         // Before the state says that all is gone: else a power loss could bring old segments back, behind a state that
@@ -137,6 +137,9 @@ impl Log {
         let state = PartitionState { starting_anew: false, ..self.state.clone() };
         state.write(&*self.shared.disk, &self.shared.dir)?;
         self.state = state;
+        if producers.is_some() {
+            self.shared.disk.remove_file(&child(&self.shared.dir, ANEW_PRODUCERS_FILE))?;
+        }
         Ok(())
     }
 
@@ -159,9 +162,22 @@ impl Log {
     }
 }
 
-/// Makes the producers that came with a log's new start its first snapshot.
-fn take_producers(disk: &dyn Disk, dir: &Path, start: Offset) -> io::Result<()> {
-    disk.rename(&child(dir, ANEW_PRODUCERS_FILE), &segment_path(dir, start, SNAPSHOT_SUFFIX))
+/// Makes the producers that came with a log's new start its first snapshot. They stay aside, too, until the log is known to have
+/// started: whoever goes on after a crash does not know one snapshot from another. Returns whether there are any.
+fn keep_producers(disk: &dyn Disk, dir: &Path, start: Offset) -> io::Result<bool> {
+    let (magic, version) = producer_snapshots::FORMAT;
+    match read_checked(disk, &child(dir, ANEW_PRODUCERS_FILE), magic, version) {
+        Ok(None) => Ok(false),
+        Ok(Some((_, producers))) => {
+            write_atomically(disk, &segment_path(dir, start, SNAPSHOT_SUFFIX), magic, version, &producers)?;
+            Ok(true)
+        }
+        Err(AtomicFileError::Io(error)) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the producers of a log that starts anew cannot be read: its leader has them");
+            Ok(false)
+        }
+    }
 }
 
 /// Ends what a crash in the middle of [`Log::truncate_fully_and_start_at`] left: nothing of the old log stays, and the producers that
@@ -178,8 +194,7 @@ pub(super) fn finish_starting_anew(
     std::mem::take(&mut listing.indexes).into_keys().try_for_each(|base| remove(base, INDEX_SUFFIX))?;
     listing.logs.drain(..).rev().try_for_each(|(base, _)| remove(base, LOG_SUFFIX))?;
     listing.snapshots.drain(..).try_for_each(|at| remove(at, SNAPSHOT_SUFFIX))?;
-    if disk.exists(&child(dir, ANEW_PRODUCERS_FILE))? {
-        take_producers(disk, dir, state.log_start)?;
+    if keep_producers(disk, dir, state.log_start)? {
         listing.snapshots.push(state.log_start);
     }
     let epochs = child(dir, LEADER_EPOCHS_FILE);

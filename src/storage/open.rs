@@ -267,8 +267,9 @@ fn read_listing_and_state(
     }
     if state.starting_anew {
         finish_starting_anew(disk, dir, &mut listing, &mut state)?;
-    } else if disk.exists(&child(dir, ANEW_PRODUCERS_FILE))? {
-        // The log was about to start anew, and does not know it.
+    }
+    if disk.exists(&child(dir, ANEW_PRODUCERS_FILE))? {
+        // The log has started anew, or was about to and does not know it.
         disk.remove_file(&child(dir, ANEW_PRODUCERS_FILE))?;
     }
     listing.remove_leftovers(disk, dir, state.log_start)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::oneshot;
 
 use super::keeping::Keeping;
@@ -11,9 +11,7 @@ use super::messages::*;
 use super::read_budget::ReadBudget;
 use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
-use crate::actors::log_writer::{
-    Close, CloseHow, FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room, Write,
-};
+use crate::actors::log_writer::{FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room, Write};
 use crate::actors::send::{post, post_to};
 use crate::actors::spans;
 use crate::actors::threads::DiskPool;
@@ -25,11 +23,10 @@ use crate::engine::leader::{
 };
 use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
-use crate::protocol::{ApiError, ErrorCode};
 use crate::replica::{self, Effect, Replica, ReplicaSettings};
 use crate::storage::queue::LogWork;
 use crate::storage::{Log, LogError, LogReader};
-use crate::types::{Clock, FlushPolicy, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
+use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
 
 /// How long a look-up waits for a new leader to learn how much is committed.
 const LISTING_WAIT: Duration = Duration::from_secs(30);
@@ -60,18 +57,18 @@ pub struct PartitionLeaderSettings {
 /// See the module page.
 pub struct PartitionLeader {
     partition: TopicPartition,
-    topic: TopicName,
+    pub(super) topic: TopicName,
     pub(super) replica: Replica<ReplyTo, Room>,
     /// Emptied and kept, so that a steady stream of events allocates nothing.
     effects: Vec<Effect<ReplyTo, Room>>,
     pub(super) cache: TailCache,
     pub(super) reader: LogReader,
-    writer: Addr<LogWriter>,
+    pub(super) writer: Addr<LogWriter>,
     pub(super) settings: PartitionLeaderSettings,
     outward: Outward,
     pub(super) metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
-    stopping: Option<oneshot::Sender<Result<(), LogError>>>,
+    pub(super) stopping: Option<oneshot::Sender<Result<(), LogError>>>,
 }
 
 impl PartitionLeader {
@@ -213,32 +210,6 @@ impl PartitionLeader {
             leader.step(ctx, |replica, now| replica.on_tick(now));
         });
         self.deadline_timer = Some((next, handle));
-    }
-
-    /// A stopping replica closes its log once everything that it accepted is written and, with `always`, synced. It does not wait
-    /// for others: whoever is to lead after it was handed the leadership before.
-    fn finish_stop(&mut self, ctx: &mut Context<Self>) {
-        let cursors = self.cursors();
-        let is_synced =
-            self.replica.config().flush != FlushPolicy::Always || cursors.durable_end() == cursors.next_offset();
-        let settled = is_synced && cursors.written_end() == cursors.next_offset();
-        if self.stopping.is_none() || !(settled || self.replica.failure().is_some()) {
-            return;
-        }
-        let Some(done) = self.stopping.take() else { return };
-        let cause =
-            ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again on another or a little later");
-        self.replica.on_stop(&cause);
-        self.carry_out_all(ctx);
-        let how = match self.settings.keeping {
-            Keeping::Log => CloseHow::Cleanly {
-                high_watermark: self.cursors().high_watermark(),
-                producer_snapshot: self.replica.producers_snapshot(),
-            },
-            Keeping::Nothing => CloseHow::Abandoned,
-        };
-        post(&self.writer, Close { how, done });
-        ctx.stop();
     }
 }
 
@@ -383,27 +354,6 @@ impl Handler<RetentionTick> for PartitionLeader {
         // A follower's log starts where its leader's does.
         if self.replica.leader().is_some() {
             post(&self.writer, Write(LogWork::Retention(self.cursors().high_watermark())));
-        }
-    }
-}
-
-impl Handler<Stop> for PartitionLeader {
-    type Result = ();
-    fn handle(&mut self, Stop { why, done }: Stop, ctx: &mut Self::Context) {
-        match why {
-            StopReason::NodeStops => {
-                let cause = ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later");
-                self.replica.on_disk_space(Some(cause));
-                self.stopping = Some(done);
-                self.finish_stop(ctx);
-            }
-            StopReason::TopicDeleted => {
-                let text = format!("topic '{}' was deleted", self.topic);
-                let cause = ApiError::new(ErrorCode::UnknownTopicOrPartition, text);
-                self.step(ctx, |replica, _| replica.on_stop(&cause));
-                post(&self.writer, Close { how: CloseHow::Abandoned, done });
-                ctx.stop();
-            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod messages;
 mod read_budget;
 mod reads;
 mod replicating;
+mod stopping;
 mod tail_cache;
 #[cfg(test)]
 mod tests;
