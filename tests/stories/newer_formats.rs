@@ -109,7 +109,6 @@ fn the_controllers_files_of_a_newer_format_are_refused_in_one_line() {
         ("raft/voter", "the Raft storage: "),
         ("raft/log/partition.meta", "the Raft log: "),
         ("raft/log/partition.state", "the Raft log: "),
-        ("raft/log/leader-epochs", "the Raft log: "),
         ("raft/snapshot", "the Raft storage: "),
     ] {
         let path = dir.join("__cluster_metadata").join(file);

@@ -305,9 +305,9 @@ impl World {
             let could_lead = members.iter().any(|node| image.may_lead(*node));
             assert!(state.leader.is_some() || !could_lead, "nobody leads, and somebody could: {state:?}");
             if let Some(under_way) = &state.reassignment {
-                // A leader that is none of them leads on the way back, until it has handed over.
+                // A leader that is none of them, on the way back or when the target was exchanged, leads until it has handed over.
                 let goes_back = under_way.from == under_way.to;
-                let all: Vec<_> = under_way.from.iter().chain(&under_way.to).collect();
+                let all: Vec<_> = under_way.from.iter().chain(&under_way.to).chain(&state.leader).collect();
                 assert!(goes_back || state.replicas.iter().all(|node| all.contains(&node)), "{state:?}");
             }
         }
