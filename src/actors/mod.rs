@@ -5,7 +5,7 @@
 //!                          │              ▲
 //!                          │            Broker   (starts and ends the replicas)
 //!                          │              ▲
-//!                          └─────────► Controller ─► metadata log
+//!                          └─────────► Controller ─► Raft
 //!
 //!   other nodes ─► Codec ─► PeerSession ─► Raft
 //!   other nodes ◄─ Peer ◄──────────────── Raft
@@ -13,7 +13,7 @@
 //!
 //! One folder an actor: `mod.rs` says what it is told, does and remembers; `messages.rs` what it receives; `actor.rs` how
 //! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`];
-//! between nodes [`peer`], [`peer_session`].
+//! between nodes, which no node starts yet: [`peer`], [`peer_session`].
 
 pub mod broker;
 pub mod codec;

@@ -10,9 +10,12 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::partition_leader::{Assign, Outward, PartitionLeader, SetLease};
+use super::partition_leader::{
+    Assign, CacheBudget, Keeping, Outward, PartitionLeader, PartitionLeaderSettings, ReadBudget, SetLease,
+};
 use super::send::post;
 use super::threads::{DiskPool, Lane};
+use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::assignment::Assignment;
 use crate::engine::leader::Leadership;
 use crate::storage::disk::{Disk, VirtualDisk};
@@ -20,8 +23,8 @@ use crate::storage::file_cache::FileCache;
 use crate::storage::{Log, LogConfig, PartitionIdentity};
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use crate::types::{
-    ClusterId, LeaderEpoch, MonoTime, Offset, PartitionIndex, TimestampMs, TopicConfig, TopicId, TopicName,
-    TopicPartition,
+    ClusterId, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, SystemClock, TimestampMs, TopicConfig, TopicId,
+    TopicName, TopicPartition,
 };
 
 /// Longer than anything takes here, short enough to notice a hang.
@@ -73,9 +76,28 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Ear<M> {
     }
 }
 
+/// What a replica of these tests needs of its node, with so much memory for its newest batches.
+pub fn replica_settings(node: NodeId, thread: &DiskThread, cache_bytes: usize) -> PartitionLeaderSettings {
+    PartitionLeaderSettings {
+        node,
+        storage: StorageSection {
+            min_free_bytes: 0,
+            tail_cache_partition_bytes: cache_bytes,
+            ..StorageSection::default()
+        },
+        placement: LogWriterPlacement::Core,
+        clock: Arc::new(SystemClock::start()),
+        disk: thread.pool.clone(),
+        cache: CacheBudget::new(1 << 20),
+        reads: ReadBudget::new(1 << 20),
+        metrics: Arc::default(),
+        keeping: Keeping::Log,
+    }
+}
+
 /// Where what a replica has to say to others goes in a test that is not about that.
 pub fn nowhere() -> Outward {
-    Outward { fetches: Ear::new().recipient(), reports: Ear::new().recipient() }
+    Outward { fetches: None, reports: Ear::new().recipient() }
 }
 
 /// Has a replica that was just started lead, for good.

@@ -248,14 +248,6 @@ impl<R, X> Replica<R, X> {
         }
     }
 
-    /// The topic is set otherwise; this replica leads, or follows, as before.
-    pub fn on_config(&mut self, now: MonoTime, config: TopicConfig) {
-        if self.take_config(config) {
-            let config = self.config.clone();
-            self.with_leader(None, |engine, out| engine.on_config(now, config, out));
-        }
-    }
-
     fn take_config(&mut self, config: TopicConfig) -> bool {
         let is_another = config != self.config;
         if is_another {

@@ -11,11 +11,11 @@ use callboard::raft::{
 use callboard::storage::disk::{Disk, VirtualDisk};
 use callboard::types::{NodeId, ProducerId, TopicConfigOverrides, TopicId, TopicName};
 use openraft::error::ClientWriteError;
-use openraft::{AsyncRuntime, Raft, ServerState, SnapshotPolicy};
+use openraft::{AsyncRuntime, Raft, ServerState};
 use tokio::sync::watch;
 
 use crate::network::{Link, Switch};
-use crate::support::{DIR, node, place, reserve};
+use crate::support::{DIR, node, place, raft_config, reserve};
 
 pub const MEMBERS: [RaftId; 3] = [RaftId(1), RaftId(2), RaftId(3)];
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -31,25 +31,6 @@ pub struct Cluster<C: MetadataRaft> {
     disks: BTreeMap<RaftId, Arc<VirtualDisk>>,
     members: BTreeMap<RaftId, Member<C>>,
     rng: fastrand::Rng,
-}
-
-fn config() -> Arc<openraft::Config> {
-    let config = openraft::Config {
-        heartbeat_interval: 50,
-        election_timeout_min: 150,
-        election_timeout_max: 300,
-        install_snapshot_timeout: 500,
-        // Small, so that a snapshot takes many chunks.
-        snapshot_max_chunk_size: 100,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(20),
-        max_in_snapshot_log_to_keep: 5,
-        // What is under way to a member is not purged: few entries, so that the log does not wait for one that is cut off.
-        max_payload_entries: 10,
-        replication_lag_threshold: 10,
-        purge_batch_size: 1,
-        ..openraft::Config::default()
-    };
-    Arc::new(config.validate().unwrap())
 }
 
 /// A topic that can be told from others by its number.
@@ -89,7 +70,7 @@ impl<C: MetadataRaft> Cluster<C> {
         let storage = if is_new { RaftStorage::create(&place, &work) } else { RaftStorage::open(&place, &work) };
         let RaftStorage { log, machine, images } = storage.unwrap_or_else(|error| panic!("member {id}: {error}"));
         let network = Network::new(id, Arc::new(Link { from: id, switch: Arc::clone(&self.switch) }));
-        let raft = Raft::new(id, config(), network, log, machine).await.unwrap();
+        let raft = Raft::new(id, raft_config(50, 150..300, 500), network, log, machine).await.unwrap();
         self.switch.plug_in(id, raft.clone());
         self.members.insert(id, Member { raft, images });
     }

@@ -27,8 +27,8 @@ use callboard::raft::{
 };
 use callboard::storage::disk::VirtualDisk;
 use callboard::types::{BufferPool, ClusterId, CorrelationId, NodeId};
+use openraft::ServerState;
 use openraft::raft::VoteRequest;
-use openraft::{ServerState, SnapshotPolicy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ use tokio_util::codec::Encoder;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::create_topic;
-use crate::support::{cluster, directory, place};
+use crate::support::{cluster, directory, place, raft_config};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const MEMBERS: [RaftId; 3] = [RaftId(1), RaftId(2), RaftId(3)];
@@ -98,24 +98,6 @@ struct Member {
     stop: CancellationToken,
 }
 
-fn config() -> Arc<openraft::Config> {
-    let config = openraft::Config {
-        heartbeat_interval: 100,
-        election_timeout_min: 500,
-        election_timeout_max: 1_000,
-        install_snapshot_timeout: 2_000,
-        // Small, so that a snapshot takes many chunks.
-        snapshot_max_chunk_size: 100,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(20),
-        max_in_snapshot_log_to_keep: 5,
-        max_payload_entries: 10,
-        replication_lag_threshold: 10,
-        purge_batch_size: 1,
-        ..openraft::Config::default()
-    };
-    Arc::new(config.validate().unwrap())
-}
-
 fn myself(id: u64) -> Myself {
     let node = NodeId(u32::try_from(id).unwrap());
     Myself { node, directory: directory(id), cluster: cluster().into() }
@@ -174,7 +156,7 @@ impl Cluster {
         let disk = Arc::new(VirtualDisk::new(id.0));
         let RaftStorage { log, machine, images } = RaftStorage::create(&place(&disk, id.0), &RaftWork::here()).unwrap();
         let network = Network::new(id, Arc::new(RaftOverPeers::new(Arc::clone(&links))));
-        let raft = Raft::new(id, config(), network, log, machine).await.unwrap();
+        let raft = Raft::new(id, raft_config(100, 500..1_000, 2_000), network, log, machine).await.unwrap();
         door.send(OpenRaftDoor(raft.clone())).await.unwrap();
         self.ports.insert(id, port);
         self.members.insert(id, Member { raft, images, links, cable, chunks, stop });

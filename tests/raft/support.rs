@@ -1,15 +1,36 @@
 //! What the tests share: a member's place on a virtual disk, and entries.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use openraft::{CommittedLeaderId, Entry, EntryPayload};
+use openraft::{CommittedLeaderId, Entry, EntryPayload, SnapshotPolicy};
 
 use callboard::engine::metadata::MetadataRecord;
 use callboard::raft::{ControllerNode, Decision, LogId, RaftId, RaftIdentity, RaftPlace, TypeConfig};
 use callboard::storage::disk::{Disk, VirtualDisk};
 use callboard::storage::file_cache::FileCache;
 use callboard::types::{ClusterId, DirectoryId, NodeId, ProducerId};
+
+/// How the small clusters of these tests run Raft: with snapshots of many chunks after a few entries. Times in milliseconds.
+pub fn raft_config(heartbeat: u64, election: Range<u64>, snapshot_timeout: u64) -> Arc<openraft::Config> {
+    let config = openraft::Config {
+        heartbeat_interval: heartbeat,
+        election_timeout_min: election.start,
+        election_timeout_max: election.end,
+        install_snapshot_timeout: snapshot_timeout,
+        // Small, so that a snapshot takes many chunks.
+        snapshot_max_chunk_size: 100,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(20),
+        max_in_snapshot_log_to_keep: 5,
+        // What is under way to a member is not purged: few entries, so that the log does not wait for one that is cut off.
+        max_payload_entries: 10,
+        replication_lag_threshold: 10,
+        purge_batch_size: 1,
+        ..openraft::Config::default()
+    };
+    Arc::new(config.validate().unwrap())
+}
 
 pub const DIR: &str = "/raft";
 

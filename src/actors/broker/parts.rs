@@ -13,7 +13,7 @@ use super::actor::Broker;
 use super::messages::{LeaseRenewed, Registered, Replica};
 use crate::actors::controller::{AlterInSync, ReportDamaged};
 use crate::actors::partition_leader::{
-    Assign, FetchFromLeader, Outward, PartitionLeader, ProposalRefused, ReplicaReport, Reported, SetDiskSpace, SetLease,
+    Assign, Outward, PartitionLeader, ProposalRefused, ReplicaReport, Reported, SetDiskSpace, SetLease,
 };
 use crate::actors::send::{post, post_to};
 use crate::engine::assignment::Assignment;
@@ -71,8 +71,7 @@ impl Broker {
         let core = &self.settings.core[self.next_core % self.settings.core.len()];
         self.next_core += 1;
         let (name, set) = (topic.name.clone(), config.clone());
-        let fetches = self.settings.fetches.clone().unwrap_or_else(|| ctx.address().recipient());
-        let outward = Outward { fetches, reports: ctx.address().recipient() };
+        let outward = Outward { fetches: self.settings.fetches.clone(), reports: ctx.address().recipient() };
         let address = PartitionLeader::start_in_arbiter(core, move |ctx| {
             PartitionLeader::new(ctx, (partition, name), set, (opened.log, opened.producers), settings, outward)
         });
@@ -122,23 +121,12 @@ impl Handler<LeaseRenewed> for Broker {
     }
 }
 
-impl Handler<FetchFromLeader> for Broker {
-    type Result = ();
-    fn handle(&mut self, FetchFromLeader { partition, leader, .. }: FetchFromLeader, _: &mut Self::Context) {
-        // The replica asks again by itself.
-        tracing::debug!(%partition, %leader, "this node has no link to other brokers");
-    }
-}
-
 impl Handler<ReplicaReport> for Broker {
     type Result = ();
     fn handle(&mut self, ReplicaReport { partition, what }: ReplicaReport, _: &mut Self::Context) {
         let Some(epoch) = self.epoch else { return };
         let node = self.settings.node;
-        let leader_epoch = |image: &ClusterImage| {
-            let shared = image.partition(partition).filter(|state| state.replicas.len() > 1);
-            shared.map(|state| state.leader_epoch)
-        };
+        let shared = self.image.partition(partition).filter(|state| state.replicas.len() > 1);
         let damaged_in = match what {
             Reported::Proposal(proposal) => {
                 let proposal = self.proposal_of(partition, epoch, proposal);
@@ -146,7 +134,7 @@ impl Handler<ReplicaReport> for Broker {
             }
             Reported::Damaged(leader_epoch) => Some(leader_epoch),
             // It takes no more: another replica, where there is one, is to count in its place.
-            Reported::Offline(_) => leader_epoch(&self.image),
+            Reported::Offline(_) => shared.map(|state| state.leader_epoch),
         };
         if let Some(leader_epoch) = damaged_in {
             post_to(&self.settings.damaged, ReportDamaged { partition, node, epoch, leader_epoch });

@@ -10,12 +10,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{AlterInSync, MetadataCommitted, ReportDamaged, TopicFilesGone, TopicOpened};
-use crate::actors::partition_leader::{
-    CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget, ReplicaReport, Reported,
-};
+use crate::actors::partition_leader::{ReplicaReport, Reported};
 use crate::actors::send::post;
-use crate::actors::test_support::{DiskThread, Ear};
-use crate::config::{LogWriterPlacement, StorageSection};
+use crate::actors::test_support::{DiskThread, Ear, replica_settings};
 use crate::engine;
 use crate::engine::metadata::{
     BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord, PartitionChange,
@@ -25,7 +22,7 @@ use crate::storage::data_dir::{DataDir, partition_dir_name};
 use crate::storage::disk::{Disk, OpenMode, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::types::{
-    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, MonoTime, NodeId, PartitionIndex, SystemClock, TopicConfig,
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, MonoTime, NodeId, PartitionIndex, TopicConfig,
     TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
@@ -113,17 +110,7 @@ impl Stage {
             directory: Arc::new(directory),
             files: Arc::new(FileCache::new(shared, 16)),
             topic_defaults: TopicConfig::default(),
-            partitions: PartitionLeaderSettings {
-                node: NodeId(1),
-                storage: StorageSection { min_free_bytes: 0, ..StorageSection::default() },
-                placement: LogWriterPlacement::Core,
-                clock: Arc::new(SystemClock::start()),
-                disk: thread.pool.clone(),
-                cache: CacheBudget::new(1 << 20),
-                reads: ReadBudget::new(1 << 20),
-                metrics: Arc::default(),
-                keeping: Keeping::Log,
-            },
+            partitions: replica_settings(ME, &thread, 0),
             core: vec![Arbiter::current()],
             topic_opened: opened.recipient(),
             topic_files_gone: controller.recipient(),

@@ -1,7 +1,7 @@
 //! The node: reads nothing, decides nothing, wires everything and ends it in order.
 //!
 //! ```text
-//!   start   ports bound ─► HTTP beside: alive, not ready ─► lock and open the data directory ─► metadata log ─► Controller
+//!   start   ports bound ─► HTTP beside: alive, not ready ─► lock and open the data directory ─► Raft ─► Controller
 //!           ─► Broker registers ─► connections are accepted ─► its replicas are open ─► declared topics ─► ready
 //!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
 //!           ─► clean-stop marker ─► threads ─► HTTP

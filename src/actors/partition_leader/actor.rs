@@ -181,8 +181,10 @@ impl PartitionLeader {
             Effect::Propose(proposal) => self.report(Reported::Proposal(proposal)),
             Effect::Damaged(leader_epoch) => self.report(Reported::Damaged(leader_epoch)),
             Effect::Fetch { leader, fetch, may_wait } => {
+                // One that is not carried is made again.
+                let Some(fetches) = &self.outward.fetches else { return };
                 let (partition, answer_to) = (self.partition, ctx.address().recipient());
-                post_to(&self.outward.fetches, FetchFromLeader { partition, leader, fetch, may_wait, answer_to });
+                post_to(fetches, FetchFromLeader { partition, leader, fetch, may_wait, answer_to });
             }
         }
     }

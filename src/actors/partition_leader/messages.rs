@@ -355,8 +355,8 @@ pub(super) struct DamageMet;
 /// Whom a replica tells what concerns others.
 #[derive(Clone)]
 pub struct Outward {
-    /// Fetches for the leader.
-    pub fetches: Recipient<FetchFromLeader>,
+    /// Fetches for the leader; nobody carries them where there are no other nodes.
+    pub fetches: Option<Recipient<FetchFromLeader>>,
     /// What the controller is to know.
     pub reports: Recipient<ReplicaReport>,
 }

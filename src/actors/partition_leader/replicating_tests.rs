@@ -11,8 +11,7 @@ use tokio::sync::oneshot;
 use super::super::*;
 use super::*;
 use crate::actors::send::post;
-use crate::actors::test_support::{DiskThread, Ear, batch, new_log};
-use crate::config::{LogWriterPlacement, StorageSection};
+use crate::actors::test_support::{DiskThread, Ear, batch, new_log, replica_settings};
 use crate::engine::assignment::Assignment;
 use crate::engine::controller::test_support::{Cluster, P0, nodes};
 use crate::engine::controller::{fence, unfence};
@@ -130,18 +129,9 @@ impl Pair {
             let (disk, reports) = (VirtualDisk::new(u64::from(node.0)), Ear::new());
             let config = cluster.defaults.clone();
             let log = new_log(&disk, &config);
-            let settings = PartitionLeaderSettings {
-                node,
-                storage: StorageSection { tail_cache_partition_bytes: cache_bytes, ..StorageSection::default() },
-                placement: LogWriterPlacement::Core,
-                clock: Arc::new(clock),
-                disk: thread.pool.clone(),
-                cache: CacheBudget::new(1 << 20),
-                reads: ReadBudget::new(1 << 20),
-                metrics: Arc::default(),
-                keeping: Keeping::Log,
-            };
-            let outward = Outward { fetches: wire.clone().recipient(), reports: reports.recipient() };
+            let settings =
+                PartitionLeaderSettings { clock: Arc::new(clock), ..replica_settings(node, &thread, cache_bytes) };
+            let outward = Outward { fetches: Some(wire.clone().recipient()), reports: reports.recipient() };
             let place = (P0, TopicName::new("rides").expect("legal"));
             let replica = PartitionLeader::create(|ctx| {
                 PartitionLeader::new(ctx, place, config, (log, ProducerTable::default()), settings, outward)

@@ -8,8 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::actors::send::post;
-use crate::actors::test_support::{DiskThread, Ear, batch, lead, new_log, nowhere, partition};
-use crate::config::{LogWriterPlacement, StorageSection};
+use crate::actors::test_support::{DiskThread, Ear, batch, lead, new_log, nowhere, partition, replica_settings};
 use crate::engine::leader::Leadership;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::waiters::OwnerId;
@@ -47,15 +46,9 @@ impl Stage {
         let (log, thread, session) = (new_log(&disk, &config), DiskThread::start(), Ear::new());
         let clock = SystemClock::start();
         let settings = PartitionLeaderSettings {
-            node: NodeId(1),
-            storage: StorageSection { tail_cache_partition_bytes: cache_bytes, ..StorageSection::default() },
-            placement: LogWriterPlacement::Core,
             clock: Arc::new(clock),
-            disk: thread.pool.clone(),
-            cache: CacheBudget::new(1 << 20),
-            reads: ReadBudget::new(1 << 20),
-            metrics: Arc::default(),
             keeping,
+            ..replica_settings(NodeId(1), &thread, cache_bytes)
         };
         let leadership = Leadership::alone(LeaderEpoch(3), NodeId(1), BrokerEpoch(1));
         let (set, log) = (config.clone(), (log, ProducerTable::default()));

@@ -16,9 +16,9 @@ use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{self, Controller, MetadataFiles};
-use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeader, PartitionLeaderSettings, ReadBudget};
-use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition};
-use crate::config::{LimitsSection, LogWriterPlacement, StorageSection};
+use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
+use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition, replica_settings};
+use crate::config::{LimitsSection, StorageSection};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::leader::Leadership;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
@@ -50,18 +50,8 @@ struct Stage {
 }
 
 fn partitions(thread: &DiskThread) -> PartitionLeaderSettings {
-    PartitionLeaderSettings {
-        node: NodeId(1),
-        // Nothing is cached, so that a disk thread that is held up holds up reads.
-        storage: StorageSection { tail_cache_partition_bytes: 0, ..StorageSection::default() },
-        placement: LogWriterPlacement::Core,
-        clock: Arc::new(SystemClock::start()),
-        disk: thread.pool.clone(),
-        cache: CacheBudget::new(1 << 20),
-        reads: ReadBudget::new(1 << 20),
-        metrics: Arc::default(),
-        keeping: Keeping::Log,
-    }
+    // Nothing is cached, so that a disk thread that is held up holds up reads.
+    replica_settings(NodeId(1), thread, 0)
 }
 
 /// A controller and a broker that no test here asks for much.
