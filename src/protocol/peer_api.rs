@@ -15,17 +15,62 @@ pub enum PeerApi {
     PeerHello,
     /// Are you there?
     Ping,
+    /// Become a controller of a new cluster.
+    FormController,
+    /// Which controller decides?
+    FindController,
     /// Entries of the Raft log, or a heartbeat.
     RaftAppend,
     /// A vote in the Raft group.
     RaftVote,
     /// One chunk of a snapshot of the metadata.
     RaftSnapshot,
+    /// A process of a broker registers.
+    RegisterBroker,
+    /// A sign of life of a broker.
+    RenewLease,
+    /// What became of replicas.
+    ReportReplicas,
+    /// Other in-sync sets and leaders are wanted.
+    ProposeInSync,
+    /// A broker stops.
+    StopBroker,
+    /// What was decided since an index.
+    FetchMetadata,
+    /// A client of another node creates topics.
+    ForwardCreateTopics,
+    /// A client of another node deletes topics.
+    ForwardDeleteTopics,
+    /// A client of another node changes topics.
+    ForwardAlterTopics,
+    /// A client of another node wants a producer id.
+    ForwardInitProducer,
+    /// What followers hold, and want next.
+    FetchReplicas,
 }
 
 impl PeerApi {
     /// Every request kind.
-    pub const ALL: [Self; 5] = [Self::PeerHello, Self::Ping, Self::RaftAppend, Self::RaftVote, Self::RaftSnapshot];
+    pub const ALL: [Self; 18] = [
+        Self::PeerHello,
+        Self::Ping,
+        Self::FormController,
+        Self::FindController,
+        Self::RaftAppend,
+        Self::RaftVote,
+        Self::RaftSnapshot,
+        Self::RegisterBroker,
+        Self::RenewLease,
+        Self::ReportReplicas,
+        Self::ProposeInSync,
+        Self::StopBroker,
+        Self::FetchMetadata,
+        Self::ForwardCreateTopics,
+        Self::ForwardDeleteTopics,
+        Self::ForwardAlterTopics,
+        Self::ForwardInitProducer,
+        Self::FetchReplicas,
+    ];
 
     /// Its number in a frame.
     #[must_use]
@@ -33,9 +78,22 @@ impl PeerApi {
         match self {
             Self::PeerHello => FIRST_PEER_API,
             Self::Ping => 201,
+            Self::FormController => 202,
+            Self::FindController => 203,
             Self::RaftAppend => 210,
             Self::RaftVote => 211,
             Self::RaftSnapshot => 212,
+            Self::RegisterBroker => 220,
+            Self::RenewLease => 221,
+            Self::ReportReplicas => 222,
+            Self::ProposeInSync => 223,
+            Self::StopBroker => 224,
+            Self::FetchMetadata => 225,
+            Self::ForwardCreateTopics => 230,
+            Self::ForwardDeleteTopics => 231,
+            Self::ForwardAlterTopics => 232,
+            Self::ForwardInitProducer => 233,
+            Self::FetchReplicas => 240,
         }
     }
 

@@ -151,7 +151,7 @@ impl Cluster {
         let (cable, chunks) = (Arc::new(Cable::default()), Arc::new(AtomicUsize::new(0)));
         let door = RaftDoor::shut().start();
         let doorman = Doorman { door: door.clone(), chunks: Arc::clone(&chunks) }.start();
-        let stop = serve(id.0, listener, PeerServices { raft: Some(doorman.recipient()) });
+        let stop = serve(id.0, listener, PeerServices { raft: Some(doorman.recipient()), ..PeerServices::default() });
         let links = links(id.0, Arc::clone(&cable) as Arc<dyn Dial>);
         let disk = Arc::new(VirtualDisk::new(id.0));
         let RaftStorage { log, machine, images } = RaftStorage::create(&place(&disk, id.0), &RaftWork::here()).unwrap();
@@ -268,7 +268,7 @@ async fn ask_vote(links: Arc<PeerLinks>, node: ControllerNode) -> Result<(), Tra
 #[actix::test]
 async fn whoever_stands_at_a_members_address_is_told_apart() {
     let (listener, port) = listener().await;
-    let stop = serve(2, listener, PeerServices { raft: None });
+    let stop = serve(2, listener, PeerServices::default());
     let at = |id: u64, directory_of: u64| ControllerNode {
         node: myself(id).node,
         directory: directory(directory_of),

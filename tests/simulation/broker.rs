@@ -182,6 +182,7 @@ impl Broker {
             directory: meta.directory,
             host: "simulated".to_owned(),
             port: 1,
+            peer: None,
             rack: None,
             software: String::new(),
             before: DirectoryHistory { epoch: held, stop },

@@ -56,6 +56,7 @@ fn beginning() -> Vec<MetadataRecord> {
         directory: DirectoryId(uuid::Uuid::from_u128(4)),
         host: "127.0.0.1".to_owned(),
         port: 1,
+        peer: None,
         rack: None,
         software: "test".to_owned(),
         before: DirectoryHistory::default(),

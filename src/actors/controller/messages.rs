@@ -1,10 +1,13 @@
 //! What the controller is asked, and what it tells brokers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
 
+use crate::engine::broker::{Answer, Request};
 use crate::engine::controller::{InSyncAccepted, InSyncProposal};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::protocol::ApiError;
@@ -102,6 +105,40 @@ pub struct TopicFilesGone {
     pub topic: TopicId,
     /// The broker.
     pub node: NodeId,
+}
+
+/// What a broker asks, or says. `None`: heard, and the metadata will show what comes of it. An error means that this controller could
+/// not take it up ([`ErrorCode::NotController`](crate::protocol::ErrorCode::NotController): another may), and that nothing is known of
+/// what became of it.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Option<Answer>, ApiError>")]
+pub struct AskController(pub Request);
+
+/// What was decided since an index? Answered when there is something, when the broker is to hand a leadership over, or when
+/// `patience` is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<MetadataNews, ApiError>")]
+pub struct FollowMetadata {
+    /// Who asks.
+    pub node: NodeId,
+    /// Its registration: what it leads under another it is not asked to hand over.
+    pub epoch: Option<BrokerEpoch>,
+    /// The index of the metadata that it has; 0 for none.
+    pub index: u64,
+    /// How long to wait for news.
+    pub patience: Duration,
+}
+
+/// The answer to [`FollowMetadata`].
+#[derive(Clone, Debug)]
+pub struct MetadataNews {
+    /// The metadata as it is now.
+    pub image: Arc<ClusterImage>,
+    /// The entries that lead there from the index that was asked from, each an encoded array of records; `None` if they are too many, or
+    /// not kept any more: then only the image leads there.
+    pub entries: Option<Vec<Bytes>>,
+    /// Leaderships of the broker that are to go to another.
+    pub hand_overs: Vec<(TopicPartition, NodeId)>,
 }
 
 /// Tell this broker of all metadata, from the image as it is now on.

@@ -77,6 +77,7 @@ impl Stage {
             directory: DirectoryId(uuid::Uuid::from_u128(4)),
             host: "127.0.0.1".to_owned(),
             port: 1,
+            peer: None,
             rack: None,
             software: "test".to_owned(),
             before: DirectoryHistory::default(),

@@ -31,6 +31,7 @@ pub(super) async fn register(
         directory: meta.directory,
         host,
         port,
+        peer: None,
         rack: config.node.rack.clone(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
         before: DirectoryHistory { epoch: held, stop },

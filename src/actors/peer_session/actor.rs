@@ -7,7 +7,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Recipient
 use tokio_util::sync::CancellationToken;
 
 use super::dialect::{BetweenNodes, PeerReplyBody, PeerRequestBody};
-use super::messages::{AnswerTo, PeerCall, PeerContext, PeerIncoming, PeerServices};
+use super::messages::{AnswerTo, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices};
 use crate::actors::codec::{CloseConnection, Codec, Disconnected};
 use crate::actors::peer::{Expected, Identity, Myself, SOFTWARE};
 use crate::actors::send::{post, post_to};
@@ -80,8 +80,8 @@ impl PeerSession {
         }
         let PeerHello { cluster, node, directory, connection, software, .. } = hello;
         tracing::debug!(%node, %connection, address = %self.address, software, "another node has connected");
-        self.from =
-            Some(Arc::new(PeerContext { cluster, node, directory, connection, software, address: self.address }));
+        let (address, owner) = (self.address, self.owner);
+        self.from = Some(Arc::new(PeerContext { cluster, node, directory, connection, software, address, owner }));
         let Myself { node, directory, cluster } = &self.settings.myself;
         answer.send(Ok(PeerReplyBody::PeerHello(PeerHelloReply {
             protocol: PEER_PROTOCOL_VERSION,
@@ -95,7 +95,11 @@ impl PeerSession {
 
     fn route(&mut self, PeerIncoming { head, body, attachments, permit }: PeerIncoming) {
         let answer = AnswerTo::new(self.codec.clone(), head, permit);
-        use PeerRequestBody::{PeerHello, Ping, RaftAppend, RaftSnapshot, RaftVote};
+        use PeerRequestBody::{
+            FetchMetadata, FetchReplicas, FindController, FormController, ForwardAlterTopics, ForwardCreateTopics,
+            ForwardDeleteTopics, ForwardInitProducer, PeerHello, Ping, ProposeInSync, RaftAppend, RaftSnapshot,
+            RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
+        };
         match (body, self.from.clone()) {
             (PeerHello(hello), _) => self.greet(hello, answer),
             (_, None) => {
@@ -103,12 +107,32 @@ impl PeerSession {
                 self.turn_away(answer, ApiError::new(ErrorCode::HelloRequired, text));
             }
             (Ping(_), Some(_)) => answer.send(Ok(PeerReplyBody::Ping(Pong {}))),
-            (body @ (RaftAppend(_) | RaftVote(_) | RaftSnapshot(_)), Some(from)) => {
-                if let Err(error) = self.check_cluster(&from) {
+            (body, Some(from)) => {
+                let may_precede_the_cluster = matches!(body, FormController(_) | FindController(_));
+                if !may_precede_the_cluster && let Err(error) = self.check_cluster(&from) {
                     return self.turn_away(answer, error);
                 }
-                let raft = self.settings.services.raft.clone();
-                pass_on(raft.as_ref(), "controller", PeerCall { from, body, attachments, answer });
+                let services = &self.settings.services;
+                let (service, role) = match &body {
+                    RaftAppend(_) | RaftVote(_) | RaftSnapshot(_) => (&services.raft, "controller"),
+                    FormController(_) => (&services.forming, "controller"),
+                    FetchReplicas(_) => (&services.replicas, "broker"),
+                    FindController(_)
+                    | RegisterBroker(_)
+                    | RenewLease(_)
+                    | ReportReplicas(_)
+                    | ProposeInSync(_)
+                    | StopBroker(_)
+                    | FetchMetadata(_)
+                    | ForwardCreateTopics(_)
+                    | ForwardDeleteTopics(_)
+                    | ForwardAlterTopics(_)
+                    | ForwardInitProducer(_)
+                    // These two are answered above.
+                    | PeerHello(_)
+                    | Ping(_) => (&services.controller, "controller"),
+                };
+                pass_on(service.as_ref(), role, PeerCall { from, body, attachments, answer });
             }
         }
     }
@@ -197,6 +221,9 @@ impl Handler<PeerIncoming> for PeerSession {
 impl Handler<Disconnected> for PeerSession {
     type Result = ();
     fn handle(&mut self, _: Disconnected, ctx: &mut Context<Self>) {
+        if let (Some(gone), Some(from)) = (&self.settings.services.gone, self.from.take()) {
+            post_to(gone, PeerGone { from });
+        }
         ctx.stop();
     }
 }

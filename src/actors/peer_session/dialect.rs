@@ -37,7 +37,26 @@ macro_rules! bodies {
     };
 }
 
-bodies!(PeerHello, Ping, RaftAppend, RaftVote, RaftSnapshot);
+bodies!(
+    PeerHello,
+    Ping,
+    FormController,
+    FindController,
+    RaftAppend,
+    RaftVote,
+    RaftSnapshot,
+    RegisterBroker,
+    RenewLease,
+    ReportReplicas,
+    ProposeInSync,
+    StopBroker,
+    FetchMetadata,
+    ForwardCreateTopics,
+    ForwardDeleteTopics,
+    ForwardAlterTopics,
+    ForwardInitProducer,
+    FetchReplicas,
+);
 
 /// What nodes ask each other.
 #[derive(Clone, Copy, Debug)]

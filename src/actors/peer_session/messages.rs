@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::dialect::{BetweenNodes, PeerReplyBody, PeerRequestBody};
 use crate::actors::codec::{Codec, Held, Incoming, Reply, RequestPermit};
 use crate::actors::send::post;
+use crate::engine::waiters::OwnerId;
 use crate::protocol::frame::{Attachment, FrameHead};
 use crate::protocol::messages::peer::PeerConnection;
 use crate::protocol::{ApiError, ErrorCode};
@@ -32,6 +33,8 @@ pub struct PeerContext {
     pub software: String,
     /// Where it connects from.
     pub address: SocketAddr,
+    /// This connection among all of this node.
+    pub owner: OwnerId,
 }
 
 /// A request of another node, to be answered. Goes to whoever serves such requests.
@@ -102,4 +105,20 @@ impl Drop for AnswerTo {
 pub struct PeerServices {
     /// Raft's: see [`super::RaftDoor`]. `None` on a node that is no controller.
     pub raft: Option<Recipient<PeerCall>>,
+    /// `FormController`. `None` on a node that is no controller.
+    pub forming: Option<Recipient<PeerCall>>,
+    /// The controller's: what brokers ask, and `FindController`. `None` on a node that is no controller.
+    pub controller: Option<Recipient<PeerCall>>,
+    /// Followers' fetches. `None` on a node that is no broker.
+    pub replicas: Option<Recipient<PeerCall>>,
+    /// Who is told that the connection of another node is gone.
+    pub gone: Option<Recipient<PeerGone>>,
+}
+
+/// A connection of another node, which had said hello, is gone. Its process may be, too.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerGone {
+    /// Who was at its other end.
+    pub from: Arc<PeerContext>,
 }

@@ -86,9 +86,7 @@ async fn serve(raft: &Raft, body: PeerRequestBody, attachments: Vec<bytes::Bytes
             let chunk = raft_wire::read_snapshot(message, &attachments)?;
             raft_wire::installed(raft.install_snapshot(chunk).await).map(PeerReplyBody::RaftSnapshot)
         }
-        PeerRequestBody::PeerHello(_) | PeerRequestBody::Ping(_) => {
-            Err(ApiError::new(ErrorCode::Unknown, "this is no message of Raft's: please report it"))
-        }
+        _ => Err(ApiError::new(ErrorCode::Unknown, "this is no message of Raft's: please report it")),
     }
 }
 

@@ -70,7 +70,7 @@ impl Other {
         let stop = CancellationToken::new();
         let settings = PeerSessionSettings {
             myself: Myself { node: NodeId(2), directory: directory(22), cluster },
-            services: PeerServices { raft },
+            services: PeerServices { raft, ..PeerServices::default() },
             max_frame_bytes: 1_000_000,
             stop: stop.clone(),
         };

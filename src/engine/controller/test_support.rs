@@ -20,6 +20,7 @@ pub(crate) fn registration(node: u32) -> BrokerRegistration {
         directory: DirectoryId(Uuid::from_u128(u128::from(node))),
         host: "localhost".into(),
         port: 9_644,
+        peer: None,
         rack: None,
         software: String::new(),
         before: DirectoryHistory::default(),

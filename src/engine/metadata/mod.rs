@@ -24,7 +24,7 @@ use crate::types::{
 };
 
 pub use partition::{PartitionChange, PartitionImage, Reassignment};
-pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord};
+pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint};
 
 /// A broker in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

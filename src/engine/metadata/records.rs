@@ -119,6 +119,9 @@ pub struct BrokerRegistration {
     pub host: String,
     /// The advertised port.
     pub port: u16,
+    /// Where other nodes reach it; nowhere, if it was registered where there were no others.
+    #[serde(default)]
+    pub peer: Option<PeerEndpoint>,
     /// Its rack.
     pub rack: Option<String>,
     /// Its software version.
@@ -130,6 +133,15 @@ pub struct BrokerRegistration {
     /// partition that came between would keep a replica that is gone. Set by the decision.
     #[serde(default)]
     pub decided_at: Option<u64>,
+}
+
+/// Where a node listens for others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEndpoint {
+    /// The host.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
 }
 
 /// What a data directory says of the time before a registration.

@@ -12,6 +12,7 @@ pub fn registration(node: u32, epoch: u64) -> BrokerRegistration {
         directory: DirectoryId(Uuid::from_u128(u128::from(node))),
         host: "127.0.0.1".into(),
         port: 9_644,
+        peer: None,
         rack: None,
         software: "0.1.0".into(),
         before: DirectoryHistory::default(),

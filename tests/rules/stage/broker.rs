@@ -99,6 +99,7 @@ impl Broker {
             directory: meta.directory,
             host: "stage".to_owned(),
             port: 1,
+            peer: None,
             rack: None,
             software: String::new(),
             before: DirectoryHistory { epoch: held, stop },
