@@ -239,13 +239,18 @@ fn metadata_errors() -> Vec<MetadataError> {
     let mut all: Vec<_> = earlier_metadata_errors().into_iter().map(MetadataError::Earlier).collect();
     all.extend(raft_errors().into_iter().map(MetadataError::Raft));
     all.extend(data_dir_errors().into_iter().map(MetadataError::Directory));
-    all.extend([MetadataError::Io(io_error()), MetadataError::Stopped("Raft has stopped: why".to_owned())]);
+    all.extend([
+        MetadataError::Io(io_error()),
+        MetadataError::Forming("node 2 at db-2:9646: no".to_owned()),
+        MetadataError::Stopped("Raft has stopped: why".to_owned()),
+    ]);
     for error in &all {
         match error {
             MetadataError::Raft(_)
             | MetadataError::Earlier(_)
             | MetadataError::Directory(_)
             | MetadataError::Io(_)
+            | MetadataError::Forming(_)
             | MetadataError::Stopped(_) => {}
         }
     }
@@ -261,7 +266,6 @@ fn node_errors() -> Vec<NodeError> {
     all.extend(topics_file_errors().into_iter().map(NodeError::TopicsFile));
     all.extend([
         NodeError::DeclaredTopic { name: "a".to_owned(), file: path(), cause: api_error() },
-        NodeError::Roles,
         NodeError::Register(api_error()),
         NodeError::Io { what: "cannot start the node's thread".to_owned(), cause: io_error() },
         NodeError::Ended,
@@ -276,7 +280,6 @@ fn node_errors() -> Vec<NodeError> {
             | NodeError::Metadata(_)
             | NodeError::TopicsFile(_)
             | NodeError::DeclaredTopic { .. }
-            | NodeError::Roles
             | NodeError::Register(_)
             | NodeError::Io { .. }
             | NodeError::Ended

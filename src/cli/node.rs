@@ -24,7 +24,6 @@ fn start(config: NodeConfig) -> Result<(), CliError> {
     node::run(config, log).map_err(|error| match error {
         NodeError::Config(error) => CliError::Config(error),
         NodeError::TopicsFile(error) => CliError::TopicsFile(error),
-        NodeError::Roles => CliError::Usage(error.to_string()),
         error => CliError::Failed(error.to_string()),
     })
 }

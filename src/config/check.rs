@@ -36,7 +36,8 @@ impl NodeConfig {
         }
         self.check_pairs(origin_of)?;
         self.check_replication(origin_of)?;
-        self.check_listener(origin_of)
+        self.check_listener(origin_of)?;
+        self.check_cluster(origin_of)
     }
 
     fn check_pairs(&self, origin_of: OriginOf<'_>) -> Result<(), ConfigError> {
@@ -86,19 +87,58 @@ impl NodeConfig {
     }
 
     fn check_listener(&self, origin_of: OriginOf<'_>) -> Result<(), ConfigError> {
-        let native = &self.listener.native;
-        let host = host_and_port(&native.bind).map_or("", |(host, _)| host);
-        if is_every_address(host) && native.advertise.is_none() {
-            let place = shown_origin(origin_of("listener.native.bind"));
-            return Err(ConfigError::Contradiction {
-                text: format!(
-                    "listener.native.bind = {:?} ({place}) listens on every address of the machine, so clients must be \
-                     told which one to use: set listener.native.advertise to HOST:PORT",
-                    native.bind
-                ),
-            });
+        let (native, peer) = (&self.listener.native, &self.listener.peer);
+        let listeners = [
+            ("native", "clients", Some(&native.bind), &native.advertise),
+            ("peer", "other nodes", peer.bind.as_ref(), &peer.advertise),
+        ];
+        for (name, who, bind, advertise) in listeners {
+            let Some(bind) = bind.filter(|_| advertise.is_none()) else { continue };
+            if is_every_address(host_and_port(bind).map_or("", |(host, _)| host)) {
+                let place = shown_origin(origin_of(&format!("listener.{name}.bind")));
+                return Err(ConfigError::Contradiction {
+                    text: format!(
+                        "listener.{name}.bind = {bind:?} ({place}) listens on every address of the machine, so {who} must be \
+                         told which one to use: set listener.{name}.advertise to HOST:PORT"
+                    ),
+                });
+            }
         }
         Ok(())
+    }
+
+    /// What this node does must fit the list of controllers.
+    fn check_cluster(&self, origin_of: OriginOf<'_>) -> Result<(), ConfigError> {
+        let (id, decides) = (self.node.id, self.node.roles.contains(&Role::Controller));
+        let roles = || format!("node.roles ({})", shown_origin(origin_of("node.roles")));
+        let listed = || format!("cluster.controllers ({})", shown_origin(origin_of("cluster.controllers")));
+        let text = match &self.cluster.controllers {
+            None if !(decides && self.node.roles.contains(&Role::Broker)) => Some(format!(
+                "{} does not hold both \"controller\" and \"broker\", so this node needs others: set cluster.controllers to \
+                 all controllers of its cluster",
+                roles()
+            )),
+            None => None,
+            Some(_) if self.listener.peer.bind.is_none() => Some(format!(
+                "{} names the controllers of a cluster, and other nodes cannot reach this one: set listener.peer.bind",
+                listed()
+            )),
+            Some(controllers) => match (controllers.iter().any(|one| one.node == id), decides) {
+                (false, true) => Some(format!(
+                    "{} holds \"controller\", and {} does not name this node, {id}: add it there, on all nodes, or take the \
+                     role away",
+                    roles(),
+                    listed()
+                )),
+                (true, false) => Some(format!(
+                    "{} names this node, {id}, and {} does not hold \"controller\": correct one of the two",
+                    listed(),
+                    roles()
+                )),
+                _ => None,
+            },
+        };
+        text.map_or(Ok(()), |text| Err(ConfigError::Contradiction { text }))
     }
 
     /// What is allowed but deserves attention, one line each, to be logged at the start.
@@ -120,8 +160,23 @@ impl NodeConfig {
                  can connect reads the names, sizes and offsets of all topics; guard the port with a firewall"
             ));
         }
-        if self.topics.file.is_some() && !self.node.roles.contains(&Role::Controller) {
-            warnings.push("topics.file is ignored on a node that is no controller: set it on a controller".to_owned());
+        if let Some(bind) = &self.listener.peer.bind
+            && host_and_port(bind).is_none_or(|(host, _)| !is_loopback(host))
+        {
+            warnings.push(format!(
+                "listener.peer.bind = {bind:?} is reachable from other machines and nothing authenticates them: anyone who can \
+                 connect can pass for a node of the cluster; guard the port with a firewall that lets only the cluster's nodes in"
+            ));
+        }
+        if self.topics.file.is_some() && !self.node.roles.contains(&Role::Broker) {
+            warnings.push("topics.file is ignored on a node that is no broker: set it on a broker".to_owned());
+        }
+        if let Some(controllers) = self.cluster.controllers.as_ref().filter(|controllers| controllers.len() % 2 == 0) {
+            let count = controllers.len();
+            warnings.push(format!(
+                "cluster.controllers names {count} controllers, which survive no more losses than {}: take an odd number",
+                count - 1
+            ));
         }
         warnings
     }
@@ -156,7 +211,7 @@ impl NodeConfig {
                 table.clone_into(&mut section);
             }
             let shown = self.value_of(&key.path).map(|(plain, shown)| match key.kind {
-                Kind::Words(_) => {
+                Kind::Words(_) | Kind::Controllers => {
                     let words: Vec<String> = keys::list(&plain).map(|word| format!("{word:?}")).collect();
                     format!("[{}]", words.join(", "))
                 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::sections::ControllerAddress;
 use crate::types::ClusterId;
 use crate::types::topic_config::{TOPIC_CONFIG_KEYS, TopicConfig};
 
@@ -14,6 +15,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Some of these words, each once.
     Words(&'static [&'static str]),
+    /// Controllers, `ID@HOST:PORT`, each node once.
+    Controllers,
     /// Any text but none.
     Text,
     /// A path.
@@ -54,7 +57,11 @@ const NODE_KEYS: &[(&str, Kind, bool)] = &[
     ("node.rack", Kind::Text, true),
     ("listener.native.bind", Kind::Bind, false),
     ("listener.native.advertise", Kind::Address, true),
+    ("listener.peer.bind", Kind::Bind, true),
+    ("listener.peer.advertise", Kind::Address, true),
     ("listener.http.bind", Kind::Bind, true),
+    ("cluster.controllers", Kind::Controllers, true),
+    ("cluster.lease_ms", Kind::Number(500, 600_000), false),
     ("threads.core", Kind::Number(0, 1_024), false),
     ("threads.disk", Kind::Number(1, 1_024), false),
     ("threads.log_writer", Kind::Word(&["core", "disk"]), false),
@@ -115,6 +122,7 @@ impl Key {
             Kind::Number(least, most) => format!("{least} to {most}"),
             Kind::Word(words) => words.join(" | "),
             Kind::Words(words) => format!("one or more of {}, each once", words.join(", ")),
+            Kind::Controllers => "one or more of ID@HOST:PORT, such as 1@127.0.0.1:9646, each ID once".to_owned(),
             Kind::Text => "a text that is not empty".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Bind => "HOST:PORT, such as 127.0.0.1:9644 or [::1]:9644; port 0 takes a free one".to_owned(),
@@ -137,6 +145,12 @@ impl Key {
         }
     }
 
+    /// Whether a TOML file gives it as a list.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::Words(_) | Kind::Controllers)
+    }
+
     /// Whether `text` is legal. Lists are given with commas.
     #[must_use]
     pub fn allows(&self, text: &str) -> bool {
@@ -147,6 +161,13 @@ impl Key {
                 let given: Vec<&str> = list(text).collect();
                 let distinct = given.iter().enumerate().all(|(i, word)| !given[..i].contains(word));
                 !given.is_empty() && distinct && given.iter().all(|word| words.contains(word))
+            }
+            Kind::Controllers => {
+                let given: Result<Vec<ControllerAddress>, _> = list(text).map(str::parse).collect();
+                given.is_ok_and(|given| {
+                    let distinct = given.iter().enumerate().all(|(i, one)| given[..i].iter().all(|o| o.node != one.node));
+                    !given.is_empty() && distinct
+                })
             }
             Kind::Text | Kind::Path => !text.is_empty() && !text.contains('\0'),
             Kind::Bind => host_and_port(text).is_some(),

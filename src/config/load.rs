@@ -191,12 +191,12 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
 /// A TOML value as text, and whether it has the form that the key wants.
 fn as_text(key: &Key, value: &ValueKind) -> (String, bool) {
     match value {
-        ValueKind::String(text) => (text.clone(), !key.is_number() && !matches!(key.kind, Kind::Words(_))),
+        ValueKind::String(text) => (text.clone(), !key.is_number() && !key.is_list()),
         ValueKind::Array(items) => {
             let texts: Vec<String> = items.iter().map(|item| item.to_string()).collect();
             let strings = items.iter().all(|item| matches!(item.kind, ValueKind::String(_)));
             let shown = texts.join(", ");
-            if strings && matches!(key.kind, Kind::Words(_)) && !items.is_empty() {
+            if strings && key.is_list() && !items.is_empty() {
                 (shown, true)
             } else {
                 (format!("[{shown}]"), false)
@@ -257,7 +257,7 @@ fn unset(key: &Key, origin: Origin) -> Entry {
 fn typed(key: &Key, text: &str, origin: &Origin) -> Value {
     let origin = origin.to_string();
     let kind = match key.kind {
-        Kind::Words(_) => ValueKind::Array(keys::list(text).map(|item| Value::new(Some(&origin), item)).collect()),
+        Kind::Words(_) | Kind::Controllers => ValueKind::Array(keys::list(text).map(|item| Value::new(Some(&origin), item)).collect()),
         _ if key.is_number() => match (text.parse::<i64>(), text.parse::<u64>()) {
             (Ok(number), _) => ValueKind::I64(number),
             (_, Ok(number)) => ValueKind::U64(number),

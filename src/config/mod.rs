@@ -24,8 +24,8 @@ use crate::types::TopicConfig;
 pub use check::FRAME_HEAD_BYTES;
 pub use load::{EMBEDDED, Origin, environment, load, load_with_origins};
 pub use sections::{
-    HttpListener, LimitsSection, Listeners, LogFormat, LogSection, LogWriterPlacement, NativeListener, NodeSection,
-    Role, StorageSection, ThreadsSection, TopicsSection,
+    ClusterSection, ControllerAddress, HttpListener, LimitsSection, Listeners, LogFormat, LogSection,
+    LogWriterPlacement, NativeListener, NodeSection, PeerListener, Role, StorageSection, ThreadsSection, TopicsSection,
 };
 
 /// Everything that can be set on a node.
@@ -34,8 +34,10 @@ pub use sections::{
 pub struct NodeConfig {
     /// Who the node is and where its data lives.
     pub node: NodeSection,
-    /// Where clients reach it.
+    /// Where clients and other nodes reach it.
     pub listener: Listeners,
+    /// Which nodes decide.
+    pub cluster: ClusterSection,
     /// How its work is spread over threads.
     pub threads: ThreadsSection,
     /// What clients may use at most.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::host_and_port;
 use crate::types::{ClusterId, NodeId};
 
 const KIB: usize = 1 << 10;
@@ -53,6 +54,8 @@ impl Default for NodeSection {
 pub struct Listeners {
     /// The native MessagePack protocol.
     pub native: NativeListener,
+    /// Other nodes.
+    pub peer: PeerListener,
     /// Metrics and probes.
     pub http: HttpListener,
 }
@@ -73,6 +76,16 @@ impl Default for NativeListener {
     }
 }
 
+/// `[listener.peer]`: where other nodes of the cluster connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeerListener {
+    /// The address and port to listen on, `host:port`; none: no other node can reach this one. Port 0 takes a free one.
+    pub bind: Option<String>,
+    /// The `host:port` that other nodes are told to connect to; none: the bound address.
+    pub advertise: Option<String>,
+}
+
 /// `[listener.http]`: where metrics, probes and the log level are served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -84,6 +97,58 @@ pub struct HttpListener {
 impl Default for HttpListener {
     fn default() -> Self {
         Self { bind: Some("127.0.0.1:9645".to_owned()) }
+    }
+}
+
+/// A controller of the cluster and where other nodes reach it: `ID@HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ControllerAddress {
+    /// The node.
+    pub node: NodeId,
+    /// A name or an address, an IPv6 address in brackets.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+}
+
+impl std::str::FromStr for ControllerAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('@').and_then(|(node, address)| {
+            let (host, port) = host_and_port(address).filter(|(_, port)| *port != 0)?;
+            Some(Self { node: NodeId(node.parse().ok()?), host: host.to_owned(), port })
+        });
+        parsed.ok_or_else(|| format!("{text:?} is not of the form ID@HOST:PORT, such as 1@127.0.0.1:9646"))
+    }
+}
+
+impl TryFrom<String> for ControllerAddress {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ControllerAddress> for String {
+    fn from(ControllerAddress { node, host, port }: ControllerAddress) -> Self {
+        format!("{node}@{host}:{port}")
+    }
+}
+
+/// `[cluster]`: which nodes decide, and how long a broker may be silent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSection {
+    /// The controllers, the same on each node; none: this node is the only one. The first one forms a new cluster.
+    pub controllers: Option<Vec<ControllerAddress>>,
+    /// A broker that no controller hears for so many milliseconds leads no more.
+    pub lease_ms: u64,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        Self { controllers: None, lease_ms: 5_000 }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct RaftStorage<C> {
     pub machine: StateMachine<C>,
     /// Each image after entries were applied.
     pub images: watch::Receiver<AppliedImage>,
+    /// Whether the member knows of any other, or has voted: what it holds is not the empty log of a group that is to be formed.
+    pub is_begun: bool,
 }
 
 impl<C: MetadataRaft> RaftStorage<C> {
@@ -52,8 +54,9 @@ impl<C: MetadataRaft> RaftStorage<C> {
     fn assemble(place: &RaftPlace, log: LogFiles, work: &RaftWork) -> Result<Self, RaftStorageError> {
         let (files, snapshot) = SnapshotFiles::open(place)?;
         check_fit(&log, &files)?;
+        let is_begun = log.end() > 0 || log.vote().is_some() || snapshot.is_some();
         let (machine, images) = StateMachine::new(files, snapshot, work.snapshots.clone());
-        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images })
+        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images, is_begun })
     }
 }
 

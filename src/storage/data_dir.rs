@@ -118,6 +118,9 @@ pub struct DirectoryMeta {
     /// The machine's boot id at that registration; `None` where it was written by a release that did not keep it.
     #[serde(default)]
     pub boot_id: Option<String>,
+    /// It has held a controller's votes: if they are missing, they were lost.
+    #[serde(default)]
+    pub holds_votes: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -147,9 +150,31 @@ impl DataDir {
         node_id: NodeId,
         expected_cluster: Option<ClusterId>,
     ) -> Result<Self, DataDirError> {
+        Self::open_as(disk, root, node_id, expected_cluster, DirectoryId::random())
+    }
+
+    /// What a data directory knows about itself, without opening it; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn identity(disk: &dyn Disk, root: &Path) -> Result<Option<DirectoryMeta>, DataDirError> {
+        read_meta(disk, root)
+    }
+
+    /// Like [`DataDir::open`]; one that is created is `new_directory`, by which others may know it already.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn open_as(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        node_id: NodeId,
+        expected_cluster: Option<ClusterId>,
+        new_directory: DirectoryId,
+    ) -> Result<Self, DataDirError> {
         let meta = match read_meta(&*disk, root)? {
             Some(meta) => meta,
-            None => create(&*disk, root, node_id, expected_cluster)?,
+            None => create(&*disk, root, node_id, expected_cluster, new_directory)?,
         };
         let root = root.to_owned();
         if let Some(expected) = expected_cluster.filter(|expected| *expected != meta.cluster) {
@@ -236,6 +261,20 @@ impl DataDir {
             write_meta(&*self.disk, &self.root, &stored)?;
         }
         *meta = stored;
+        Ok(())
+    }
+
+    /// Notes, durably, that the directory holds a controller's votes.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn note_votes(&self) -> Result<(), DataDirError> {
+        let mut meta = self.lock();
+        if !meta.holds_votes {
+            let noted = DirectoryMeta { holds_votes: true, ..meta.clone() };
+            write_meta(&*self.disk, &self.root, &noted)?;
+            *meta = noted;
+        }
         Ok(())
     }
 
@@ -356,6 +395,7 @@ fn create(
     root: &Path,
     node: NodeId,
     cluster: Option<ClusterId>,
+    directory: DirectoryId,
 ) -> Result<DirectoryMeta, DataDirError> {
     // Its name is durable before anything in it is: else all of it could be gone after a power loss.
     disk::create_dir_durably(disk, root, SyncPoint::DataDirCreated)?;
@@ -366,7 +406,7 @@ fn create(
         return Err(DataDirError::NotEmpty { root: root.to_owned(), entry: entry.name });
     }
     let cluster = cluster.unwrap_or_else(ClusterId::random);
-    let meta = DirectoryMeta { cluster, node, directory: DirectoryId::random(), broker_epoch: None, boot_id: None };
+    let meta = DirectoryMeta { cluster, node, directory, broker_epoch: None, boot_id: None, holds_votes: false };
     write_meta(disk, root, &meta)?;
     Ok(meta)
 }

@@ -81,7 +81,7 @@ fn a_wrong_setting_is_one_line_that_names_the_nearest_key() {
         ),
         (
             refused(&data, &["node.roles=broker"]),
-            "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served".to_owned(),
+            "node.roles (--set node.roles=broker) does not hold both \"controller\" and \"broker\", so this node needs others: set cluster.controllers to all controllers of its cluster".to_owned(),
         ),
         (with_file(&misspelt), format!("{misspelt}:2: there is no key \"limits.max_topic\"; did you mean limits.max_topics?")),
         (with_file(&broken), format!("{broken}: not valid TOML at line 1, column 8: unclosed table, expected `]`")),

@@ -38,6 +38,9 @@ pub enum MetadataError {
     /// The disk.
     #[error("the metadata: {0}")]
     Io(#[from] std::io::Error),
+    /// The cluster cannot be formed.
+    #[error("the cluster cannot be formed: {0}")]
+    Forming(String),
     /// Raft has stopped while it started.
     #[error("{0}")]
     Stopped(String),
@@ -99,6 +102,14 @@ pub struct MetadataFiles {
 }
 
 impl MetadataFiles {
+    /// Whether there is more than the empty log of a cluster that is being formed.
+    #[must_use]
+    pub fn are_begun(&self) -> bool {
+        self.storage.is_begun
+    }
+}
+
+impl MetadataFiles {
     /// Opens the metadata in `directory`, or creates it for `me`. What an earlier release left is taken over, once: after a crash
     /// at any instant either that is there, or all that came of it.
     ///
@@ -124,7 +135,7 @@ impl MetadataFiles {
             remove_earlier(disk.as_ref(), &dir)?;
         }
         let is_new = !is_there && !has_earlier;
-        let storage = if is_new && meta.broker_epoch.is_none() {
+        let storage = if is_new && meta.broker_epoch.is_none() && !meta.holds_votes {
             // By itself, whoever syncs the data directory next: a record that was answered must not go with its directory.
             create_dir_durably(disk.as_ref(), &dir, SyncPoint::DataDirCreated)?;
             RaftStorage::create(&place, work)?

@@ -18,6 +18,7 @@ mod actor;
 mod brokers;
 mod deciding;
 mod earlier_log;
+mod forming;
 mod messages;
 mod metadata_files;
 mod rehearsal;
@@ -28,7 +29,8 @@ mod tests;
 
 pub use actor::Controller;
 pub use earlier_log::MetadataLogError;
+pub use forming::{Invitation, Seat, TakeSeat, form, wait_for_invitation};
 pub use messages::*;
 pub use metadata_files::{MetadataError, MetadataFiles};
 pub use rehearsal::{KnownTopic, KnownTopics, rehearse};
-pub use starting::{start_here, start_on};
+pub use starting::{Nobody, Starting, start_here, start_on};

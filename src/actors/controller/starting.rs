@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 
 use super::actor::Controller;
 use super::metadata_files::{MetadataError, MetadataFiles};
+use crate::actors::peer_session::{OpenRaftDoor, RaftDoor};
+use crate::actors::send::post;
 use crate::engine::controller::ControllerPolicy;
 use crate::raft::{
     Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftStorage, RaftTransport, TransportError, TypeConfig,
@@ -41,8 +43,9 @@ fn raft_config() -> Result<Arc<openraft::Config>, MetadataError> {
     config.validate().map(Arc::new).map_err(|error| MetadataError::Stopped(error.to_string()))
 }
 
-/// Where there are no other members.
-struct Nobody;
+/// The transport where there are no other members.
+#[derive(Clone, Copy, Debug)]
+pub struct Nobody;
 
 fn nobody<E: std::error::Error>(to: &Addressee) -> TransportError<E> {
     TransportError::Unreachable { to: to.id, reason: "this node has no link to other controllers".to_owned() }
@@ -81,19 +84,56 @@ fn stopped(fatal: &Fatal) -> MetadataError {
     MetadataError::Stopped(cause_of(fatal))
 }
 
-async fn run_raft(files: RaftStorage<TypeConfig>, id: RaftId, me: ControllerNode) -> Result<Raft, MetadataError> {
-    let network = Network::new(id, Arc::new(Nobody));
+/// What a controller is started with.
+pub struct Starting<T> {
+    /// Its files.
+    pub files: MetadataFiles,
+    /// What it may decide.
+    pub policy: ControllerPolicy,
+    /// How it reaches them.
+    pub transport: Arc<T>,
+    /// The members of a cluster that begins now; `None` where it has begun, or another one begins it.
+    pub first_members: Option<BTreeMap<RaftId, ControllerNode>>,
+    /// Where the messages of other members come in.
+    pub door: Option<Addr<RaftDoor>>,
+}
+
+impl Starting<Nobody> {
+    /// The only controller of its cluster.
+    #[must_use]
+    pub fn alone(files: MetadataFiles, me: ControllerNode, policy: ControllerPolicy) -> Self {
+        let first_members = (!files.are_begun()).then(|| BTreeMap::from([(files.id, me)]));
+        Self { files, policy, transport: Arc::new(Nobody), first_members, door: None }
+    }
+}
+
+async fn run_raft<T: RaftTransport<TypeConfig>>(
+    files: RaftStorage<TypeConfig>,
+    id: RaftId,
+    transport: Arc<T>,
+    door: Option<Addr<RaftDoor>>,
+    first_members: Option<BTreeMap<RaftId, ControllerNode>>,
+) -> Result<Raft, MetadataError> {
+    let network = Network::new(id, transport);
     let raft = Raft::new(id, raft_config()?, network, files.log, files.machine).await.map_err(|e| stopped(&e))?;
-    if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
-        raft.initialize(BTreeMap::from([(id, me)])).await.map_err(|error| match error {
+    if let Some(door) = door {
+        post(&door, OpenRaftDoor(raft.clone()));
+    }
+    if let Some(members) = first_members {
+        raft.initialize(members).await.map_err(|error| match error {
             RaftError::Fatal(fatal) => stopped(&fatal),
             RaftError::APIError(error) => MetadataError::Stopped(error.to_string()),
         })?;
-    } else if raft.metrics().borrow().state != ServerState::Leader {
-        // Nobody else may be elected: there is nothing to wait for.
-        raft.trigger().elect().await.map_err(|e| stopped(&e))?;
     }
-    lead(&raft).await?;
+    let is_alone = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]));
+    let is_alone = is_alone.await.map_err(|e| stopped(&e))?;
+    if is_alone {
+        if raft.metrics().borrow().state != ServerState::Leader {
+            // Nobody else may be elected: there is nothing to wait for.
+            raft.trigger().elect().await.map_err(|e| stopped(&e))?;
+        }
+        lead(&raft).await?;
+    }
     Ok(raft)
 }
 
@@ -107,18 +147,14 @@ async fn lead(raft: &Raft) -> Result<(), MetadataError> {
     Err(running.map_or_else(|fatal| stopped(&fatal), |()| MetadataError::Stopped("Raft does not lead".to_owned())))
 }
 
-/// Starts the controller of `files` on the current thread, as the only one of its cluster: it is `me`.
+/// Starts a controller on the current thread. The only one of its cluster is in office soon after; one of several when it is elected.
 ///
 /// # Errors
 /// [`MetadataError`]: Raft does not run on what it found.
-pub async fn start_here(
-    files: MetadataFiles,
-    me: ControllerNode,
-    policy: ControllerPolicy,
-) -> Result<Addr<Controller>, MetadataError> {
-    let MetadataFiles { storage, id } = files;
+pub async fn start_here<T: RaftTransport<TypeConfig>>(starting: Starting<T>) -> Result<Addr<Controller>, MetadataError> {
+    let Starting { files: MetadataFiles { storage, id }, policy, transport, first_members, door } = starting;
     let images = storage.images.clone();
-    let raft = run_raft(storage, id, me).await?;
+    let raft = run_raft(storage, id, transport, door, first_members).await?;
     Ok(Controller::new(raft, images, policy).start())
 }
 
@@ -126,16 +162,14 @@ pub async fn start_here(
 ///
 /// # Errors
 /// As [`start_here`].
-pub async fn start_on(
+pub async fn start_on<T: RaftTransport<TypeConfig>>(
     thread: &ArbiterHandle,
-    files: MetadataFiles,
-    me: ControllerNode,
-    policy: ControllerPolicy,
+    starting: Starting<T>,
 ) -> Result<Addr<Controller>, MetadataError> {
     let (done, started) = oneshot::channel();
     thread.spawn(async move {
         // Whoever starts the node may be gone.
-        let _ = done.send(start_here(files, me, policy).await);
+        let _ = done.send(start_here(starting).await);
     });
     started.await.unwrap_or_else(|_| Err(MetadataError::Stopped("the controller's thread has ended".to_owned())))
 }

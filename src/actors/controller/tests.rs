@@ -43,7 +43,7 @@ async fn start(disk: &VirtualDisk) -> Addr<Controller> {
     let (node, directory_id) = (NodeId(1), directory.meta().directory);
     let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
     let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("whole metadata");
-    start_here(metadata, me, policy()).await.expect("it runs")
+    start_here(Starting::alone(metadata, me, policy())).await.expect("it runs")
 }
 
 fn wanted(name: &str) -> NewTopic {

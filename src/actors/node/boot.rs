@@ -1,6 +1,5 @@
 //! Starting a node, serving its connections, and ending it: each in its order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,19 +11,19 @@ use super::declared::declare_topics;
 use super::limits::{descriptors, net_limits};
 use super::registration::register;
 use super::status::{Serving, Status, start_http};
-use super::{How, NodeError, Ready};
+use super::{How, NodeError, Ready, local_address};
 use crate::actors::broker::{
     AwaitMetadata, Broker, BrokerSettings, BrokerView, LeaseRenewed, Registered, StopReplicas,
 };
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{
-    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Subscribe,
+    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Starting, Subscribe,
 };
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
-use crate::config::{NodeConfig, Role};
+use crate::config::NodeConfig;
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{ClusterImage, LastStop};
 use crate::engine::waiters::OwnerId;
@@ -66,9 +65,6 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn boot(disk: Arc<dyn Disk>, config: NodeConfig, (keeping, log): How) -> Result<Self, NodeError> {
-        if !(config.node.roles.contains(&Role::Controller) && config.node.roles.contains(&Role::Broker)) {
-            return Err(NodeError::Roles);
-        }
         let config = Arc::new(config);
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
@@ -102,7 +98,7 @@ impl Node {
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
-        let controller = controller::start_on(&threads.control(), metadata, me, policy_of(&config)).await;
+        let controller = controller::start_on(&threads.control(), Starting::alone(metadata, me, policy_of(&config))).await;
         let controller = match controller {
             Ok(controller) => controller,
             Err(error) => {
@@ -285,12 +281,6 @@ impl Node {
         drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
     }
-}
-
-fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
-    listener
-        .local_addr()
-        .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
 }
 
 fn policy_of(config: &NodeConfig) -> ControllerPolicy {

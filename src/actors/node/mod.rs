@@ -10,6 +10,8 @@
 mod boot;
 mod declared;
 mod limits;
+mod opening;
+mod peers;
 mod registration;
 mod status;
 
@@ -28,7 +30,7 @@ use super::partition_leader::Keeping;
 use crate::config::topics_file::TopicsFileError;
 use crate::config::{ConfigError, NodeConfig};
 use crate::http::LogLevel;
-use crate::net::BindError;
+use crate::net::{BindError, Listener};
 use crate::protocol::ApiError;
 use crate::storage::data_dir::DataDirError;
 use crate::storage::disk::{Disk, RealDisk};
@@ -65,11 +67,6 @@ pub enum NodeError {
         /// Why not.
         cause: ApiError,
     },
-    /// A node that is not both controller and broker.
-    #[error(
-        "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served"
-    )]
-    Roles,
     /// The controller refused or failed.
     #[error("the controller could not register this broker: {0}")]
     Register(ApiError),
@@ -196,6 +193,12 @@ impl RunningNode {
         let _ = self.stop.try_send(());
         result_of(self.thread)
     }
+}
+
+fn local_address(listener: &Listener) -> Result<SocketAddr, NodeError> {
+    listener
+        .local_addr()
+        .map_err(|cause| NodeError::Io { what: "cannot tell the listener's address".to_owned(), cause })
 }
 
 fn result_of(thread: JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {

@@ -22,6 +22,7 @@
 
 mod actor;
 mod dialect;
+mod door;
 mod messages;
 mod raft_door;
 mod server;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use actor::{PeerSession, PeerSessionSettings};
 pub use dialect::{BetweenNodes, PeerReplyBody, PeerRequestBody};
+pub use door::{Door, OpenDoor};
 pub use messages::{AnswerTo, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices};
 pub use raft_door::{OpenRaftDoor, RaftDoor};
 pub use server::{ChooseThread, PeerServer};

@@ -71,7 +71,7 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
         default_replication_factor: None,
         topic_defaults: TopicConfig::default(),
     };
-    let controller = controller::start_here(metadata, me, policy).await.expect("it runs");
+    let controller = controller::start_here(controller::Starting::alone(metadata, me, policy)).await.expect("it runs");
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
         node: NodeId(1),

@@ -97,6 +97,7 @@ mod tests {
             directory: DirectoryId::random(),
             broker_epoch: None,
             boot_id: None,
+            holds_votes: false,
         };
         assert_eq!(against_directory(&config, root.path(), Some(&meta)), []);
         config.node.cluster_id = Some(cluster);

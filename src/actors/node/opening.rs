@@ -1,0 +1,182 @@
+//! A node's data directory, opened or created, and the metadata in it where the node is a controller.
+//!
+//! ```text
+//!   alone          a new directory is a new cluster
+//!   in a cluster   there is a directory ──────────────────────────────────────────► its cluster
+//!                  new: the first controller that is listed ── makes one ─────────► has the others take their seats
+//!                       another controller ── waits to be invited ────────────────► the cluster of the invitation
+//!                       a broker ── asks the controllers which cluster they are of
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::NodeError;
+use super::peers::PeerSide;
+use crate::actors::controller::{self, Invitation, MetadataError, MetadataFiles, TakeSeat};
+use crate::actors::peer::{PeerAddress, PeerTarget};
+use crate::actors::send::post;
+use crate::config::{ControllerAddress, NodeConfig, Role};
+use crate::engine::metadata::LastStop;
+use crate::protocol::messages::peer::{FindController, PeerConnection};
+use crate::protocol::{ApiError, ErrorCode};
+use crate::raft::{ControllerNode, RaftId, RaftWork};
+use crate::replica;
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::Disk;
+use crate::storage::file_cache::FileCache;
+use crate::types::{ClusterId, DirectoryId};
+
+/// How long a controller gets to say which cluster it is of.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is said for whom a node waits.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// What a node has on disk.
+pub(super) struct Opened {
+    pub directory: Arc<DataDir>,
+    pub last_stop: LastStop,
+    /// What a controller has there.
+    pub metadata: Option<OpenedMetadata>,
+}
+
+/// The files of a controller, and who it is to others.
+pub(super) struct OpenedMetadata {
+    pub files: MetadataFiles,
+    pub me: ControllerNode,
+    /// The members of a cluster that begins with this start.
+    pub first_members: Option<BTreeMap<RaftId, ControllerNode>>,
+}
+
+fn look_at(directory: DataDir) -> Result<(Arc<DataDir>, LastStop), NodeError> {
+    let last_stop = replica::last_stop(&directory)?;
+    tracing::debug!(?last_stop, "the data directory is open");
+    Ok((Arc::new(directory), last_stop))
+}
+
+fn open_metadata(
+    directory: &DataDir,
+    files: &Arc<FileCache>,
+    (host, port): (String, u16),
+) -> Result<OpenedMetadata, NodeError> {
+    let meta = directory.meta();
+    let me = ControllerNode { node: meta.node, directory: meta.directory, host, port };
+    let work = RaftWork::threads().map_err(MetadataError::from)?;
+    let files = MetadataFiles::open(directory, files, &me, &work)?;
+    let first_members = (!files.are_begun()).then(|| BTreeMap::from([(files.id, me.clone())]));
+    Ok(OpenedMetadata { files, me, first_members })
+}
+
+/// Opens the directory of a node that is the only controller of its cluster. It is reached at `endpoint`, or by nobody.
+pub(super) fn open_alone(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    config: &NodeConfig,
+    directory: DirectoryId,
+    endpoint: Option<(String, u16)>,
+) -> Result<Opened, NodeError> {
+    let node = &config.node;
+    let directory = DataDir::open_as(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id, directory)?;
+    let (directory, last_stop) = look_at(directory)?;
+    let metadata = open_metadata(&directory, files, endpoint.unwrap_or_default())?;
+    Ok(Opened { directory, last_stop, metadata: Some(metadata) })
+}
+
+/// Opens the directory of a node of a cluster. Waits for others where it has to learn which cluster that is.
+pub(super) async fn open_in_cluster(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    config: &NodeConfig,
+    controllers: &[ControllerAddress],
+    peers: &PeerSide,
+    invited: &mut mpsc::Receiver<Invitation>,
+) -> Result<Opened, NodeError> {
+    let node = &config.node;
+    let decides = node.roles.contains(&Role::Controller);
+    let is_first = controllers.first().is_some_and(|first| first.node == node.id);
+    let found = DataDir::identity(disk.as_ref(), &node.data_dir)?;
+    let mut invitation = None;
+    let cluster = match found {
+        Some(meta) => meta.cluster,
+        None if is_first => node.cluster_id.unwrap_or_else(ClusterId::random),
+        None if decides => {
+            let came = controller::wait_for_invitation(invited, controllers).await?;
+            invitation.insert(came).cluster
+        }
+        None => find_cluster(peers, controllers).await,
+    };
+    let opened = open_of_cluster(disk, files, config, (cluster, decides), peers);
+    if let Some(invitation) = invitation {
+        let failed = |error: &NodeError| ApiError::new(ErrorCode::StorageFailed, error.to_string());
+        invitation.answer(opened.as_ref().map(|_| peers.myself.directory).map_err(failed));
+    }
+    let mut opened = opened?;
+    if let Some(metadata) = &mut opened.metadata {
+        metadata.first_members = if is_first && !metadata.files.are_begun() {
+            Some(controller::form(&peers.links, cluster, controllers, &metadata.me).await?)
+        } else {
+            None
+        };
+    }
+    // What was asked of nodes whose directories were not known.
+    peers.links.retain(|_, directory| directory.is_some());
+    Ok(opened)
+}
+
+fn open_of_cluster(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<FileCache>,
+    config: &NodeConfig,
+    (cluster, decides): (ClusterId, bool),
+    peers: &PeerSide,
+) -> Result<Opened, NodeError> {
+    let (node, directory) = (&config.node, peers.myself.directory);
+    let opened = DataDir::open_as(Arc::clone(disk), &node.data_dir, node.id, Some(cluster), directory)?;
+    if let Some(expected) = node.cluster_id.filter(|expected| *expected != cluster) {
+        let root = node.data_dir.clone();
+        return Err(crate::storage::data_dir::DataDirError::OtherCluster { root, found: cluster, expected }.into());
+    }
+    let (directory, last_stop) = look_at(opened)?;
+    peers.myself.cluster.learn(cluster);
+    let mut metadata = None;
+    if decides {
+        let endpoint = (peers.endpoint.host.clone(), peers.endpoint.port);
+        metadata = Some(open_metadata(&directory, files, endpoint)?);
+        directory.note_votes()?;
+        post(&peers.seat, TakeSeat { cluster, directory: directory.meta().directory });
+    }
+    Ok(Opened { directory, last_stop, metadata })
+}
+
+/// Asks the controllers which cluster they are of, until one of them knows.
+async fn find_cluster(peers: &PeerSide, controllers: &[ControllerAddress]) -> ClusterId {
+    let mut say_at = Instant::now() + SAY_EVERY;
+    loop {
+        let ask = |one: &ControllerAddress| {
+            let address = PeerAddress { host: one.host.clone(), port: one.port };
+            let target = PeerTarget { node: Some(one.node), directory: None, address };
+            let link = peers.links.link(&target, PeerConnection::Control);
+            async move { link.ask(&FindController {}, Vec::new(), PATIENCE).await }
+        };
+        let mut reasons = Vec::new();
+        for answer in futures_util::future::join_all(controllers.iter().map(ask)).await {
+            match answer.map(|answer| answer.reply.cluster) {
+                Ok(Some(cluster)) => return cluster,
+                Ok(None) => {}
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        if Instant::now() >= say_at {
+            say_at = Instant::now() + SAY_EVERY;
+            let reasons = reasons.join("; ");
+            tracing::info!(reasons, "no controller says which cluster this is: this broker waits for one");
+        }
+        sleep(PAUSE).await;
+    }
+}
