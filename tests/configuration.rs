@@ -374,3 +374,29 @@ fn the_example_topics_file_is_good() {
     let topics = config::topics_file::read(&path).expect("the example is good");
     assert!(!topics.is_empty());
 }
+
+#[test]
+fn the_list_of_controllers_fits_the_node_that_has_it() {
+    let peers = ["listener.peer.bind=127.0.0.1:9646", "cluster.controllers=1@db-1:9646, 2@[::1]:9646,3@db-3:9646"];
+    let with = |more: &[&'static str]| load("", &[], &[&peers[..], more].concat());
+    let config = with(&[]).expect("a good configuration");
+    let controllers = config.cluster.controllers.clone().expect("given");
+    assert_eq!((controllers[1].node, controllers[1].host.as_str(), controllers[1].port), (NodeId(2), "[::1]", 9_646));
+    let shown = config.to_toml();
+    assert!(shown.contains(r#"controllers = ["1@db-1:9646", "2@[::1]:9646", "3@db-3:9646"]"#), "{shown}");
+    assert_eq!(load(&shown, &[], &[]), Ok(config), "what is shown is a file");
+    with(&["node.roles=broker", "node.id=9"]).expect("a broker of theirs");
+
+    let refused = |more: &[&'static str]| with(more).expect_err("does not fit");
+    assert!(refused(&["node.id=9"]).contains("does not name this node, 9: add it there"));
+    assert!(refused(&["node.roles=broker"]).contains("names this node, 1, and node.roles"));
+    assert!(refused(&["listener.peer.bind="]).contains("other nodes cannot reach this one: set listener.peer.bind"));
+    assert!(refused(&["listener.peer.bind=0.0.0.0:9646"]).contains("set listener.peer.advertise to HOST:PORT"));
+    for wrong in ["", "1", "1@db", "@db:1", "1@db:0", "x@db:1", "1@db:1,1@other:1"] {
+        let set = format!("cluster.controllers={wrong}");
+        let sets = ["node.roles=broker", "node.id=9", peers[0], &set];
+        assert!(load("", &[], &sets).is_err(), "{wrong:?} is taken");
+    }
+    let even = with(&["cluster.controllers=1@a:1,2@b:1"]).expect("allowed").warnings();
+    assert!(even.iter().any(|warning| warning.contains("survive no more losses than 1")), "{even:?}");
+}

@@ -165,7 +165,8 @@ impl Key {
             Kind::Controllers => {
                 let given: Result<Vec<ControllerAddress>, _> = list(text).map(str::parse).collect();
                 given.is_ok_and(|given| {
-                    let distinct = given.iter().enumerate().all(|(i, one)| given[..i].iter().all(|o| o.node != one.node));
+                    let distinct =
+                        given.iter().enumerate().all(|(i, one)| given[..i].iter().all(|o| o.node != one.node));
                     !given.is_empty() && distinct
                 })
             }

@@ -196,11 +196,7 @@ fn as_text(key: &Key, value: &ValueKind) -> (String, bool) {
             let texts: Vec<String> = items.iter().map(|item| item.to_string()).collect();
             let strings = items.iter().all(|item| matches!(item.kind, ValueKind::String(_)));
             let shown = texts.join(", ");
-            if strings && key.is_list() && !items.is_empty() {
-                (shown, true)
-            } else {
-                (format!("[{shown}]"), false)
-            }
+            if strings && key.is_list() && !items.is_empty() { (shown, true) } else { (format!("[{shown}]"), false) }
         }
         ValueKind::I64(number) => (number.to_string(), key.is_number()),
         ValueKind::U64(number) => (number.to_string(), key.is_number()),
@@ -257,7 +253,9 @@ fn unset(key: &Key, origin: Origin) -> Entry {
 fn typed(key: &Key, text: &str, origin: &Origin) -> Value {
     let origin = origin.to_string();
     let kind = match key.kind {
-        Kind::Words(_) | Kind::Controllers => ValueKind::Array(keys::list(text).map(|item| Value::new(Some(&origin), item)).collect()),
+        Kind::Words(_) | Kind::Controllers => {
+            ValueKind::Array(keys::list(text).map(|item| Value::new(Some(&origin), item)).collect())
+        }
         _ if key.is_number() => match (text.parse::<i64>(), text.parse::<u64>()) {
             (Ok(number), _) => ValueKind::I64(number),
             (_, Ok(number)) => ValueKind::U64(number),

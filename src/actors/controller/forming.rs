@@ -201,7 +201,10 @@ pub async fn form(
         }
         if Instant::now() >= say_at {
             say_at = Instant::now() + SAY_EVERY;
-            tracing::info!(reasons = reasons.join("; "), "the cluster is not formed yet: all of cluster.controllers are needed for that");
+            tracing::info!(
+                reasons = reasons.join("; "),
+                "the cluster is not formed yet: all of cluster.controllers are needed for that"
+            );
         }
         sleep(PAUSE).await;
     }

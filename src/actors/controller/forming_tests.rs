@@ -60,10 +60,12 @@ impl Candidate {
     }
 }
 
-async fn form_as(cluster: ClusterId, controllers: &[ControllerAddress]) -> Result<Vec<(u64, DirectoryId)>, MetadataError> {
+async fn form_as(
+    cluster: ClusterId,
+    controllers: &[ControllerAddress],
+) -> Result<Vec<(u64, DirectoryId)>, MetadataError> {
     let myself = Myself { node: NodeId(1), directory: directory(1), cluster: cluster.into() };
-    let links =
-        PeerLinks::new(LinkSettings::new(myself, BufferPool::new(0)), Arbiter::current(), Arbiter::current());
+    let links = PeerLinks::new(LinkSettings::new(myself, BufferPool::new(0)), Arbiter::current(), Arbiter::current());
     let me = ControllerNode { node: NodeId(1), directory: directory(1), host: "127.0.0.1".to_owned(), port: 1 };
     let formed = timeout(DEADLINE, form(&links, cluster, controllers, &me)).await.expect("in time");
     links.close();

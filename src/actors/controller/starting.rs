@@ -151,7 +151,9 @@ async fn lead(raft: &Raft) -> Result<(), MetadataError> {
 ///
 /// # Errors
 /// [`MetadataError`]: Raft does not run on what it found.
-pub async fn start_here<T: RaftTransport<TypeConfig>>(starting: Starting<T>) -> Result<Addr<Controller>, MetadataError> {
+pub async fn start_here<T: RaftTransport<TypeConfig>>(
+    starting: Starting<T>,
+) -> Result<Addr<Controller>, MetadataError> {
     let Starting { files: MetadataFiles { storage, id }, policy, transport, first_members, door } = starting;
     let images = storage.images.clone();
     let raft = run_raft(storage, id, transport, door, first_members).await?;

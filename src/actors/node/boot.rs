@@ -98,7 +98,8 @@ impl Node {
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
-        let controller = controller::start_on(&threads.control(), Starting::alone(metadata, me, policy_of(&config))).await;
+        let controller =
+            controller::start_on(&threads.control(), Starting::alone(metadata, me, policy_of(&config))).await;
         let controller = match controller {
             Ok(controller) => controller,
             Err(error) => {

@@ -76,8 +76,7 @@ impl PeerSide {
             gone: decides.then(|| controller.clone().recipient()),
         };
         let stop = CancellationToken::new();
-        let sessions =
-            PeerSessionSettings { myself: myself.clone(), services, max_frame_bytes: 0, stop: stop.clone() };
+        let sessions = PeerSessionSettings { myself: myself.clone(), services, max_frame_bytes: 0, stop: stop.clone() };
         let data: Vec<_> = threads.core();
         let turn = std::sync::atomic::AtomicUsize::new(0);
         let choose = move |kind| match kind {
