@@ -136,6 +136,12 @@ pub struct Listener<A = TcpListener> {
 }
 
 impl Listener<TcpListener> {
+    /// Who is let in, and how many there are.
+    #[must_use]
+    pub fn gate(&self) -> &ConnectionGate {
+        &self.gate
+    }
+
     /// Listens on `address`, a `host:port`. Port 0 takes a free one: see [`Listener::local_addr`]. The gate may be shared
     /// by several listeners, whose connections then count together.
     ///

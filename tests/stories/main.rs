@@ -7,6 +7,7 @@
 mod support;
 
 mod bad_input;
+mod cluster;
 mod crash;
 mod delete_records;
 mod describe_node;

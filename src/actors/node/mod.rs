@@ -13,6 +13,7 @@ mod limits;
 mod opening;
 mod peers;
 mod registration;
+mod serving;
 mod status;
 
 pub use limits::DESCRIPTORS_OF_ACTIVE_SEGMENTS;
@@ -78,6 +79,12 @@ pub enum NodeError {
         /// What the system says.
         cause: std::io::Error,
     },
+    /// It was told to stop.
+    #[error("the node was stopped before it was ready")]
+    StoppedEarly,
+    /// Another process of the same broker has registered.
+    #[error("a newer process of this broker has registered: this one ends, and writes nothing more; see that only one runs")]
+    Superseded,
     /// The node's own threads are gone.
     #[error("the node ended unexpectedly: see its log")]
     Ended,
@@ -89,8 +96,10 @@ pub enum NodeError {
 /// What a node says about itself once it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Where the native protocol is served.
-    pub native: SocketAddr,
+    /// Where the native protocol is served, on a broker.
+    pub native: Option<SocketAddr>,
+    /// Where other nodes reach it, if they do.
+    pub peer: Option<String>,
     /// Where metrics and probes are served, if they are.
     pub http: Option<SocketAddr>,
     /// The data directory.
@@ -121,7 +130,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`] says what stands against it.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(Arc::new(RealDisk), config, (Keeping::Log, None))
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Log, None), mpsc::channel(1))
     }
 
     /// Like [`RunningNode::start`], on another disk than the operating system's.
@@ -129,7 +138,7 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_on(disk: Arc<dyn Disk>, config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(disk, config, (Keeping::Log, None))
+        Self::launch(disk, config, (Keeping::Log, None), mpsc::channel(1))
     }
 
     /// Like [`RunningNode::start`], but nothing that producers send is stored: see [`Keeping::Nothing`]. For measuring what
@@ -138,14 +147,18 @@ impl RunningNode {
     /// # Errors
     /// As [`RunningNode::start`].
     pub fn start_null(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::launch(Arc::new(RealDisk), config, (Keeping::Nothing, None))
+        Self::launch(Arc::new(RealDisk), config, (Keeping::Nothing, None), mpsc::channel(1))
     }
 
-    fn launch(disk: Arc<dyn Disk>, config: NodeConfig, how: How) -> Result<Self, NodeError> {
+    fn launch(
+        disk: Arc<dyn Disk>,
+        config: NodeConfig,
+        how: How,
+        (stop, stop_requests): (mpsc::Sender<()>, mpsc::Receiver<()>),
+    ) -> Result<Self, NodeError> {
         config.validate()?;
         let (ready_sender, ready) = std::sync::mpsc::sync_channel(1);
         let (ended_sender, ended) = oneshot::channel();
-        let (stop, stop_requests) = mpsc::channel(1);
         let run = move || {
             let result = actix::System::new().block_on(live(disk, config, how, &ready_sender, stop_requests));
             // Whoever started the node may be gone.
@@ -184,6 +197,13 @@ impl RunningNode {
         result_of(thread)
     }
 
+    /// Waits until the node has ended: it was told to stop, or could not go on.
+    async fn run(self) -> Result<(), NodeError> {
+        // Its result says how.
+        let _ = self.ended.await;
+        result_of(self.thread)
+    }
+
     /// Stops the node. Blocks until it has stopped.
     ///
     /// # Errors
@@ -212,7 +232,11 @@ async fn live(
     ready: &std::sync::mpsc::SyncSender<Ready>,
     mut stop: mpsc::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let node = Node::boot(disk, config, how).await?;
+    let node = tokio::select! {
+        node = Node::boot(disk, config, how) => node?,
+        // It may wait for other nodes for as long as they take.
+        _ = stop.recv() => return Err(NodeError::StoppedEarly),
+    };
     node.serve_until(ready, &mut stop).await
 }
 
@@ -251,21 +275,34 @@ async fn serve_until(
     log: Arc<dyn LogLevel>,
     stopping: oneshot::Receiver<()>,
 ) -> Result<(), NodeError> {
-    let start =
-        tokio::task::spawn_blocking(move || RunningNode::launch(Arc::new(RealDisk), config, (Keeping::Log, Some(log))));
-    let node = start.await.unwrap_or(Err(NodeError::Ended))?;
-    let Ready { native, http, data_dir, cluster, topics, declared } = node.ready();
+    let (stop, stop_requests) = mpsc::channel(1);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        // The sender lives as long as the process listens for signals.
+        if stopping.await.is_ok() {
+            // The node may have ended by itself.
+            let _ = told.send(()).await;
+        }
+    });
+    let how = (Keeping::Log, Some(log));
+    let launch = move || RunningNode::launch(Arc::new(RealDisk), config, how, (stop, stop_requests));
+    let node = match tokio::task::spawn_blocking(launch).await.unwrap_or(Err(NodeError::Ended)) {
+        Err(error @ NodeError::StoppedEarly) => {
+            tracing::info!("{error}");
+            return Ok(());
+        }
+        node => node?,
+    };
+    let Ready { native, peer, http, data_dir, cluster, topics, declared } = node.ready();
     say(declared.iter().map(String::as_str));
     let topics = if *topics == 1 { "1 topic".to_owned() } else { format!("{topics} topics") };
+    let native = native.map_or_else(String::new, |native| format!("native protocol at {native}, "));
+    let peer = peer.as_ref().map_or_else(String::new, |peer| format!("other nodes at {peer}, "));
     let http = http.map_or_else(String::new, |http| format!("HTTP at {http}, "));
     let data = data_dir.display();
-    let ready = format!("ready: native protocol at {native}, {http}data in {data}, cluster {cluster}, {topics}");
+    let ready = format!("ready: {native}{peer}{http}data in {data}, cluster {cluster}, {topics}");
     say([ready.as_str()]);
-    let signal = async {
-        // The sender lives as long as the process listens for signals.
-        let _ = stopping.await;
-    };
-    node.run_until(signal).await?;
+    node.run().await?;
     tracing::info!("stopped cleanly: the next start reads no record data");
     Ok(())
 }

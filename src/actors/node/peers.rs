@@ -4,7 +4,7 @@
 //!   others ─► PeerServer ─► PeerSession ─► RaftDoor ─► Raft
 //!                                 ├──────► Seat (FormController)        until the cluster is formed
 //!                                 ├──────► Door ─► Controller
-//!                                 └──────► Door ─► ReplicaServer
+//!                                 └──────► ReplicaServer, one for each connection
 //!   PeerLinks ─► others
 //! ```
 //!
@@ -12,21 +12,23 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr};
-use tokio::sync::mpsc;
+use actix::{Actor, Addr, ArbiterHandle};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::serving::Shared;
 use super::{NodeError, local_address};
+use crate::actors::broker::BrokerView;
 use crate::actors::controller::{Invitation, Seat};
 use crate::actors::peer::{LinkSettings, Myself, PeerLinks};
 use crate::actors::peer_session::{Door, PeerServer, PeerServices, PeerSessionSettings, RaftDoor};
+use crate::actors::replica_server::{ReplicaServer, ReplicaServerSettings};
 use crate::actors::threads::Threads;
 use crate::config::NodeConfig;
 use crate::config::keys::host_and_port;
 use crate::engine::metadata::PeerEndpoint;
 use crate::net::{ConnectionGate, Listener, NetLimits};
 use crate::protocol::messages::peer::PeerConnection;
-use crate::types::BufferPool;
 
 /// Listens for other nodes, if this one has any.
 pub(super) async fn bind(config: &NodeConfig) -> Result<Option<Listener>, NodeError> {
@@ -43,7 +45,8 @@ pub(super) struct PeerSide {
     pub(super) endpoint: PeerEndpoint,
     pub(super) raft: Addr<RaftDoor>,
     pub(super) controller: Addr<Door>,
-    pub(super) replicas: Addr<Door>,
+    /// The thread of the links for data.
+    pub(super) data: ArbiterHandle,
     pub(super) seat: Addr<Seat>,
     stop: CancellationToken,
 }
@@ -53,17 +56,18 @@ impl PeerSide {
     pub(super) fn start(
         listener: Listener,
         myself: Myself,
-        config: &NodeConfig,
+        shared: &Shared,
         threads: &Threads,
-        buffers: &BufferPool,
+        view: watch::Receiver<Arc<BrokerView>>,
     ) -> Result<(Self, mpsc::Receiver<Invitation>), NodeError> {
+        let Shared { config, clock, buffers, .. } = shared;
         let endpoint = endpoint(config, &listener)?;
         let control = threads.control();
         let settings = LinkSettings::new(myself.clone(), buffers.clone());
-        let links = Arc::new(PeerLinks::new(settings, control.clone(), threads.next_session()));
+        let data = threads.next_session();
+        let links = Arc::new(PeerLinks::new(settings, control.clone(), data.clone()));
         let raft = RaftDoor::start_in_arbiter(&control, |_| RaftDoor::shut());
         let controller = Door::start_in_arbiter(&control, |_| Door::shut("controller"));
-        let replicas = Door::start_in_arbiter(&threads.next_session(), |_| Door::shut("broker"));
         let (seat, invited) = Seat::free(config.cluster.controllers.as_deref().unwrap_or_default());
         let seat = Seat::start_in_arbiter(&control, |_| seat);
         let decides = config.node.roles.contains(&crate::config::Role::Controller);
@@ -72,22 +76,22 @@ impl PeerSide {
             raft: decides.then(|| raft.clone().recipient()),
             forming: decides.then(|| seat.clone().recipient()),
             controller: decides.then(|| controller.clone().recipient()),
-            replicas: serves.then(|| replicas.clone().recipient()),
+            replicas: serves.then(|| ReplicaServer::start(ReplicaServerSettings { view, clock: Arc::clone(clock) })),
             gone: decides.then(|| controller.clone().recipient()),
         };
         let stop = CancellationToken::new();
         let sessions = PeerSessionSettings { myself: myself.clone(), services, max_frame_bytes: 0, stop: stop.clone() };
-        let data: Vec<_> = threads.core();
+        let core = threads.core();
         let turn = std::sync::atomic::AtomicUsize::new(0);
         let choose = move |kind| match kind {
             PeerConnection::Control => control.clone(),
             PeerConnection::Data => {
                 let turn = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                data[turn % data.len()].clone()
+                core[turn % core.len()].clone()
             }
         };
         actix_rt::spawn(PeerServer::new(sessions, buffers.clone(), Arc::new(choose)).serve(listener));
-        Ok((Self { myself, links, endpoint, raft, controller, replicas, seat, stop }, invited))
+        Ok((Self { myself, links, endpoint, raft, controller, data, seat, stop }, invited))
     }
 
     /// No other node is served or asked any more.
@@ -98,7 +102,7 @@ impl PeerSide {
 }
 
 /// Where others are told to connect: what the list of controllers says, `advertise`, or the address that is listened on.
-fn endpoint(config: &NodeConfig, listener: &Listener) -> Result<PeerEndpoint, NodeError> {
+pub(super) fn endpoint(config: &NodeConfig, listener: &Listener) -> Result<PeerEndpoint, NodeError> {
     let listed = config.cluster.controllers.iter().flatten().find(|one| one.node == config.node.id);
     if let Some(listed) = listed {
         return Ok(PeerEndpoint { host: listed.host.clone(), port: listed.port });

@@ -34,6 +34,14 @@ pub(super) struct Serving {
     pub reads: ReadBudget,
 }
 
+impl Serving {
+    /// What there is to look at on a node that serves no clients.
+    pub(super) fn nothing(view: watch::Receiver<Arc<BrokerView>>) -> Self {
+        let (gate, requests) = (ConnectionGate::new(0, 0), NodeBudget::new(0));
+        Self { view, gate, requests, cache: CacheBudget::new(0), reads: ReadBudget::new(0) }
+    }
+}
+
 /// The state of a node from its first moment to its last.
 pub(super) struct Status {
     data_dir: PathBuf,

@@ -1,0 +1,163 @@
+//! What a node needs to serve clients: its broker, and the sessions of those who connect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::{Actor, Addr};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::opening::Opened;
+use super::peers::PeerSide;
+use super::registration::registration;
+use super::status::Serving;
+use super::{NodeError, local_address};
+use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView};
+use crate::actors::codec::{CodecSettings, serve};
+use crate::actors::controllers::Controllers;
+use crate::actors::partition_leader::{CacheBudget, Keeping, PartitionLeaderSettings, ReadBudget};
+use crate::actors::peer_session::OpenDoor;
+use crate::actors::replica_fetcher::{ReplicaFetcher, ReplicaFetcherSettings};
+use crate::actors::replica_server::{ReplicaServer, ReplicaServerSettings};
+use crate::actors::send::post;
+use crate::actors::session::{NodeFacts, Session, SessionSettings};
+use crate::actors::threads::Threads;
+use crate::config::NodeConfig;
+use crate::engine::metadata::ClusterImage;
+use crate::engine::waiters::OwnerId;
+use crate::metrics::Metrics;
+use crate::net::{Connection, Listener, NetLimits, NodeBudget};
+use crate::storage::file_cache::FileCache;
+use crate::types::{BufferPool, Clock};
+
+/// What the parts of a node share.
+pub(super) struct Shared {
+    pub config: Arc<NodeConfig>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub files: Arc<FileCache>,
+    pub buffers: BufferPool,
+    pub keeping: Keeping,
+}
+
+/// The broker of a node, and those who connect to it.
+pub(super) struct BrokerSide {
+    pub broker: Addr<Broker>,
+    pub view: watch::Receiver<Arc<BrokerView>>,
+    pub controllers: Controllers,
+    pub listener: Listener,
+    sessions: SessionSettings,
+    codecs: CodecSettings,
+    owners: AtomicU64,
+}
+
+impl BrokerSide {
+    /// Starts the broker over an open directory. It registers by itself, as soon as a controller decides.
+    pub(super) fn start(
+        shared: &Shared,
+        opened: &Opened,
+        controllers: Controllers,
+        peers: Option<&PeerSide>,
+        threads: &Threads,
+        view: watch::Sender<Arc<BrokerView>>,
+        (listener, limits): (Listener, NetLimits),
+    ) -> Result<(Self, Serving), NodeError> {
+        let Shared { config, clock, metrics, files, buffers, keeping } = shared;
+        let cluster = opened.directory.meta().cluster;
+        let nothing = BrokerView {
+            partitions: 0,
+            image: Arc::new(ClusterImage::empty(cluster)),
+            replicas: std::collections::HashMap::new(),
+        };
+        view.send_replace(Arc::new(nothing));
+        let seen = view.subscribe();
+        let partitions = PartitionLeaderSettings {
+            node: config.node.id,
+            storage: config.storage.clone(),
+            placement: config.threads.log_writer,
+            clock: Arc::clone(clock),
+            disk: threads.disk_pool(),
+            cache: CacheBudget::new(config.storage.tail_cache_bytes),
+            reads: ReadBudget::new(config.limits.node_bytes_in_flight),
+            keeping: *keeping,
+            metrics: Arc::clone(metrics),
+        };
+        let (cache, reads) = (partitions.cache.clone(), partitions.reads.clone());
+        let requests = NodeBudget::new(limits.node_bytes_in_flight);
+        let gate = listener.gate().clone();
+        let local = local_address(&listener)?;
+        let facts = NodeFacts {
+            bound: local,
+            directory: Arc::clone(&opened.directory),
+            disk: threads.disk_pool(),
+            storage: config.storage.clone(),
+            core_threads: threads.core().len(),
+            disk_threads: config.threads.disk,
+            requests: requests.clone(),
+            reads: reads.clone(),
+            cache: cache.clone(),
+            connections: gate.clone(),
+        };
+        let fetches = peers.map(|peers| {
+            let (links, arbiter) = (Arc::clone(&peers.links), peers.data.clone());
+            ReplicaFetcher::start(ReplicaFetcherSettings { view: seen.clone(), links, arbiter })
+        });
+        let broker = Broker::new(BrokerSettings {
+            registration: registration(config, opened, local, peers.map(|peers| peers.endpoint.clone())),
+            controllers: controllers.clone(),
+            directory: Arc::clone(&opened.directory),
+            files: Arc::clone(files),
+            topic_defaults: config.topic_defaults.clone(),
+            partitions,
+            core: threads.core(),
+            fetches,
+            view,
+        })
+        .start();
+        let sessions = SessionSettings {
+            node: config.node.id,
+            limits: config.limits.clone(),
+            topic_defaults: config.topic_defaults.clone(),
+            clock: Arc::clone(clock),
+            view: seen.clone(),
+            controllers: controllers.clone(),
+            broker: broker.clone(),
+            metrics: Arc::clone(metrics),
+            facts: Arc::new(facts),
+        };
+        let codecs = CodecSettings {
+            requests_in_flight: config.limits.requests_in_flight_per_connection,
+            node_budget: requests.clone(),
+            buffers: buffers.clone(),
+            limits,
+            metrics: Arc::clone(metrics),
+        };
+        let serving = Serving { view: seen.clone(), gate, requests, cache, reads };
+        Ok((Self { broker, view: seen, controllers, listener, sessions, codecs, owners: AtomicU64::new(0) }, serving))
+    }
+
+    /// The next connection of a client. Nobody is let in before the metadata is known: a topic that exists must not be called unknown.
+    pub(super) async fn accept(&mut self) -> Connection<TcpStream> {
+        // The broker is gone only when the node ends.
+        if self.view.wait_for(|view| view.image.index > 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.listener.accept().await
+    }
+
+    /// Serves a client on the next core thread.
+    pub(super) fn serve(&self, connection: Connection<TcpStream>, threads: &Threads) {
+        let owner = OwnerId(self.owners.fetch_add(1, Ordering::Relaxed));
+        let (sessions, codecs) = (self.sessions.clone(), self.codecs.clone());
+        let Connection { stream, peer_addr, permit } = connection;
+        // The socket moves to the reactor of the thread that will serve it.
+        let Ok(socket) = stream.into_std() else { return };
+        threads.next_session().spawn_fn(move || {
+            let Ok(socket) = TcpStream::from_std(socket) else { return };
+            let (read_half, write_half) = socket.into_split();
+            serve(read_half, write_half, (owner, peer_addr), &codecs, permit, |codec| {
+                Session::create(|ctx| Session::new(ctx, sessions, codec, owner, peer_addr))
+            });
+        });
+    }
+}

@@ -1,0 +1,187 @@
+//! Clusters of nodes in this process: they form, replicate, survive each other's end, and come back. Real sockets and files.
+
+use std::net::TcpListener;
+use std::thread;
+
+use callboard::actors::node::NodeError;
+use callboard::client::{Client, ClientConfig, ConsumerConfig, StartAt};
+use callboard::config::{ControllerAddress, Role};
+use callboard::protocol::messages::{NewTopic, PartitionMetadata};
+use callboard::testing::Node;
+use callboard::types::NodeId;
+
+use crate::support::*;
+
+/// What a node of a cluster is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Controller,
+    Broker,
+    Both,
+}
+
+impl Kind {
+    fn roles(self) -> Vec<Role> {
+        match self {
+            Self::Controller => vec![Role::Controller],
+            Self::Broker => vec![Role::Broker],
+            Self::Both => vec![Role::Controller, Role::Broker],
+        }
+    }
+}
+
+struct Member {
+    kind: Kind,
+    directory: Directory,
+    peer_port: u16,
+    native_port: u16,
+    node: Option<Node>,
+}
+
+/// Nodes 1, 2, … of one cluster.
+struct Cluster {
+    members: Vec<Member>,
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+impl Cluster {
+    fn new(kinds: &[Kind]) -> Self {
+        let ports = free_ports(2 * kinds.len());
+        let member = |(at, kind): (usize, &Kind)| Member {
+            kind: *kind,
+            directory: Directory::new(),
+            peer_port: ports[2 * at],
+            native_port: ports[2 * at + 1],
+            node: None,
+        };
+        Self { members: kinds.iter().enumerate().map(member).collect() }
+    }
+
+    /// Starts these nodes, all at once, and returns when all are ready.
+    fn start(&mut self, nodes: &[u32]) {
+        let started: Vec<_> = thread::scope(|scope| {
+            let starting: Vec<_> = nodes.iter().map(|node| scope.spawn(|| self.launch(*node).unwrap())).collect();
+            starting.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (node, started) in nodes.iter().zip(started) {
+            self.members[*node as usize - 1].node = Some(started);
+        }
+    }
+
+    fn launch(&self, node: u32) -> Result<Node, NodeError> {
+        let member = &self.members[node as usize - 1];
+        let controllers = (1..).zip(&self.members).filter(|(_, member)| member.kind != Kind::Broker);
+        let controllers = controllers.map(|(id, member)| ControllerAddress {
+            node: NodeId(id),
+            host: "127.0.0.1".to_owned(),
+            port: member.peer_port,
+        });
+        let controllers = controllers.collect();
+        Node::start_in(&member.directory, |config| {
+            config.node.id = NodeId(node);
+            config.node.roles = member.kind.roles();
+            config.listener.native.bind = format!("127.0.0.1:{}", member.native_port);
+            config.listener.peer.bind = Some(format!("127.0.0.1:{}", member.peer_port));
+            config.cluster.controllers = Some(controllers);
+        })
+    }
+
+    fn stop(&mut self, node: u32) {
+        self.members[node as usize - 1].node.take().expect("it runs").stop().unwrap();
+    }
+
+    fn addresses(&self) -> String {
+        let running = self.members.iter().filter(|member| member.node.is_some() && member.kind != Kind::Controller);
+        running.map(|member| format!("127.0.0.1:{}", member.native_port)).collect::<Vec<_>>().join(",")
+    }
+
+    async fn connect(&self) -> Client {
+        Client::connect(ClientConfig::new(self.addresses())).await.expect("a node answers")
+    }
+}
+
+fn replicated(name: &str, partitions: u32, factor: u32) -> NewTopic {
+    NewTopic { replication_factor: Some(factor), ..new_topic(name, partitions, &[("min_insync_replicas", "2")]) }
+}
+
+async fn partitions(client: &Client, topic: &str) -> Vec<PartitionMetadata> {
+    let reply = client.admin().metadata(Some(&[topic.to_owned()])).await.expect("a node answers");
+    reply.topics[0].topic.clone().into_result().expect("the topic is there").partitions
+}
+
+/// Waits until all partitions have a leader and so many replicas in sync.
+async fn until_in_sync(client: &Client, topic: &str, replicas: usize) {
+    wait_until_async(&format!("{replicas} replicas of {topic} are in sync"), || async {
+        let partitions = partitions(client, topic).await;
+        partitions.iter().all(|partition| partition.leader.is_some() && partition.in_sync.len() == replicas)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_cluster_and_each_may_stop_and_come_back() {
+    let mut cluster = Cluster::new(&[Kind::Both; 3]);
+    cluster.start(&[1, 2, 3]);
+    let client = cluster.connect().await;
+    let created = client.admin().create_topics(&[replicated("rides", 1, 3)], false).await.unwrap().remove(0);
+    assert_eq!(created.expect("created").replication_factor, 3);
+    send_each(&client, "rides", values(0..20)).await;
+    until_in_sync(&client, "rides", 3).await;
+    let mut sent = 20;
+    for node in 1..=3 {
+        cluster.stop(node);
+        let client = cluster.connect().await;
+        send_each(&client, "rides", values(sent..sent + 20)).await;
+        sent += 20;
+        assert_eq!(read_all(&client, "rides").await, numbered(0..sent), "node {node} is away");
+        cluster.start(&[node]);
+        until_in_sync(&client, "rides", 3).await;
+    }
+    let client = cluster.connect().await;
+    assert_eq!(read_all(&client, "rides").await, numbered(0..sent));
+    // All at once, and back: no file has to be deleted for that.
+    for node in 1..=3 {
+        cluster.stop(node);
+    }
+    cluster.start(&[1, 2, 3]);
+    let client = cluster.connect().await;
+    until_in_sync(&client, "rides", 3).await;
+    assert_eq!(read_all(&client, "rides").await, numbered(0..sent));
+    send_each(&client, "rides", values(sent..sent + 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_apart_from_controllers_lead_and_follow_and_one_more_may_come_later() {
+    let mut cluster = Cluster::new(&[Kind::Controller, Kind::Broker, Kind::Broker, Kind::Broker]);
+    cluster.start(&[1, 2, 3]);
+    let client = cluster.connect().await;
+    let refused = client.admin().create_topics(&[replicated("rides", 2, 3)], false).await.unwrap().remove(0);
+    let refused = refused.expect_err("there are two brokers");
+    assert!(refused.to_string().contains('3') && refused.to_string().contains('2'), "{refused}");
+    client.admin().create_topics(&[replicated("rides", 4, 2)], false).await.unwrap().remove(0).expect("created");
+    let leaders: std::collections::BTreeSet<_> =
+        partitions(&client, "rides").await.iter().filter_map(|partition| partition.leader).collect();
+    assert_eq!(leaders, [NodeId(2), NodeId(3)].into(), "leaders are spread");
+    send_each(&client, "rides", values(0..10)).await;
+    cluster.start(&[4]);
+    client.admin().create_topics(&[replicated("fares", 1, 3)], false).await.unwrap().remove(0).expect("created");
+    send_each(&client, "fares", values(0..10)).await;
+    // The controllers may go and come: nobody who produces or reads notices.
+    cluster.stop(1);
+    send_each(&client, "fares", values(10..20)).await;
+    cluster.start(&[1]);
+    let mut reader = consumer(&client, "fares", ConsumerConfig::default(), StartAt::Earliest).await;
+    assert_eq!(take(&mut reader, 20).await, numbered(0..20));
+    delete(&client, "rides").await;
+    wait_until("no broker has files of the deleted topic", || {
+        cluster.members[1..].iter().all(|member| {
+            let mut entries = std::fs::read_dir(&*member.directory).unwrap();
+            !entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("rides"))
+        })
+    });
+}
