@@ -9,11 +9,13 @@
 //!
 //!   other nodes ─► Codec ─► PeerSession ─► Raft
 //!   other nodes ◄─ Peer ◄──────────────── Raft
+//!
+//!   PartitionLeader (follows) ─► ReplicaFetcher ─► Peer ══► PeerSession ─► ReplicaServer ─► PartitionLeader (leads)
 //! ```
 //!
 //! One folder an actor: `mod.rs` says what it is told, does and remembers; `messages.rs` what it receives; `actor.rs` how
 //! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`];
-//! between nodes, which no node starts yet: [`peer`], [`peer_session`].
+//! between nodes, which no node starts yet: [`peer`], [`peer_session`], [`replica_fetcher`], [`replica_server`].
 
 pub mod broker;
 pub mod codec;
@@ -24,6 +26,8 @@ pub mod node;
 pub mod partition_leader;
 pub mod peer;
 pub mod peer_session;
+pub mod replica_fetcher;
+pub mod replica_server;
 pub mod send;
 pub mod session;
 pub mod spans;

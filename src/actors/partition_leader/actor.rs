@@ -12,6 +12,7 @@ use super::read_budget::ReadBudget;
 use super::reads;
 use super::tail_cache::{CacheBudget, TailCache};
 use crate::actors::log_writer::{FlushSettings, LogEvent, LogWriter, LogWriterSettings, Reconfigure, Room, Write};
+use crate::actors::replica_fetcher::FETCH_TIMEOUT;
 use crate::actors::send::{post, post_to};
 use crate::actors::spans;
 use crate::actors::threads::DiskPool;
@@ -219,7 +220,7 @@ fn replica_settings(storage: &StorageSection) -> ReplicaSettings {
     let producer_expiry_ms = i64::try_from(storage.producer_expiry_ms).unwrap_or(i64::MAX);
     ReplicaSettings {
         leader: LeaderSettings { producer_expiry_ms, ..LeaderSettings::default() },
-        follower: FollowerSettings { producer_expiry_ms, ..FollowerSettings::default() },
+        follower: FollowerSettings { producer_expiry_ms, fetch_timeout: FETCH_TIMEOUT, ..FollowerSettings::default() },
     }
 }
 

@@ -7,7 +7,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Recipient
 use tokio_util::sync::CancellationToken;
 
 use super::dialect::{BetweenNodes, PeerReplyBody, PeerRequestBody};
-use super::messages::{AnswerTo, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices};
+use super::messages::{AnswerTo, ConnectionService, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices};
 use crate::actors::codec::{CloseConnection, Codec, Disconnected};
 use crate::actors::peer::{Expected, Identity, Myself, SOFTWARE};
 use crate::actors::send::{post, post_to};
@@ -38,6 +38,8 @@ pub struct PeerSession {
     owner: OwnerId,
     address: SocketAddr,
     from: Option<Arc<PeerContext>>,
+    /// What serves its followers' fetches, once it has asked for some.
+    replicas: Option<ConnectionService>,
     closing: bool,
 }
 
@@ -50,7 +52,7 @@ impl PeerSession {
         owner: OwnerId,
         address: SocketAddr,
     ) -> Self {
-        Self { settings, codec, owner, address, from: None, closing: false }
+        Self { settings, codec, owner, address, from: None, replicas: None, closing: false }
     }
 
     fn close(&mut self) {
@@ -113,10 +115,14 @@ impl PeerSession {
                     return self.turn_away(answer, error);
                 }
                 let services = &self.settings.services;
+                if matches!(body, FetchReplicas(_)) && self.replicas.is_none() {
+                    self.replicas = services.replicas.as_ref().map(|service| service.start(Arc::clone(&from)));
+                }
+                let replicas = self.replicas.as_ref().map(|service| &service.calls);
                 let (service, role) = match &body {
-                    RaftAppend(_) | RaftVote(_) | RaftSnapshot(_) => (&services.raft, "controller"),
-                    FormController(_) => (&services.forming, "controller"),
-                    FetchReplicas(_) => (&services.replicas, "broker"),
+                    RaftAppend(_) | RaftVote(_) | RaftSnapshot(_) => (services.raft.as_ref(), "controller"),
+                    FormController(_) => (services.forming.as_ref(), "controller"),
+                    FetchReplicas(_) => (replicas, "broker"),
                     FindController(_)
                     | RegisterBroker(_)
                     | RenewLease(_)
@@ -130,9 +136,9 @@ impl PeerSession {
                     | ForwardInitProducer(_)
                     // These two are answered above.
                     | PeerHello(_)
-                    | Ping(_) => (&services.controller, "controller"),
+                    | Ping(_) => (services.controller.as_ref(), "controller"),
                 };
-                pass_on(service.as_ref(), role, PeerCall { from, body, attachments, answer });
+                pass_on(service, role, PeerCall { from, body, attachments, answer });
             }
         }
     }
@@ -221,8 +227,11 @@ impl Handler<PeerIncoming> for PeerSession {
 impl Handler<Disconnected> for PeerSession {
     type Result = ();
     fn handle(&mut self, _: Disconnected, ctx: &mut Context<Self>) {
-        if let (Some(gone), Some(from)) = (&self.settings.services.gone, self.from.take()) {
-            post_to(gone, PeerGone { from });
+        if let Some(from) = self.from.take() {
+            let replicas = self.replicas.take().map(|service| service.gone);
+            for gone in self.settings.services.gone.iter().chain(&replicas) {
+                post_to(gone, PeerGone { from: Arc::clone(&from) });
+            }
         }
         ctx.stop();
     }

@@ -109,10 +109,42 @@ pub struct PeerServices {
     pub forming: Option<Recipient<PeerCall>>,
     /// The controller's: what brokers ask, and `FindController`. `None` on a node that is no controller.
     pub controller: Option<Recipient<PeerCall>>,
-    /// Followers' fetches. `None` on a node that is no broker.
-    pub replicas: Option<Recipient<PeerCall>>,
+    /// Followers' fetches, by a service for each connection. `None` on a node that is no broker.
+    pub replicas: Option<StartService>,
     /// Who is told that the connection of another node is gone.
     pub gone: Option<Recipient<PeerGone>>,
+}
+
+/// A service that one connection has for itself, on the thread of its session: from its first request of that kind to its end.
+#[derive(Clone, Debug)]
+pub struct ConnectionService {
+    /// Where its requests go.
+    pub calls: Recipient<PeerCall>,
+    /// Told that it is gone.
+    pub gone: Recipient<PeerGone>,
+}
+
+/// Starts a [`ConnectionService`], on the thread that it is called on, for the connection of whoever is named.
+#[derive(Clone)]
+pub struct StartService(Arc<dyn Fn(Arc<PeerContext>) -> ConnectionService + Send + Sync>);
+
+impl StartService {
+    /// Services are started by `start`.
+    pub fn new(start: impl Fn(Arc<PeerContext>) -> ConnectionService + Send + Sync + 'static) -> Self {
+        Self(Arc::new(start))
+    }
+
+    /// Starts one, on the current thread.
+    #[must_use]
+    pub fn start(&self, from: Arc<PeerContext>) -> ConnectionService {
+        (self.0)(from)
+    }
+}
+
+impl std::fmt::Debug for StartService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StartService")
+    }
 }
 
 /// A connection of another node, which had said hello, is gone. Its process may be, too.

@@ -32,6 +32,8 @@ mod tests;
 pub use actor::{PeerSession, PeerSessionSettings};
 pub use dialect::{BetweenNodes, PeerReplyBody, PeerRequestBody};
 pub use door::{Door, OpenDoor};
-pub use messages::{AnswerTo, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices};
+pub use messages::{
+    AnswerTo, ConnectionService, PeerCall, PeerContext, PeerGone, PeerIncoming, PeerServices, StartService,
+};
 pub use raft_door::{OpenRaftDoor, RaftDoor};
 pub use server::{ChooseThread, PeerServer};
