@@ -15,6 +15,7 @@ use super::disk_work::DiskWork;
 use super::error::RaftStorageError;
 use super::log_files::{LogFiles, RaftPlace};
 use super::log_store::LogStore;
+use super::recent_entries::RecentEntries;
 use super::snapshot_files::SnapshotFiles;
 use super::state_machine::{AppliedImage, StateMachine};
 use super::types::MetadataRaft;
@@ -28,6 +29,8 @@ pub struct RaftStorage<C> {
     pub machine: StateMachine<C>,
     /// Each image after entries were applied.
     pub images: watch::Receiver<AppliedImage>,
+    /// The newest entries that led to it.
+    pub entries: RecentEntries,
 }
 
 impl<C: MetadataRaft> RaftStorage<C> {
@@ -53,7 +56,8 @@ impl<C: MetadataRaft> RaftStorage<C> {
         let (files, snapshot) = SnapshotFiles::open(place)?;
         check_fit(&log, &files)?;
         let (machine, images) = StateMachine::new(files, snapshot, work.snapshots.clone());
-        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images })
+        let entries = machine.recent_entries();
+        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images, entries })
     }
 }
 

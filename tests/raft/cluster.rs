@@ -68,7 +68,7 @@ impl<C: MetadataRaft> Cluster<C> {
         let is_new = !self.disks[&id].exists(std::path::Path::new(DIR)).unwrap();
         let work = RaftWork::here();
         let storage = if is_new { RaftStorage::create(&place, &work) } else { RaftStorage::open(&place, &work) };
-        let RaftStorage { log, machine, images } = storage.unwrap_or_else(|error| panic!("member {id}: {error}"));
+        let RaftStorage { log, machine, images, .. } = storage.unwrap_or_else(|error| panic!("member {id}: {error}"));
         let network = Network::new(id, Arc::new(Link { from: id, switch: Arc::clone(&self.switch) }));
         let raft = Raft::new(id, raft_config(50, 150..300, 500), network, log, machine).await.unwrap();
         self.switch.plug_in(id, raft.clone());

@@ -154,7 +154,8 @@ impl Cluster {
         let stop = serve(id.0, listener, PeerServices { raft: Some(doorman.recipient()), ..PeerServices::default() });
         let links = links(id.0, Arc::clone(&cable) as Arc<dyn Dial>);
         let disk = Arc::new(VirtualDisk::new(id.0));
-        let RaftStorage { log, machine, images } = RaftStorage::create(&place(&disk, id.0), &RaftWork::here()).unwrap();
+        let RaftStorage { log, machine, images, .. } =
+            RaftStorage::create(&place(&disk, id.0), &RaftWork::here()).unwrap();
         let network = Network::new(id, Arc::new(RaftOverPeers::new(Arc::clone(&links))));
         let raft = Raft::new(id, raft_config(100, 500..1_000, 2_000), network, log, machine).await.unwrap();
         door.send(OpenRaftDoor(raft.clone())).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::actor::Controller;
 use super::metadata_files::{MetadataError, MetadataFiles};
-use crate::engine::controller::ControllerPolicy;
+use super::settings::ControllerSettings;
 use crate::raft::{
     Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftStorage, RaftTransport, TransportError, TypeConfig,
     cause_of,
@@ -81,7 +81,11 @@ fn stopped(fatal: &Fatal) -> MetadataError {
     MetadataError::Stopped(cause_of(fatal))
 }
 
-async fn run_raft(files: RaftStorage<TypeConfig>, id: RaftId, me: ControllerNode) -> Result<Raft, MetadataError> {
+pub(super) async fn run_raft(
+    files: RaftStorage<TypeConfig>,
+    id: RaftId,
+    me: ControllerNode,
+) -> Result<Raft, MetadataError> {
     let network = Network::new(id, Arc::new(Nobody));
     let raft = Raft::new(id, raft_config()?, network, files.log, files.machine).await.map_err(|e| stopped(&e))?;
     if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
@@ -114,12 +118,12 @@ async fn lead(raft: &Raft) -> Result<(), MetadataError> {
 pub async fn start_here(
     files: MetadataFiles,
     me: ControllerNode,
-    policy: ControllerPolicy,
+    settings: ControllerSettings,
 ) -> Result<Addr<Controller>, MetadataError> {
     let MetadataFiles { storage, id } = files;
-    let images = storage.images.clone();
+    let (images, entries) = (storage.images.clone(), storage.entries.clone());
     let raft = run_raft(storage, id, me).await?;
-    Ok(Controller::new(raft, images, policy).start())
+    Ok(Controller::new(raft, images, entries, settings).start())
 }
 
 /// The same on another thread.
@@ -130,12 +134,12 @@ pub async fn start_on(
     thread: &ArbiterHandle,
     files: MetadataFiles,
     me: ControllerNode,
-    policy: ControllerPolicy,
+    settings: ControllerSettings,
 ) -> Result<Addr<Controller>, MetadataError> {
     let (done, started) = oneshot::channel();
     thread.spawn(async move {
         // Whoever starts the node may be gone.
-        let _ = done.send(start_here(files, me, policy).await);
+        let _ = done.send(start_here(files, me, settings).await);
     });
     started.await.unwrap_or_else(|_| Err(MetadataError::Stopped("the controller's thread has ended".to_owned())))
 }

@@ -18,7 +18,7 @@ use crate::actors::broker::{
 };
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{
-    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Subscribe,
+    self, CloseController, Committed, Controller, ControllerSettings, MetadataError, MetadataFiles, Subscribe,
 };
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
@@ -102,7 +102,8 @@ impl Node {
             image: Arc::new(ClusterImage::empty(cluster)),
             replicas: std::collections::HashMap::new(),
         }));
-        let controller = controller::start_on(&threads.control(), metadata, me, policy_of(&config)).await;
+        let controller =
+            controller::start_on(&threads.control(), metadata, me, ControllerSettings::new(policy_of(&config))).await;
         let controller = match controller {
             Ok(controller) => controller,
             Err(error) => {
