@@ -15,6 +15,7 @@ use super::disk_work::DiskWork;
 use super::error::RaftStorageError;
 use super::log_files::{LogFiles, RaftPlace};
 use super::log_store::LogStore;
+use super::recent_entries::RecentEntries;
 use super::snapshot_files::SnapshotFiles;
 use super::state_machine::{AppliedImage, StateMachine};
 use super::types::MetadataRaft;
@@ -28,6 +29,8 @@ pub struct RaftStorage<C> {
     pub machine: StateMachine<C>,
     /// Each image after entries were applied.
     pub images: watch::Receiver<AppliedImage>,
+    /// The newest entries that led to it.
+    pub entries: RecentEntries,
     /// Whether the member knows of any other, or has voted: what it holds is not the empty log of a group that is to be formed.
     pub is_begun: bool,
 }
@@ -56,7 +59,8 @@ impl<C: MetadataRaft> RaftStorage<C> {
         check_fit(&log, &files)?;
         let is_begun = log.end() > 0 || log.vote().is_some() || snapshot.is_some();
         let (machine, images) = StateMachine::new(files, snapshot, work.snapshots.clone());
-        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images, is_begun })
+        let entries = machine.recent_entries();
+        Ok(Self { log: LogStore::new(log, work.log.clone()), machine, images, entries, is_begun })
     }
 }
 

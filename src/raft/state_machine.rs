@@ -1,7 +1,7 @@
 //! openraft's state machine: the metadata image.
 //!
 //! ```text
-//!   committed entries ──► apply_entry ──► ClusterImage ──► published: what brokers follow
+//!   committed entries ──► apply_entry ──► ClusterImage ──► published: what brokers follow, with the newest entries
 //!                                          │ ▲
 //!              build: encode, save, synced ▼ │ install: decode, save, synced, then swapped
 //!                                       snapshot file
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::disk_work::DiskWork;
 use super::error::RaftStorageError;
 use super::log_store::storage_error;
+use super::recent_entries::RecentEntries;
 use super::snapshot_files::{SnapshotFiles, decode_image, encode_image};
 use super::types::{Decided, LogId, MetadataRaft, SnapshotMeta, StorageError, StoredMembership};
 use crate::engine::metadata::{ApplyError, ClusterImage};
@@ -46,6 +47,7 @@ struct Snapshots {
 pub struct StateMachine<C> {
     state: AppliedImage,
     published: watch::Sender<AppliedImage>,
+    recent: RecentEntries,
     snapshots: Snapshots,
     config: PhantomData<C>,
 }
@@ -96,23 +98,31 @@ impl<C: MetadataRaft> StateMachine<C> {
         };
         let (published, images) = watch::channel(state.clone());
         let snapshots = Snapshots { files: Arc::new(Mutex::new(files)), work };
-        (Self { state, published, snapshots, config: PhantomData }, images)
+        (Self { state, published, recent: RecentEntries::default(), snapshots, config: PhantomData }, images)
+    }
+
+    /// The newest entries that were applied.
+    #[must_use]
+    pub fn recent_entries(&self) -> RecentEntries {
+        self.recent.clone()
     }
 
     fn apply_one(&mut self, id: LogId, entry: Entry<C>) -> Result<Decided, RaftStorageError> {
         let index = id.index + 1;
         // Whoever follows the image may hold this one: then it is copied, else changed in place.
         let image = Arc::make_mut(&mut self.state.image);
-        let outcome = match entry.payload {
-            EntryPayload::Normal(decision) => image.apply_entry(&decision.records),
-            EntryPayload::Blank | EntryPayload::Membership(_) => Ok(()),
+        let records = match entry.payload {
+            EntryPayload::Normal(decision) => decision.records,
+            EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
         };
+        let outcome = image.apply_entry(&records);
         image.index = index;
         if let Err(error @ ApplyError::FeatureLevel { .. }) = outcome {
             // Newer software applies this one: going on without it would make another image of the same entries.
             return Err(RaftStorageError::Newer(error));
         }
         self.state.applied = Some(id);
+        self.recent.push(id.index, if outcome.is_ok() { &records } else { &[] });
         Ok(Decided { index, outcome })
     }
 }
@@ -172,6 +182,7 @@ impl<C: MetadataRaft> RaftStateMachine<C> for StateMachine<C> {
             membership: meta.last_membership.clone(),
             image: Arc::new(image),
         };
+        self.recent.start_over(self.state.image.index);
         self.published.send_replace(self.state.clone());
         Ok(())
     }

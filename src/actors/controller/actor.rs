@@ -1,5 +1,6 @@
 //! The controller's handlers: every request becomes a question of the next round.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, ResponseFuture};
@@ -7,15 +8,18 @@ use openraft::ServerState;
 use tokio::sync::{oneshot, watch};
 
 use super::deciding::{Answered, Question, Sitting, question};
+use super::following::Followers;
 use super::messages::*;
+use super::office::{TICK, Tenure};
+use super::renewals::Renewals;
 use super::rounds::Round;
+use super::settings::ControllerSettings;
 use crate::actors::send::{post, post_to};
-use crate::engine::controller::{ControllerPolicy, Decision};
+use crate::engine::controller::Decision;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
-use crate::protocol::messages::InitProducerReply;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::raft::{AppliedImage, Raft, cause_of};
-use crate::types::TopicId;
+use crate::raft::{AppliedImage, Raft, RecentEntries, cause_of};
+use crate::types::{BrokerEpoch, NodeId};
 
 /// Requests that may wait for the next round. Each connection has a limit of its own for what it asks; this one keeps a crowd of
 /// them from filling memory while the disk, or the other controllers, are slow.
@@ -38,8 +42,16 @@ pub(super) enum Office {
 pub struct Controller {
     pub(super) raft: Raft,
     pub(super) images: watch::Receiver<AppliedImage>,
-    pub(super) policy: ControllerPolicy,
+    pub(super) entries: RecentEntries,
+    pub(super) settings: ControllerSettings,
     pub(super) office: Office,
+    pub(super) tenure: Option<Tenure>,
+    pub(super) renewals: Renewals,
+    pub(super) followers: Followers,
+    /// Brokers that are being dialled.
+    pub(super) dialing: BTreeSet<NodeId>,
+    /// Brokers of this process that are counted on without renewals.
+    pub(super) unleased: BTreeSet<(NodeId, BrokerEpoch)>,
     pub(super) waiting: Vec<Box<dyn Question>>,
     pub(super) round: Option<Round>,
     pub(super) producer_ids: std::ops::Range<i64>,
@@ -50,14 +62,25 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// A controller over a Raft that runs on the same thread, and the images that it applies.
+    /// A controller over a Raft that runs on the same thread, the images that it applies, and the entries that led to them.
     #[must_use]
-    pub fn new(raft: Raft, images: watch::Receiver<AppliedImage>, policy: ControllerPolicy) -> Self {
+    pub fn new(
+        raft: Raft,
+        images: watch::Receiver<AppliedImage>,
+        entries: RecentEntries,
+        settings: ControllerSettings,
+    ) -> Self {
         Self {
             raft,
             images,
-            policy,
+            entries,
+            settings,
             office: Office::Elsewhere,
+            tenure: None,
+            renewals: Renewals::default(),
+            followers: Followers::default(),
+            dialing: BTreeSet::new(),
+            unleased: BTreeSet::new(),
             waiting: Vec::new(),
             round: None,
             producer_ids: 0..0,
@@ -72,12 +95,16 @@ impl Controller {
         Arc::clone(&self.images.borrow().image)
     }
 
-    /// Tells the brokers of the newest image, once.
+    /// Tells whoever follows of the newest image, once.
     pub(super) fn publish(&mut self) {
         let image = self.image();
         if self.published.replace(image.index) == Some(image.index) {
             return;
         }
+        if let Some(tenure) = &mut self.tenure {
+            tenure.follow(self.settings.clock.now(), &image);
+        }
+        self.answer_followers();
         for subscriber in &self.subscribers {
             post_to(subscriber, MetadataCommitted { image: Arc::clone(&image) });
         }
@@ -100,26 +127,21 @@ impl Controller {
         async move { answered.await.unwrap_or_else(|_| Err(stopping())) }
     }
 
-    /// Like [`Controller::ask`] for items that are decided each on its own.
-    fn ask_each<I: 'static, T: 'static>(
-        &mut self,
-        ctx: &mut Context<Self>,
-        items: Vec<I>,
-        keep: bool,
-        decide: impl Fn(&ControllerPolicy, &ClusterImage, &I) -> Result<Decision<T>, ApiError> + Copy + 'static,
-    ) -> ResponseFuture<Committed<Vec<Result<T, ApiError>>>> {
-        let (count, index) = (items.len(), self.image().index);
-        let decided = self.ask(ctx, move |sitting| Ok(sitting.each(&items, keep, decide)));
-        Box::pin(async move {
-            decided.await.unwrap_or_else(|cause| {
-                let answer = std::iter::repeat_with(|| Err(cause.clone())).take(count).collect();
-                Committed { index, answer }
-            })
-        })
+    /// Why a broker has to look for another controller, if that is so. Whoever waits for one that is about to take office waits here.
+    pub(super) fn absence(&self) -> Option<ApiError> {
+        if self.failure.is_some() {
+            return self.failure.clone();
+        }
+        let leads = self.raft.metrics().borrow().state == ServerState::Leader;
+        match self.office {
+            Office::Closed => Some(stopping()),
+            Office::Elsewhere if !leads => Some(not_controller()),
+            Office::Elsewhere | Office::Entering(_) | Office::Held(_) => None,
+        }
     }
 
     /// Why nothing can be decided, if that is so.
-    fn refusal(&self) -> Option<ApiError> {
+    pub(super) fn refusal(&self) -> Option<ApiError> {
         if let Some(cause) = &self.failure {
             return Some(cause.clone());
         }
@@ -160,6 +182,7 @@ impl Controller {
             Office::Entering(known) | Office::Held(known) if leads && known == term => {}
             Office::Elsewhere if !leads => self.turn_away_if_led_elsewhere(),
             _ if leads => {
+                self.end_tenure(&not_controller());
                 self.office = Office::Entering(term);
                 let (raft, home) = (self.raft.clone(), ctx.address());
                 actix_rt::spawn(async move {
@@ -181,7 +204,7 @@ impl Controller {
 
     pub(super) fn leave_office(&mut self) {
         self.office = Office::Elsewhere;
-        self.producer_ids = 0..0;
+        self.end_tenure(&not_controller());
         self.turn_away_if_led_elsewhere();
     }
 
@@ -194,6 +217,7 @@ impl Controller {
         let text = format!("{cause}: check the disk and restart the controller");
         let failure = ApiError::new(ErrorCode::StorageFailed, text);
         self.waiting.drain(..).for_each(|question| question.answer(Err(failure.clone())));
+        self.end_tenure(&failure);
         self.failure = Some(failure);
     }
 }
@@ -210,6 +234,7 @@ impl Actor for Controller {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, Self::tick);
         let (mut metrics, mut images, home) = (self.raft.metrics(), self.images.clone(), ctx.address());
         actix_rt::spawn(async move {
             loop {
@@ -241,10 +266,10 @@ impl Handler<Confirmed> for Controller {
             return;
         }
         if !confirmed {
-            self.office = Office::Elsewhere;
-            return;
+            return self.leave_office();
         }
         self.office = Office::Held(term);
+        self.take_office(ctx);
         let image = self.image();
         tracing::debug!(term, index = image.index, "this controller decides");
         if image.feature_level < FEATURE_LEVEL {
@@ -255,44 +280,6 @@ impl Handler<Confirmed> for Controller {
             self.waiting.insert(0, question(raise).0);
         }
         self.begin_round(ctx);
-    }
-}
-
-impl Handler<CreateTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>>;
-    fn handle(&mut self, request: CreateTopics, ctx: &mut Self::Context) -> Self::Result {
-        let keep = !request.validate_only;
-        self.ask_each(ctx, request.topics, keep, |policy, image, wanted| {
-            policy.create_topic(image, wanted, TopicId::random())
-        })
-    }
-}
-
-impl Handler<DeleteTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
-    fn handle(&mut self, DeleteTopics(names): DeleteTopics, ctx: &mut Self::Context) -> Self::Result {
-        self.ask_each(ctx, names, true, |policy, image, name| policy.delete_topic(image, name))
-    }
-}
-
-impl Handler<AlterTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
-    fn handle(&mut self, AlterTopics(changes): AlterTopics, ctx: &mut Self::Context) -> Self::Result {
-        self.ask_each(ctx, changes, true, |policy, image, change| policy.alter_topic(image, change))
-    }
-}
-
-impl Handler<InitProducer> for Controller {
-    type Result = ResponseFuture<Result<InitProducerReply, ApiError>>;
-    fn handle(&mut self, InitProducer(current): InitProducer, ctx: &mut Self::Context) -> Self::Result {
-        let decided = self.ask(ctx, move |sitting| {
-            let mut ids = sitting.producer_ids.clone();
-            let decision = sitting.policy.init_producer(&sitting.image, &mut ids, current)?;
-            let answer = sitting.take(decision)?;
-            sitting.producer_ids = ids;
-            Ok(answer)
-        });
-        Box::pin(async move { decided.await.map(|committed| committed.answer) })
     }
 }
 
@@ -310,6 +297,7 @@ impl Handler<CloseController> for Controller {
     fn handle(&mut self, _: CloseController, _: &mut Self::Context) -> Self::Result {
         self.subscribers.clear();
         self.office = Office::Closed;
+        self.end_tenure(&stopping());
         self.waiting.drain(..).for_each(|question| question.answer(Err(stopping())));
         let (rested, rest) = oneshot::channel();
         if self.round.is_some() {

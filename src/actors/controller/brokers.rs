@@ -1,4 +1,4 @@
-//! What brokers ask of the controller, and tell it.
+//! What a broker of this process asks of the controller, and tells it, without a lease.
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ impl Handler<RegisterBroker> for Controller {
 impl Handler<UnfenceBroker> for Controller {
     type Result = ResponseFuture<Result<Committed<()>, ApiError>>;
     fn handle(&mut self, UnfenceBroker { node, epoch }: UnfenceBroker, ctx: &mut Self::Context) -> Self::Result {
+        self.unleased.insert((node, epoch));
         Box::pin(self.ask(ctx, move |sitting| {
             let decision = unfence(&sitting.image, node, epoch, &[])?;
             sitting.take(decision)

@@ -31,6 +31,9 @@ impl Sitting<'_> {
     /// Takes a decision into the round.
     pub fn take<T>(&mut self, decision: Decision<T>) -> Result<T, ApiError> {
         let Decision { records, answer } = decision;
+        if records.is_empty() {
+            return Ok(answer);
+        }
         let mut image = self.image.clone();
         for record in &records {
             image.apply(record).map_err(|e| ApiError::new(ErrorCode::Unknown, e.to_string()))?;

@@ -7,10 +7,12 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
 
+use crate::actors::peer::Reach;
 use crate::engine::broker::{Answer, Request};
 use crate::engine::controller::{InSyncAccepted, InSyncProposal};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::protocol::ApiError;
+use crate::protocol::messages::peer::FindControllerReply;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
 use crate::raft::{ControllerNode, Decided, RaftId};
 use crate::types::{
@@ -26,9 +28,9 @@ pub struct Committed<T> {
     pub answer: T,
 }
 
-/// Create topics, each on its own.
+/// Create topics, each on its own. An error of the whole means that this controller could not take it up.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<CreatedTopic, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<CreatedTopic, ApiError>>>, ApiError>")]
 pub struct CreateTopics {
     /// The topics wanted.
     pub topics: Vec<NewTopic>,
@@ -36,14 +38,14 @@ pub struct CreateTopics {
     pub validate_only: bool,
 }
 
-/// Delete topics by name, each on its own.
+/// Delete topics by name, each on its own. An error of the whole means that this controller could not take it up.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>")]
 pub struct DeleteTopics(pub Vec<String>);
 
-/// Change the settings of topics, each on its own.
+/// Change the settings of topics, each on its own. An error of the whole means that this controller could not take it up.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>")]
 pub struct AlterTopics(pub Vec<AlterTopic>);
 
 /// Hand out a producer id, or the next epoch of one.
@@ -114,6 +116,11 @@ pub struct TopicFilesGone {
 #[rtype(result = "Result<Option<Answer>, ApiError>")]
 pub struct AskController(pub Request);
 
+/// Does this controller decide, and who does, as far as it knows?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "FindControllerReply")]
+pub struct FindController;
+
 /// What was decided since an index? Answered when there is something, when the broker is to hand a leadership over, or when
 /// `patience` is over.
 #[derive(Clone, Copy, Debug, Message)]
@@ -176,3 +183,30 @@ pub(super) struct Confirmed {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Written(pub Result<Decided, RaftError<RaftId, ClientWriteError<RaftId, ControllerNode>>>);
+
+/// Whether a majority confirmed that this controller leads, after all renewals had come that this confirmation was asked for.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct RenewalsConfirmed {
+    pub number: u64,
+    pub confirmed: bool,
+}
+
+/// It could not be decided, in that term, to fence a broker.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct NotFenced {
+    pub term: u64,
+    pub node: NodeId,
+    pub epoch: BrokerEpoch,
+}
+
+/// What dialling a broker found whose connection had been lost in that term.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Reached {
+    pub term: u64,
+    pub node: NodeId,
+    pub epoch: BrokerEpoch,
+    pub reach: Reach,
+}

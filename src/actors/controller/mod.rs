@@ -15,17 +15,24 @@
 //! Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
 
 mod actor;
+mod asked;
 mod brokers;
 mod deciding;
 mod earlier_log;
+mod following;
 mod forming;
+mod hints;
 mod messages;
 mod metadata_files;
+mod office;
 mod rehearsal;
+mod renewals;
 mod rounds;
+mod settings;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 pub use actor::Controller;
 pub use earlier_log::MetadataLogError;
@@ -33,4 +40,5 @@ pub use forming::{Invitation, Seat, TakeSeat, form, wait_for_invitation};
 pub use messages::*;
 pub use metadata_files::{MetadataError, MetadataFiles};
 pub use rehearsal::{KnownTopic, KnownTopics, rehearse};
+pub use settings::ControllerSettings;
 pub use starting::{Nobody, Starting, start_here, start_on};

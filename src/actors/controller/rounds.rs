@@ -40,7 +40,7 @@ impl Controller {
         }
         let image = ClusterImage::clone(&self.image());
         let index = image.index;
-        let (policy, producer_ids) = (&self.policy, self.producer_ids.clone());
+        let (policy, producer_ids) = (&self.settings.policy, self.producer_ids.clone());
         let mut sitting = Sitting { policy, image, records: Vec::new(), producer_ids };
         let mut questions = again;
         questions.iter_mut().for_each(|question| question.decide(&mut sitting));

@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 
 use super::actor::Controller;
 use super::metadata_files::{MetadataError, MetadataFiles};
+use super::settings::ControllerSettings;
 use crate::actors::peer_session::{OpenRaftDoor, RaftDoor};
 use crate::actors::send::post;
-use crate::engine::controller::ControllerPolicy;
 use crate::raft::{
     Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftStorage, RaftTransport, TransportError, TypeConfig,
     cause_of,
@@ -88,8 +88,8 @@ fn stopped(fatal: &Fatal) -> MetadataError {
 pub struct Starting<T> {
     /// Its files.
     pub files: MetadataFiles,
-    /// What it may decide.
-    pub policy: ControllerPolicy,
+    /// What it may decide, and how it treats brokers.
+    pub settings: ControllerSettings,
     /// How it reaches them.
     pub transport: Arc<T>,
     /// The members of a cluster that begins now; `None` where it has begun, or another one begins it.
@@ -101,9 +101,9 @@ pub struct Starting<T> {
 impl Starting<Nobody> {
     /// The only controller of its cluster.
     #[must_use]
-    pub fn alone(files: MetadataFiles, me: ControllerNode, policy: ControllerPolicy) -> Self {
+    pub fn alone(files: MetadataFiles, me: ControllerNode, settings: ControllerSettings) -> Self {
         let first_members = (!files.are_begun()).then(|| BTreeMap::from([(files.id, me)]));
-        Self { files, policy, transport: Arc::new(Nobody), first_members, door: None }
+        Self { files, settings, transport: Arc::new(Nobody), first_members, door: None }
     }
 }
 
@@ -154,10 +154,10 @@ async fn lead(raft: &Raft) -> Result<(), MetadataError> {
 pub async fn start_here<T: RaftTransport<TypeConfig>>(
     starting: Starting<T>,
 ) -> Result<Addr<Controller>, MetadataError> {
-    let Starting { files: MetadataFiles { storage, id }, policy, transport, first_members, door } = starting;
-    let images = storage.images.clone();
+    let Starting { files: MetadataFiles { storage, id }, settings, transport, first_members, door } = starting;
+    let (images, entries) = (storage.images.clone(), storage.entries.clone());
     let raft = run_raft(storage, id, transport, door, first_members).await?;
-    Ok(Controller::new(raft, images, policy).start())
+    Ok(Controller::new(raft, images, entries, settings).start())
 }
 
 /// The same on another thread.

@@ -17,7 +17,7 @@ use crate::actors::broker::{
 };
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{
-    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Starting, Subscribe,
+    self, CloseController, Committed, Controller, ControllerSettings, MetadataError, MetadataFiles, Starting, Subscribe,
 };
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
@@ -99,7 +99,7 @@ impl Node {
             replicas: std::collections::HashMap::new(),
         }));
         let controller =
-            controller::start_on(&threads.control(), Starting::alone(metadata, me, policy_of(&config))).await;
+            controller::start_on(&threads.control(), Starting::alone(metadata, me, ControllerSettings::new(policy_of(&config)))).await;
         let controller = match controller {
             Ok(controller) => controller,
             Err(error) => {

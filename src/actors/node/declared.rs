@@ -27,17 +27,17 @@ pub(super) async fn declare_topics(
         config: topic.config.clone(),
     };
     let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
+    let refused = |name: &str, cause| NodeError::DeclaredTopic { name: name.to_owned(), file: file.clone(), cause };
     let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
+    let first = declared.first().map_or("", |topic| topic.name.as_str());
+    let created = created.map_err(|cause| refused(first, cause))?;
     broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
     let mut said = Vec::new();
     for (topic, outcome) in declared.iter().zip(created.answer) {
         match outcome {
             Ok(_) => said.push(format!("created topic '{}'", topic.name)),
             Err(error) if error.code == ErrorCode::TopicExists => {}
-            Err(cause) => {
-                let name = topic.name.as_str().to_owned();
-                return Err(NodeError::DeclaredTopic { name, file: file.clone(), cause });
-            }
+            Err(cause) => return Err(refused(topic.name.as_str(), cause)),
         }
     }
     Ok(said)

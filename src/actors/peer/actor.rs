@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::announced::Announced;
 use super::backoff::Backoff;
@@ -14,6 +14,7 @@ use super::error::{Failure, PeerError};
 use super::identity::{Myself, PeerTarget};
 use super::messages::*;
 use super::outstanding::{Outstanding, Waiting};
+use super::reach::reach;
 use crate::actors::send::post_to;
 use crate::net::{NetLimits, NodeBudget, SendError, WriterHandle};
 use crate::protocol::frame::{LENGTH_BYTES, OutFrame, encode_peer_request};
@@ -355,15 +356,8 @@ impl Handler<Subscribe> for Peer {
 impl Handler<DialBack> for Peer {
     type Result = ResponseFuture<Reach>;
     fn handle(&mut self, DialBack { patience }: DialBack, _: &mut Context<Self>) -> Self::Result {
-        let dialing = self.settings.dial.dial(&self.target.address);
-        Box::pin(async move {
-            match timeout(patience, dialing).await {
-                Ok(Ok(_)) => Reach::Accepted,
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
-                Ok(Err(error)) => Reach::Unknown { reason: error.to_string() },
-                Err(_) => Reach::Unknown { reason: format!("no answer within {} ms", patience.as_millis()) },
-            }
-        })
+        let (dial, address) = (Arc::clone(&self.settings.dial), self.target.address.clone());
+        Box::pin(async move { reach(&*dial, &address, patience).await })
     }
 }
 

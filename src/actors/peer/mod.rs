@@ -37,6 +37,7 @@ mod links;
 mod messages;
 mod outstanding;
 pub(super) mod raft_wire;
+mod reach;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -49,4 +50,5 @@ pub use identity::{Expected, Identity, Myself, OwnCluster, PeerAddress, PeerTarg
 pub use links::{LinkSettings, PeerLinks};
 pub use messages::{PeerChange, PeerEvent, Reach};
 pub use raft_wire::MAX_APPEND_BYTES;
+pub use reach::reach;
 pub use transport::RaftOverPeers;

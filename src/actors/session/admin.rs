@@ -32,8 +32,11 @@ pub(super) fn stopping(_: MailboxError) -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later")
 }
 
-async fn applied<T>(broker: &Addr<Broker>, committed: Result<Committed<T>, MailboxError>) -> Result<T, ApiError> {
-    let Committed { index, answer } = committed.map_err(stopping)?;
+async fn applied<T>(
+    broker: &Addr<Broker>,
+    committed: Result<Result<Committed<T>, ApiError>, MailboxError>,
+) -> Result<T, ApiError> {
+    let Committed { index, answer } = committed.map_err(stopping)??;
     broker.send(AwaitMetadata { index }).await.map_err(stopping)?;
     Ok(answer)
 }

@@ -15,7 +15,7 @@ use tokio_util::codec::{Encoder, FramedRead};
 use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{self, Controller, MetadataFiles};
+use crate::actors::controller::{self, Controller, ControllerSettings, MetadataFiles};
 use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
 use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition, replica_settings};
 use crate::config::{LimitsSection, StorageSection};
@@ -71,7 +71,8 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
         default_replication_factor: None,
         topic_defaults: TopicConfig::default(),
     };
-    let controller = controller::start_here(controller::Starting::alone(metadata, me, policy)).await.expect("it runs");
+    let starting = controller::Starting::alone(metadata, me, ControllerSettings::new(policy));
+    let controller = controller::start_here(starting).await.expect("it runs");
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
         node: NodeId(1),

@@ -139,6 +139,12 @@ impl LeaseTable {
         live.filter(|(node, epoch)| is_silent(node, *epoch)).collect()
     }
 
+    /// How long nothing has been heard of a broker, as far as this table knows.
+    #[must_use]
+    pub fn silence_of(&self, now: MonoTime, node: NodeId) -> Duration {
+        now.since(self.leases.get(&node).map_or(self.began, |lease| lease.renewed))
+    }
+
     /// When to look for silent brokers next, if nothing comes before.
     #[must_use]
     pub fn next_deadline(&self, image: &ClusterImage) -> Option<MonoTime> {
