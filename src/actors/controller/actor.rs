@@ -107,15 +107,8 @@ impl Controller {
         items: Vec<I>,
         keep: bool,
         decide: impl Fn(&ControllerPolicy, &ClusterImage, &I) -> Result<Decision<T>, ApiError> + Copy + 'static,
-    ) -> ResponseFuture<Committed<Vec<Result<T, ApiError>>>> {
-        let (count, index) = (items.len(), self.image().index);
-        let decided = self.ask(ctx, move |sitting| Ok(sitting.each(&items, keep, decide)));
-        Box::pin(async move {
-            decided.await.unwrap_or_else(|cause| {
-                let answer = std::iter::repeat_with(|| Err(cause.clone())).take(count).collect();
-                Committed { index, answer }
-            })
-        })
+    ) -> ResponseFuture<Result<Committed<Vec<Result<T, ApiError>>>, ApiError>> {
+        Box::pin(self.ask(ctx, move |sitting| Ok(sitting.each(&items, keep, decide))))
     }
 
     /// Why nothing can be decided, if that is so.
@@ -259,7 +252,7 @@ impl Handler<Confirmed> for Controller {
 }
 
 impl Handler<CreateTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>>;
+    type Result = ResponseFuture<Result<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>, ApiError>>;
     fn handle(&mut self, request: CreateTopics, ctx: &mut Self::Context) -> Self::Result {
         let keep = !request.validate_only;
         self.ask_each(ctx, request.topics, keep, |policy, image, wanted| {
@@ -269,14 +262,14 @@ impl Handler<CreateTopics> for Controller {
 }
 
 impl Handler<DeleteTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
+    type Result = ResponseFuture<Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>>;
     fn handle(&mut self, DeleteTopics(names): DeleteTopics, ctx: &mut Self::Context) -> Self::Result {
         self.ask_each(ctx, names, true, |policy, image, name| policy.delete_topic(image, name))
     }
 }
 
 impl Handler<AlterTopics> for Controller {
-    type Result = ResponseFuture<Committed<Vec<Result<TopicId, ApiError>>>>;
+    type Result = ResponseFuture<Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>>;
     fn handle(&mut self, AlterTopics(changes): AlterTopics, ctx: &mut Self::Context) -> Self::Result {
         self.ask_each(ctx, changes, true, |policy, image, change| policy.alter_topic(image, change))
     }

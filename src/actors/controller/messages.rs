@@ -11,6 +11,7 @@ use crate::engine::broker::{Answer, Request};
 use crate::engine::controller::{InSyncAccepted, InSyncProposal};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::protocol::ApiError;
+use crate::protocol::messages::peer::FindControllerReply;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
 use crate::raft::{ControllerNode, Decided, RaftId};
 use crate::types::{
@@ -28,7 +29,7 @@ pub struct Committed<T> {
 
 /// Create topics, each on its own.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<CreatedTopic, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<CreatedTopic, ApiError>>>, ApiError>")]
 pub struct CreateTopics {
     /// The topics wanted.
     pub topics: Vec<NewTopic>,
@@ -38,12 +39,12 @@ pub struct CreateTopics {
 
 /// Delete topics by name, each on its own.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>")]
 pub struct DeleteTopics(pub Vec<String>);
 
 /// Change the settings of topics, each on its own.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Committed<Vec<Result<TopicId, ApiError>>>")]
+#[rtype(result = "Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>")]
 pub struct AlterTopics(pub Vec<AlterTopic>);
 
 /// Hand out a producer id, or the next epoch of one.
@@ -113,6 +114,11 @@ pub struct TopicFilesGone {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Option<Answer>, ApiError>")]
 pub struct AskController(pub Request);
+
+/// Do you decide, and who does?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "FindControllerReply")]
+pub struct FindController;
 
 /// What was decided since an index? Answered when there is something, when the broker is to hand a leadership over, or when
 /// `patience` is over.

@@ -20,8 +20,10 @@ mod deciding;
 mod earlier_log;
 mod messages;
 mod metadata_files;
+mod peers;
 mod rehearsal;
 mod rounds;
+mod sole;
 mod starting;
 #[cfg(test)]
 mod tests;

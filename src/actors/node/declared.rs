@@ -6,7 +6,8 @@ use actix::Addr;
 
 use super::NodeError;
 use crate::actors::broker::{AwaitMetadata, Broker};
-use crate::actors::controller::{Controller, CreateTopics};
+use crate::actors::controller::CreateTopics;
+use crate::actors::controllers::Controllers;
 use crate::config::NodeConfig;
 use crate::config::topics_file;
 use crate::protocol::ErrorCode;
@@ -15,7 +16,7 @@ use crate::protocol::messages::NewTopic;
 /// Creates the topics of the topics file that are missing. Existing ones are left as they are.
 pub(super) async fn declare_topics(
     config: &NodeConfig,
-    controller: &Addr<Controller>,
+    controllers: &Controllers,
     broker: &Addr<Broker>,
 ) -> Result<Vec<String>, NodeError> {
     let Some(file) = &config.topics.file else { return Ok(Vec::new()) };
@@ -27,17 +28,16 @@ pub(super) async fn declare_topics(
         config: topic.config.clone(),
     };
     let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
-    let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
+    let refused = |name: &str, cause| NodeError::DeclaredTopic { name: name.to_owned(), file: file.clone(), cause };
+    let first = declared.first().map_or("", |topic| topic.name.as_str());
+    let created = controllers.create_topics(request).await.map_err(|cause| refused(first, cause))?;
     broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
     let mut said = Vec::new();
     for (topic, outcome) in declared.iter().zip(created.answer) {
         match outcome {
             Ok(_) => said.push(format!("created topic '{}'", topic.name)),
             Err(error) if error.code == ErrorCode::TopicExists => {}
-            Err(cause) => {
-                let name = topic.name.as_str().to_owned();
-                return Err(NodeError::DeclaredTopic { name, file: file.clone(), cause });
-            }
+            Err(cause) => return Err(refused(topic.name.as_str(), cause)),
         }
     }
     Ok(said)
