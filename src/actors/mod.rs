@@ -20,6 +20,7 @@
 pub mod broker;
 pub mod codec;
 pub mod controller;
+pub mod controllers;
 pub mod log_writer;
 pub mod machine;
 pub mod node;

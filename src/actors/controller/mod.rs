@@ -25,6 +25,7 @@ mod hints;
 mod messages;
 mod metadata_files;
 mod office;
+mod peers;
 mod rehearsal;
 mod renewals;
 mod rounds;

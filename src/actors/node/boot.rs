@@ -19,6 +19,7 @@ use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{
     self, CloseController, Committed, Controller, ControllerSettings, MetadataError, MetadataFiles, Starting, Subscribe,
 };
+use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
 use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
@@ -51,6 +52,7 @@ pub(super) struct Node {
     _lock: DirectoryLock,
     registered: Committed<BrokerEpoch>,
     controller: Addr<Controller>,
+    controllers: Controllers,
     broker: Addr<Broker>,
     view: watch::Receiver<Arc<BrokerView>>,
     threads: Threads,
@@ -107,6 +109,7 @@ impl Node {
                 return Err(error.into());
             }
         };
+        let controllers = Controllers::alone(config.node.id, controller.clone());
         let partitions = PartitionLeaderSettings {
             node: config.node.id,
             storage: config.storage.clone(),
@@ -164,7 +167,7 @@ impl Node {
             topic_defaults: config.topic_defaults.clone(),
             clock,
             view: view.clone(),
-            controller: controller.clone(),
+            controllers: controllers.clone(),
             broker: broker.clone(),
             metrics: Arc::clone(&metrics),
             facts: Arc::new(facts),
@@ -183,6 +186,7 @@ impl Node {
             _lock,
             registered,
             controller,
+            controllers,
             broker,
             view,
             threads,
@@ -197,12 +201,12 @@ impl Node {
 
     /// Waits until this node can acknowledge whatever it is there for, and describes it.
     fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
-        let (config, controller, broker) = (Arc::clone(&self.config), self.controller.clone(), self.broker.clone());
+        let (config, controllers, broker) = (Arc::clone(&self.config), self.controllers.clone(), self.broker.clone());
         let (view, native, index) = (self.view.clone(), local_address(&self.listener), self.registered.index);
         let http = self.http.as_ref().map(HttpServer::address);
         async move {
             broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
-            let declared = declare_topics(&config, &controller, &broker).await?;
+            let declared = declare_topics(&config, &controllers, &broker).await?;
             let image = Arc::clone(&view.borrow().image);
             Ok(Ready {
                 native: native?,

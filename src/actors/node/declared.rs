@@ -6,7 +6,8 @@ use actix::Addr;
 
 use super::NodeError;
 use crate::actors::broker::{AwaitMetadata, Broker};
-use crate::actors::controller::{Controller, CreateTopics};
+use crate::actors::controller::CreateTopics;
+use crate::actors::controllers::Controllers;
 use crate::config::NodeConfig;
 use crate::config::topics_file;
 use crate::protocol::ErrorCode;
@@ -15,7 +16,7 @@ use crate::protocol::messages::NewTopic;
 /// Creates the topics of the topics file that are missing. Existing ones are left as they are.
 pub(super) async fn declare_topics(
     config: &NodeConfig,
-    controller: &Addr<Controller>,
+    controllers: &Controllers,
     broker: &Addr<Broker>,
 ) -> Result<Vec<String>, NodeError> {
     let Some(file) = &config.topics.file else { return Ok(Vec::new()) };
@@ -28,9 +29,8 @@ pub(super) async fn declare_topics(
     };
     let request = CreateTopics { topics: declared.iter().map(wanted).collect(), validate_only: false };
     let refused = |name: &str, cause| NodeError::DeclaredTopic { name: name.to_owned(), file: file.clone(), cause };
-    let created = controller.send(request).await.map_err(|_| NodeError::Ended)?;
     let first = declared.first().map_or("", |topic| topic.name.as_str());
-    let created = created.map_err(|cause| refused(first, cause))?;
+    let created = controllers.create_topics(request).await.map_err(|cause| refused(first, cause))?;
     broker.send(AwaitMetadata { index: created.index }).await.map_err(|_| NodeError::Ended)?;
     let mut said = Vec::new();
     for (topic, outcome) in declared.iter().zip(created.answer) {

@@ -145,7 +145,10 @@ impl Peer {
     /// There is no connection any more, or still none: everybody who waits is told, and the next attempt is due after a pause.
     fn fail(&mut self, ctx: &mut Context<Self>, failure: Failure) {
         let (reason, connection) = (Arc::clone(&failure.reason), self.settings.connection);
+        let mut error = failure.to_error(&self.name);
         if let Some(since) = self.disconnect() {
+            // What waits was sent.
+            error = PeerError::Lost { peer: Arc::clone(&self.name), reason: Arc::clone(&reason) };
             self.backoff.connection_lost(since, Instant::now());
             tracing::warn!(peer = %self.name, %connection, %reason, "the connection to another node is lost");
             self.announced.lost();
@@ -153,7 +156,6 @@ impl Peer {
         } else if self.announced.unreachable(&reason) {
             tracing::warn!(peer = %self.name, %connection, %reason, "another node cannot be reached; trying on");
         }
-        let error = failure.to_error(&self.name);
         self.fail_all(&error);
         self.state = State::Pausing { failure };
         let pause = self.backoff.next_pause();
@@ -258,9 +260,11 @@ impl Actor for Peer {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        self.disconnect();
-        let closed = Failure::unreachable("this node has closed the connection");
-        self.fail_all(&closed.to_error(&self.name));
+        let (peer, reason) = (Arc::clone(&self.name), Arc::from("this node has closed the connection"));
+        let was_open = self.disconnect().is_some();
+        let closed =
+            if was_open { PeerError::Lost { peer, reason } } else { PeerError::Unreachable { peer, reason } };
+        self.fail_all(&closed);
     }
 }
 

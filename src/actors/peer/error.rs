@@ -8,9 +8,17 @@ use crate::protocol::ApiError;
 /// Why a request to another node has no answer. `peer` is the node and where it was looked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// There is no connection, or it broke before the answer came. Whether the request arrived is not known.
+    /// There is no connection. The request was not sent.
     #[error("{peer} cannot be reached: {reason}")]
     Unreachable {
+        /// The other node.
+        peer: Arc<str>,
+        /// What the connection says.
+        reason: Arc<str>,
+    },
+    /// The connection broke before the answer came. Whether the request arrived is not known.
+    #[error("the connection to {peer} broke before it answered: {reason}")]
+    Lost {
         /// The other node.
         peer: Arc<str>,
         /// What the connection says.
@@ -67,7 +75,7 @@ impl PeerError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Busy { .. } => true,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::Busy { .. } => true,
             Self::Refused { .. } | Self::TooLarge { .. } => false,
             Self::Answered { error, .. } => error.is_retryable(),
         }

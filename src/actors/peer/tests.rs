@@ -242,7 +242,7 @@ async fn what_is_under_way_fails_with_the_connection_and_the_next_one_is_opened_
     drop(other);
     for asked in asked {
         let error = end(asked).await.expect_err("lost");
-        assert!(matches!(error, PeerError::Unreachable { .. }) && error.is_retryable(), "{error}");
+        assert!(matches!(error, PeerError::Lost { .. }) && error.is_retryable(), "{error}");
     }
     assert!(matches!(stage.events.next().await.change, PeerChange::Lost { .. }));
     let error = end(stage.ask(4, PATIENCE)).await.expect_err("there is no connection");
@@ -421,7 +421,7 @@ async fn a_silent_node_is_asked_whether_it_is_there_and_then_given_up() {
     assert!((2..=4).contains(&pings), "{pings} pings");
     let silent = began.elapsed();
     assert!((Duration::from_secs(4)..=Duration::from_secs(5)).contains(&silent), "{silent:?}");
-    assert!(matches!(end(asked).await, Err(PeerError::Unreachable { .. })));
+    assert!(matches!(end(asked).await, Err(PeerError::Lost { .. })));
 }
 
 #[actix::test]
@@ -471,7 +471,7 @@ async fn a_node_that_moves_is_followed() {
     let asked = stage.ask(1, PATIENCE);
     other.vote().await;
     stage.link.move_to(address(3));
-    assert!(matches!(end(asked).await, Err(PeerError::Unreachable { .. })));
+    assert!(matches!(end(asked).await, Err(PeerError::Lost { .. })));
     assert!(matches!(stage.events.next().await.change, PeerChange::Lost { .. }));
     assert_eq!(other.request().await, None);
     let attempt = stage.attempt().await;
@@ -494,7 +494,7 @@ async fn a_link_that_is_closed_answers_everybody_and_hangs_up() {
     let asked = stage.ask(1, PATIENCE);
     other.vote().await;
     stage.link.close();
-    assert!(matches!(end(asked).await, Err(PeerError::Unreachable { .. })));
+    assert!(matches!(end(asked).await, Err(PeerError::Lost { .. })));
     assert_eq!(other.request().await, None);
     assert!(matches!(end(stage.ask(2, PATIENCE)).await, Err(PeerError::Unreachable { .. })));
     assert!(matches!(stage.link.dial_back(PATIENCE).await, Reach::Unknown { .. }));

@@ -47,9 +47,10 @@ fn failed<E: std::error::Error>(to: RaftId, error: &PeerError) -> TransportError
             None => TransportError::Refused { to, reason },
         },
         PeerError::Refused { .. } => TransportError::Refused { to, reason },
-        PeerError::Unreachable { .. } | PeerError::Busy { .. } | PeerError::TooLarge { .. } => {
-            TransportError::Unreachable { to, reason }
-        }
+        PeerError::Unreachable { .. }
+        | PeerError::Lost { .. }
+        | PeerError::Busy { .. }
+        | PeerError::TooLarge { .. } => TransportError::Unreachable { to, reason },
     }
 }
 

@@ -14,7 +14,7 @@ use crate::actors::broker::{Broker, BrokerView, Replica};
 use crate::actors::codec::{
     ClientRequest, CloseConnection, Codec, Disconnected, Held, Reply, ReplyBody, RequestBody, RequestPermit, RoomFreed,
 };
-use crate::actors::controller::Controller;
+use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{OwnerGone, PartitionAnswer, PartitionLeader, ReplyTo, RequestTag};
 use crate::actors::send::post;
 use crate::actors::spans;
@@ -42,8 +42,8 @@ pub struct SessionSettings {
     pub clock: Arc<dyn Clock>,
     /// The replicas of this node.
     pub view: watch::Receiver<Arc<BrokerView>>,
-    /// The controller.
-    pub controller: Addr<Controller>,
+    /// Whoever decides.
+    pub controllers: Controllers,
     /// The broker.
     pub broker: Addr<Broker>,
     /// What the node counts.

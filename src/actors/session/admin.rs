@@ -32,11 +32,8 @@ pub(super) fn stopping(_: MailboxError) -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later")
 }
 
-async fn applied<T>(
-    broker: &Addr<Broker>,
-    committed: Result<Result<Committed<T>, ApiError>, MailboxError>,
-) -> Result<T, ApiError> {
-    let Committed { index, answer } = committed.map_err(stopping)??;
+async fn applied<T>(broker: &Addr<Broker>, committed: Result<Committed<T>, ApiError>) -> Result<T, ApiError> {
+    let Committed { index, answer } = committed?;
     broker.send(AwaitMetadata { index }).await.map_err(stopping)?;
     Ok(answer)
 }
@@ -92,9 +89,9 @@ impl Session {
     pub(super) fn create_topics(&mut self, head: FrameHead, request: messages::CreateTopics, permit: RequestPermit) {
         let messages::CreateTopics { topics, validate_only } = request;
         let Sifted { passed, places } = Sifted::new(topics, |topic| self.allow_topic(&topic.name, TopicAction::Create));
-        let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
+        let (controllers, broker) = (self.settings.controllers.clone(), self.settings.broker.clone());
         self.reply_later(head, permit, async move {
-            let created = controller.send(controller::CreateTopics { topics: passed, validate_only }).await;
+            let created = controllers.create_topics(controller::CreateTopics { topics: passed, validate_only }).await;
             let answers = applied(&broker, created).await?;
             Ok(ReplyBody::CreateTopics(CreateTopicsReply { topics: merge(places, &answers) }))
         });
@@ -102,9 +99,9 @@ impl Session {
 
     pub(super) fn delete_topics(&mut self, head: FrameHead, request: messages::DeleteTopics, permit: RequestPermit) {
         let Sifted { passed, places } = Sifted::new(request.names, |name| self.allow_topic(name, TopicAction::Delete));
-        let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
+        let (controllers, broker) = (self.settings.controllers.clone(), self.settings.broker.clone());
         self.reply_later(head, permit, async move {
-            let answers = applied(&broker, controller.send(controller::DeleteTopics(passed)).await).await?;
+            let answers = applied(&broker, controllers.delete_topics(controller::DeleteTopics(passed)).await).await?;
             Ok(ReplyBody::DeleteTopics(DeleteTopicsReply { topics: merge(places, &answers) }))
         });
     }
@@ -112,10 +109,10 @@ impl Session {
     pub(super) fn alter_topics(&mut self, head: FrameHead, request: messages::AlterTopics, permit: RequestPermit) {
         let Sifted { passed, places } =
             Sifted::new(request.topics, |topic| self.allow_topic(&topic.name, TopicAction::Alter));
-        let (controller, broker) = (self.settings.controller.clone(), self.settings.broker.clone());
+        let (controllers, broker) = (self.settings.controllers.clone(), self.settings.broker.clone());
         let (view, defaults) = (self.settings.view.clone(), self.settings.topic_defaults.clone());
         self.reply_later(head, permit, async move {
-            let answers = applied(&broker, controller.send(controller::AlterTopics(passed)).await).await?;
+            let answers = applied(&broker, controllers.alter_topics(controller::AlterTopics(passed)).await).await?;
             let image = view.borrow().image.clone();
             let settings = |topic: Result<TopicId, ApiError>| topic.and_then(|id| settings_of(&image, id, &defaults));
             let answers: Vec<_> = answers.into_iter().map(settings).collect();
@@ -128,9 +125,9 @@ impl Session {
             self.send(head, Err(denied), Vec::new(), Held { permit: Some(permit), room: None });
             return;
         }
-        let (controller, current) = (self.settings.controller.clone(), request.current);
+        let (controllers, current) = (self.settings.controllers.clone(), request.current);
         self.reply_later(head, permit, async move {
-            let reply = controller.send(controller::InitProducer(current)).await.map_err(stopping)??;
+            let reply = controllers.init_producer(controller::InitProducer(current)).await?;
             Ok(ReplyBody::InitProducer(reply))
         });
     }

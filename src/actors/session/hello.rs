@@ -71,7 +71,7 @@ impl Session {
         let topics = topic_names(image, request.topics.as_deref()).into_iter().map(entry).collect();
         Ok(MetadataReply {
             cluster_id: image.cluster_id,
-            controller: Some(self.settings.node),
+            controller: self.settings.controllers.decides(),
             brokers: brokers(image),
             topics,
         })
@@ -122,7 +122,7 @@ impl Session {
         };
         Ok(DescribeClusterReply {
             cluster_id: image.cluster_id,
-            controller: Some(self.settings.node),
+            controller: self.settings.controllers.decides(),
             brokers: image.brokers.iter().map(describe).collect(),
             topics: u32::try_from(image.topics.len()).unwrap_or(u32::MAX),
             partitions: u32::try_from(image.partition_count()).unwrap_or(u32::MAX),

@@ -16,6 +16,7 @@ use super::*;
 use crate::actors::broker::{Broker, BrokerSettings, BrokerView, Replica};
 use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{self, Controller, ControllerSettings, MetadataFiles};
+use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
 use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition, replica_settings};
 use crate::config::{LimitsSection, StorageSection};
@@ -150,7 +151,7 @@ impl Stage {
             topic_defaults: TopicConfig::default(),
             clock: Arc::new(SystemClock::start()),
             view,
-            controller,
+            controllers: Controllers::alone(NodeId(1), controller),
             broker,
             metrics: Arc::default(),
             facts: Arc::new(facts),

@@ -1,0 +1,50 @@
+//! The controller of this process, by what it can be asked.
+
+use actix::{Actor, Addr, Context, Handler, Recipient};
+
+use crate::actors::controller::{
+    AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+};
+
+/// Where a controller in this process takes its messages. By message, so that something else can stand in its place.
+#[derive(Clone)]
+pub struct LocalController {
+    /// What brokers ask.
+    pub ask: Recipient<AskController>,
+    /// Who follows the metadata.
+    pub follow: Recipient<FollowMetadata>,
+    /// Who looks for the one that decides.
+    pub find: Recipient<FindController>,
+    /// New topics.
+    pub create_topics: Recipient<CreateTopics>,
+    /// Topics to be deleted.
+    pub delete_topics: Recipient<DeleteTopics>,
+    /// Other settings of topics.
+    pub alter_topics: Recipient<AlterTopics>,
+    /// Producer ids.
+    pub init_producer: Recipient<InitProducer>,
+}
+
+impl<A> From<Addr<A>> for LocalController
+where
+    A: Actor<Context = Context<A>>
+        + Handler<AskController>
+        + Handler<FollowMetadata>
+        + Handler<FindController>
+        + Handler<CreateTopics>
+        + Handler<DeleteTopics>
+        + Handler<AlterTopics>
+        + Handler<InitProducer>,
+{
+    fn from(address: Addr<A>) -> Self {
+        Self {
+            ask: address.clone().recipient(),
+            follow: address.clone().recipient(),
+            find: address.clone().recipient(),
+            create_topics: address.clone().recipient(),
+            delete_topics: address.clone().recipient(),
+            alter_topics: address.clone().recipient(),
+            init_producer: address.recipient(),
+        }
+    }
+}
