@@ -63,7 +63,7 @@ impl Node {
     /// Where clients connect: `host:port`.
     #[must_use]
     pub fn address(&self) -> String {
-        self.running.as_ref().map(|node| node.ready().native.to_string()).unwrap_or_default()
+        self.running.as_ref().and_then(|node| node.ready().native).map(|native| native.to_string()).unwrap_or_default()
     }
 
     /// Where metrics and probes are, if the change of the config asked for them: `host:port`.

@@ -1,64 +1,56 @@
 //! Starting a node, serving its connections, and ending it: each in its order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::Addr;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::declared::declare_topics;
 use super::limits::{descriptors, net_limits};
-use super::registration::register;
+use super::opening::{self, Opened, OpenedMetadata};
+use super::peers::{self, PeerSide};
+use super::serving::{BrokerSide, Shared};
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready, local_address};
-use crate::actors::broker::{
-    AwaitMetadata, Broker, BrokerSettings, BrokerView, LeaseRenewed, Registered, StopReplicas,
-};
-use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{
-    self, CloseController, Committed, Controller, ControllerSettings, MetadataError, MetadataFiles, Starting, Subscribe,
-};
+use crate::actors::broker::{AwaitCountedOn, BrokerView, StopBroker};
+use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Starting};
 use crate::actors::controllers::Controllers;
-use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
+use crate::actors::peer::{Myself, OwnCluster, PeerAddress, PeerTarget, RaftOverPeers};
+use crate::actors::peer_session::OpenDoor;
 use crate::actors::send::post;
-use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
-use crate::config::NodeConfig;
-use crate::engine::controller::ControllerPolicy;
-use crate::engine::metadata::{ClusterImage, LastStop};
-use crate::engine::waiters::OwnerId;
+use crate::config::{ControllerAddress, NodeConfig, Role};
+use crate::engine::controller::{ControllerPolicy, Leases};
+use crate::engine::metadata::ClusterImage;
 use crate::http::{self, HttpServer, HttpSettings};
 use crate::metrics::Metrics;
-use crate::net::{ConnectionGate, Listener, NodeBudget};
-use crate::raft::{ControllerNode, RaftWork};
-use crate::replica;
+use crate::net::{Connection, ConnectionGate, Listener, NetLimits};
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, BufferPool, Clock, MonoTime, SystemClock};
+use crate::types::{BufferPool, ClusterId, DirectoryId, SystemClock};
 
 /// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
 const BUFFERS_SHARE: usize = 4;
 /// How often buffers that nobody needed are freed.
 const BUFFERS_INTERVAL: Duration = Duration::from_secs(10);
-
 /// How long connections get to take their last replies when the node stops.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
 
+/// Of a lease, one in so many is what two clocks may drift apart meanwhile.
+const DRIFT_SHARE: u32 = 50;
+
+/// A node, all of whose parts are started.
 pub(super) struct Node {
-    config: Arc<NodeConfig>,
-    directory: Arc<DataDir>,
+    shared: Shared,
     _lock: DirectoryLock,
-    registered: Committed<BrokerEpoch>,
-    controller: Addr<Controller>,
-    controllers: Controllers,
-    broker: Addr<Broker>,
-    view: watch::Receiver<Arc<BrokerView>>,
     threads: Threads,
-    listener: Listener,
-    sessions: SessionSettings,
-    codecs: CodecSettings,
+    peers: Option<PeerSide>,
+    controller: Option<Addr<Controller>>,
+    broker: Option<BrokerSide>,
+    cluster: ClusterId,
     status: Arc<Status>,
     http: Option<HttpServer>,
     /// What the status may look at once the node is ready.
@@ -71,162 +63,195 @@ impl Node {
         let root = &config.node.data_dir;
         // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config, descriptors().saturating_sub(http::server::MAX_CONNECTIONS));
-        let connections = ConnectionGate::from_limits(&limits);
-        let listener = Listener::bind(&config.listener.native.bind, connections.clone()).await?;
+        let native = match config.node.roles.contains(&Role::Broker) {
+            true => {
+                Some(Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?)
+            }
+            false => None,
+        };
+        let others = peers::bind(&config).await?;
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(root.clone(), Arc::clone(&metrics)));
-        let http =
-            start_http(&config, HttpSettings { metrics: Arc::clone(&metrics), status: Arc::clone(&status) as _, log })
-                .await?;
-        let lock = lock_directory(root)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let http_settings = HttpSettings { metrics: Arc::clone(&metrics), status: Arc::clone(&status) as _, log };
+        let http = start_http(&config, http_settings).await?;
+        let _lock = lock_directory(root)?;
         // The threads come up while the disk is waited for.
         let threads = Threads::start_aside(config.threads.core, config.threads.disk);
         let buffers = BufferPool::new(limits.node_bytes_in_flight / BUFFERS_SHARE);
         let files = FileCache::new(Arc::clone(&disk), config.storage.open_files).with_buffers(buffers.clone());
-        let files = Arc::new(files);
-        let opened = open_directory(&disk, &files, &config);
+        let clock = Arc::new(SystemClock::start());
+        let shared = Shared { config, clock, metrics, files: Arc::new(files), buffers, keeping };
+        let before_threads = BeforeThreads::look(&disk, &shared, others);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
-        let (directory, last_stop, me, metadata) = match opened {
-            Ok(opened) => opened,
+        match before_threads {
+            Ok(before) => match before.assemble(&disk, &shared, &threads, native.map(|native| (native, limits))).await {
+                Ok(Parts { peers, controller, broker, cluster, serving }) => {
+                    let serving = Some(serving);
+                    Ok(Self { shared, _lock, threads, peers, controller, broker, cluster, status, http, serving })
+                }
+                Err(error) => {
+                    threads.stop();
+                    Err(error)
+                }
+            },
             Err(error) => {
                 threads.stop();
-                return Err(error);
+                Err(error)
             }
-        };
-        let cluster = directory.meta().cluster;
-        let (view_sender, view) = watch::channel(Arc::new(BrokerView {
-            partitions: 0,
-            image: Arc::new(ClusterImage::empty(cluster)),
-            replicas: std::collections::HashMap::new(),
-        }));
-        let controller =
-            controller::start_on(&threads.control(), Starting::alone(metadata, me, ControllerSettings::new(policy_of(&config)))).await;
-        let controller = match controller {
-            Ok(controller) => controller,
-            Err(error) => {
-                threads.stop();
-                return Err(error.into());
-            }
-        };
-        let controllers = Controllers::alone(config.node.id, controller.clone());
-        let partitions = PartitionLeaderSettings {
-            node: config.node.id,
-            storage: config.storage.clone(),
-            placement: config.threads.log_writer,
-            clock: Arc::clone(&clock),
-            disk: threads.disk_pool(),
-            cache: CacheBudget::new(config.storage.tail_cache_bytes),
-            reads: ReadBudget::new(config.limits.node_bytes_in_flight),
-            keeping,
-            metrics: Arc::clone(&metrics),
-        };
-        let requests = NodeBudget::new(limits.node_bytes_in_flight);
-        let serving = Serving {
-            view: view.clone(),
-            gate: connections.clone(),
-            requests: requests.clone(),
-            cache: partitions.cache.clone(),
-            reads: partitions.reads.clone(),
-        };
-        let facts = NodeFacts {
-            bound: local_address(&listener)?,
-            directory: Arc::clone(&directory),
-            disk: threads.disk_pool(),
-            storage: config.storage.clone(),
-            core_threads: threads.core().len(),
-            disk_threads: config.threads.disk,
-            requests: requests.clone(),
-            reads: partitions.reads.clone(),
-            cache: partitions.cache.clone(),
-            connections,
-        };
-        let broker = Broker::new(BrokerSettings {
-            node: config.node.id,
-            directory: Arc::clone(&directory),
-            files,
-            topic_defaults: config.topic_defaults.clone(),
-            partitions,
-            core: threads.core(),
-            topic_opened: controller.clone().recipient(),
-            topic_files_gone: controller.clone().recipient(),
-            in_sync: controller.clone().recipient(),
-            damaged: controller.clone().recipient(),
-            fetches: None,
-            view: view_sender,
-        })
-        .start();
-        let registered = register(&config, (&directory, last_stop), local_address(&listener)?, &controller).await?;
-        // The controller runs in this process: nobody else can elect another leader.
-        post(&broker, LeaseRenewed { until: MonoTime(Duration::MAX) });
-        post(&broker, Registered { epoch: registered.answer });
-        follow_metadata(&controller, &broker, view.clone(), registered.index).await?;
-        let sessions = SessionSettings {
-            node: config.node.id,
-            limits: config.limits.clone(),
-            topic_defaults: config.topic_defaults.clone(),
-            clock,
-            view: view.clone(),
-            controllers: controllers.clone(),
-            broker: broker.clone(),
-            metrics: Arc::clone(&metrics),
-            facts: Arc::new(facts),
-        };
-        let codecs = CodecSettings {
-            requests_in_flight: config.limits.requests_in_flight_per_connection,
-            node_budget: requests,
-            buffers,
-            limits,
-            metrics,
-        };
-        let _lock = lock;
-        Ok(Self {
-            config,
-            directory,
-            _lock,
-            registered,
-            controller,
-            controllers,
-            broker,
-            view,
-            threads,
-            listener,
-            sessions,
-            codecs,
-            status,
-            http,
-            serving: Some(serving),
-        })
+        }
+    }
+}
+
+/// What is done while the threads come up.
+struct BeforeThreads {
+    /// By which others know this node.
+    directory: DirectoryId,
+    others: Option<Listener>,
+    /// The directory of a node that need not ask anybody.
+    alone: Option<Opened>,
+}
+
+/// What a node consists of.
+struct Parts {
+    peers: Option<PeerSide>,
+    controller: Option<Addr<Controller>>,
+    broker: Option<BrokerSide>,
+    cluster: ClusterId,
+    serving: Serving,
+}
+
+impl BeforeThreads {
+    fn look(disk: &Arc<dyn Disk>, shared: &Shared, others: Option<Listener>) -> Result<Self, NodeError> {
+        let config = &shared.config;
+        let found = DataDir::identity(disk.as_ref(), &config.node.data_dir)?;
+        let directory = found.map_or_else(DirectoryId::random, |meta| meta.directory);
+        let mut alone = None;
+        if config.cluster.controllers.is_none() {
+            let endpoint = others.as_ref().map(|listener| peers::endpoint(config, listener)).transpose()?;
+            let endpoint = endpoint.map(|endpoint| (endpoint.host, endpoint.port));
+            alone = Some(opening::open_alone(disk, &shared.files, config, directory, endpoint)?);
+        }
+        Ok(Self { directory, others, alone })
     }
 
-    /// Waits until this node can acknowledge whatever it is there for, and describes it.
+    async fn assemble(
+        self,
+        disk: &Arc<dyn Disk>,
+        shared: &Shared,
+        threads: &Threads,
+        native: Option<(Listener, NetLimits)>,
+    ) -> Result<Parts, NodeError> {
+        let Self { directory, others, alone } = self;
+        let config = &shared.config;
+        let nothing = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(ClusterId(uuid::Uuid::nil()))), replicas: Default::default() };
+        let (view, seen) = watch::channel(Arc::new(nothing));
+        let myself = Myself { node: config.node.id, directory, cluster: OwnCluster::default() };
+        let mut invited = None;
+        let mut peers = None;
+        if let Some(listener) = others {
+            let (side, invitations) = PeerSide::start(listener, myself, shared, threads, seen.clone())?;
+            (peers, invited) = (Some(side), Some(invitations));
+        }
+        let mut opened = match (alone, &peers, &mut invited) {
+            (Some(opened), ..) => opened,
+            (None, Some(peers), Some(invited)) => {
+                let controllers = config.cluster.controllers.as_deref().unwrap_or_default();
+                opening::open_in_cluster(disk, &shared.files, config, controllers, peers, invited).await?
+            }
+            // The configuration was checked.
+            (None, ..) => return Err(NodeError::Ended),
+        };
+        let cluster = opened.directory.meta().cluster;
+        if let Some(peers) = &peers {
+            peers.myself.cluster.learn(cluster);
+        }
+        let controller = match opened.metadata.take() {
+            Some(metadata) => Some(start_controller(metadata, peers.as_ref(), config, threads).await?),
+            None => None,
+        };
+        let (mut broker, mut serving) = (None, None);
+        if let Some(native) = native {
+            let controllers = controllers_of(config, controller.as_ref(), peers.as_ref());
+            let (side, seen) =
+                BrokerSide::start(shared, &opened, controllers, peers.as_ref(), threads, view, native)?;
+            (broker, serving) = (Some(side), Some(seen));
+        }
+        let serving = serving.unwrap_or_else(|| Serving::nothing(seen));
+        Ok(Parts { peers, controller, broker, cluster, serving })
+    }
+}
+
+/// Starts the controller, and lets others in.
+async fn start_controller(
+    metadata: OpenedMetadata,
+    peers: Option<&PeerSide>,
+    config: &NodeConfig,
+    threads: &Threads,
+) -> Result<Addr<Controller>, NodeError> {
+    let OpenedMetadata { files, first_members, .. } = metadata;
+    let settings = settings_of(config);
+    let Some(peers) = peers else {
+        let transport = Arc::new(controller::Nobody);
+        let starting = Starting { files, settings, transport, first_members, door: None };
+        return Ok(controller::start_on(&threads.control(), starting).await?);
+    };
+    let transport = Arc::new(RaftOverPeers::new(Arc::clone(&peers.links)));
+    let starting = Starting { files, settings, transport, first_members, door: Some(peers.raft.clone()) };
+    let controller = controller::start_on(&threads.control(), starting).await?;
+    post(&peers.controller, OpenDoor { calls: controller.clone().recipient(), gone: Some(controller.clone().recipient()) });
+    Ok(controller)
+}
+
+/// Whom the broker here asks.
+fn controllers_of(config: &NodeConfig, here: Option<&Addr<Controller>>, peers: Option<&PeerSide>) -> Controllers {
+    let node = config.node.id;
+    let local = here.map(|controller| (node, controller.clone()));
+    match (&config.cluster.controllers, peers, local) {
+        (None, _, Some((node, controller))) => Controllers::alone(node, controller),
+        (Some(listed), Some(peers), local) => {
+            Controllers::among(listed.iter().map(target).collect(), &peers.links, local)
+        }
+        // The configuration was checked.
+        (_, _, local) => match local {
+            Some((node, controller)) => Controllers::alone(node, controller),
+            None => unreachable!("a node without a controller has a list of them and a listener for others"),
+        },
+    }
+}
+
+fn target(one: &ControllerAddress) -> PeerTarget {
+    let address = PeerAddress { host: one.host.clone(), port: one.port };
+    PeerTarget { node: Some(one.node), directory: None, address }
+}
+
+impl Node {
+    /// Waits until this node can do what it is there for, and describes it.
     fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
-        let (config, controllers, broker) = (Arc::clone(&self.config), self.controllers.clone(), self.broker.clone());
-        let (view, native, index) = (self.view.clone(), local_address(&self.listener), self.registered.index);
+        let (config, cluster) = (Arc::clone(&self.shared.config), self.cluster.to_string());
+        let broker = self.broker.as_ref().map(|side| {
+            (side.broker.clone(), side.controllers.clone(), side.view.clone(), local_address(&side.listener))
+        });
         let http = self.http.as_ref().map(HttpServer::address);
+        let peer = self.peers.as_ref().map(|peers| format!("{}:{}", peers.endpoint.host, peers.endpoint.port));
         async move {
-            broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
-            let declared = declare_topics(&config, &controllers, &broker).await?;
-            let image = Arc::clone(&view.borrow().image);
-            Ok(Ready {
-                native: native?,
-                http,
-                data_dir: config.node.data_dir.clone(),
-                cluster: image.cluster_id.to_string(),
-                topics: image.topics.len(),
-                declared,
-            })
+            let (mut native, mut topics, mut declared) = (None, 0, Vec::new());
+            if let Some((broker, controllers, view, local)) = broker {
+                broker.send(AwaitCountedOn).await.map_err(|_| NodeError::Ended)??;
+                declared = declare_topics(&config, &controllers, &broker).await?;
+                (native, topics) = (Some(local?), view.borrow().image.topics.len());
+            }
+            let data_dir = config.node.data_dir.clone();
+            Ok(Ready { native, peer, http, data_dir, cluster, topics, declared })
         }
     }
 
-    /// Serves connections until `stop`. They are accepted while replicas are still being opened: who asks for one of those
-    /// is told to try again. `ready` is told when all are, and the declared topics exist.
+    /// Serves until `stop`. Connections are accepted while replicas are still being opened: who asks for one of those is told to try
+    /// again. `ready` is told when all are, and the declared topics exist.
     pub(super) async fn serve_until(
         mut self,
         ready: &std::sync::mpsc::SyncSender<Ready>,
         stop: &mut mpsc::Receiver<()>,
     ) -> Result<(), NodeError> {
-        let owners = AtomicU64::new(0);
         let mut becoming_ready = Box::pin(self.becoming_ready());
         let mut is_ready = false;
         let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
@@ -240,91 +265,64 @@ impl Node {
                     let _ = ready.send(said);
                     continue;
                 }
-                connection = self.listener.accept() => connection,
+                connection = accept(self.broker.as_mut()) => connection,
                 _ = tidying.tick() => {
-                    self.codecs.buffers.release_unused();
+                    self.shared.buffers.release_unused();
                     continue;
                 }
                 _ = stop.recv() => break,
             };
-            let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));
-            let (sessions, codecs) = (self.sessions.clone(), self.codecs.clone());
-            let peer = connection.peer_addr;
-            // The socket moves to the reactor of the thread that will serve it.
-            let Ok(socket) = connection.stream.into_std() else { continue };
-            let place = connection.permit;
-            self.threads.next_session().spawn_fn(move || {
-                let Ok(socket) = tokio::net::TcpStream::from_std(socket) else { return };
-                let (read_half, write_half) = socket.into_split();
-                serve(read_half, write_half, (owner, peer), &codecs, place, |codec| {
-                    Session::create(|ctx| Session::new(ctx, sessions, codec, owner, peer))
-                });
-            });
+            if let Some(side) = &self.broker {
+                side.serve(connection, &self.threads);
+            }
         }
         self.shut_down().await
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
-        let Self { directory, registered, controller, broker, threads, listener, status, http, .. } = self;
+        let Self { threads, peers, controller, broker, status, http, .. } = self;
         status.stops();
-        drop(listener);
-        // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
-        let mut problems = match controller.send(CloseController).await {
-            Ok(Ok(())) => Vec::new(),
-            Ok(Err(problem)) => vec![problem],
-            Err(error) => vec![error.to_string()],
-        };
-        problems.extend(broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]));
-        // The replies to what was just written are on their way through codecs and sockets.
-        tokio::time::sleep(LAST_REPLIES).await;
-        if problems.is_empty()
-            && let Err(error) = directory.mark_clean_stop(registered.answer)
-        {
-            problems.push(error.to_string());
+        let mut problems = Vec::new();
+        if let Some(BrokerSide { broker, listener, .. }) = broker {
+            drop(listener);
+            // It hands over what it leads, for which it needs the controllers, and serves those who are connected meanwhile.
+            problems.extend(broker.send(StopBroker).await.unwrap_or_else(|error| vec![error.to_string()]));
+            // The replies to what was just written are on their way through codecs and sockets.
+            tokio::time::sleep(LAST_REPLIES).await;
         }
+        if let Some(controller) = controller {
+            match controller.send(CloseController).await {
+                Ok(Ok(())) => {}
+                Ok(Err(problem)) => problems.push(problem),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        peers.iter().for_each(PeerSide::close);
         threads.stop();
         drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
     }
 }
 
-fn policy_of(config: &NodeConfig) -> ControllerPolicy {
-    ControllerPolicy {
+/// The next connection of a client; none comes where there is no broker.
+async fn accept(side: Option<&mut BrokerSide>) -> Connection<TcpStream> {
+    match side {
+        Some(side) => side.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn settings_of(config: &NodeConfig) -> ControllerSettings {
+    let duration = Duration::from_millis(config.cluster.lease_ms);
+    let policy = ControllerPolicy {
         max_topics: config.limits.max_topics,
         max_partitions: config.limits.max_partitions,
         max_partitions_per_topic: config.limits.max_partitions_per_topic,
         default_partitions: config.topics.default_partitions,
         default_replication_factor: config.topics.default_replication_factor,
         topic_defaults: config.topic_defaults.clone(),
-    }
-}
-
-/// Opens the data directory, or creates it, and the metadata in it, which is kept by the member that goes with it.
-fn open_directory(
-    disk: &Arc<dyn Disk>,
-    files: &Arc<FileCache>,
-    config: &NodeConfig,
-) -> Result<(Arc<DataDir>, LastStop, ControllerNode, MetadataFiles), NodeError> {
-    let node = &config.node;
-    let directory = DataDir::open(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id)?;
-    let last_stop = replica::last_stop(&directory)?;
-    tracing::debug!(?last_stop, "the data directory is open");
-    // The only controller of its cluster is reached by nobody.
-    let me = ControllerNode { node: node.id, directory: directory.meta().directory, host: String::new(), port: 0 };
-    let work = RaftWork::threads().map_err(MetadataError::from)?;
-    let metadata = MetadataFiles::open(&directory, files, &me, &work)?;
-    Ok((Arc::new(directory), last_stop, me, metadata))
-}
-
-/// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must
-/// not be called unknown.
-async fn follow_metadata(
-    controller: &Addr<Controller>,
-    broker: &Addr<Broker>,
-    mut view: watch::Receiver<Arc<BrokerView>>,
-    index: u64,
-) -> Result<(), NodeError> {
-    post(controller, Subscribe(broker.clone().recipient()));
-    view.wait_for(|view| view.image.index >= index).await.map_err(|_| NodeError::Ended)?;
-    Ok(())
+    };
+    // Clocks of machines drift apart by parts in a million; within a lease that is nothing beside this.
+    let leases = Leases { duration, drift: duration / DRIFT_SHARE };
+    ControllerSettings { leases, ..ControllerSettings::new(policy) }
 }

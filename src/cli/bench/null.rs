@@ -44,7 +44,8 @@ pub fn run(args: &NullBench) -> Result<(), CliError> {
         let stop = Stop::on_signals()?;
         let start = tokio::task::spawn_blocking(move || RunningNode::start_null(config));
         let node = start.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        output::print(&format!("ready: native protocol at {}, nothing is stored", node.ready().native))?;
+        let native = node.ready().native.map(|native| native.to_string()).unwrap_or_default();
+        output::print(&format!("ready: native protocol at {native}, nothing is stored"))?;
         node.run_until(stop.wait()).await.map_err(|error| failed(&error))
     })
 }
