@@ -68,6 +68,10 @@ pub struct ProducerTable {
     has_gaps: bool,
 }
 
+/// A batch that comes this much later than all before it, by the time in the log, deserves a second look. It is rare, and far below any
+/// expiry that makes sense.
+const LEAP_MS: i64 = 3_600_000;
+
 /// What a snapshot holds.
 #[derive(Serialize, Deserialize)]
 struct Snapshot<P> {
@@ -114,6 +118,12 @@ impl ProducerTable {
             Some(oldest) if is_before(header.base_sequence, oldest.base_sequence) => too_old(header),
             _ => out_of_order(header, expected),
         }
+    }
+
+    /// Whether the time in the log leaps ahead with this batch. Read from a damaged header, it would make every other producer expire.
+    #[must_use]
+    pub fn leaps_ahead(&self, header: &BatchHeader) -> bool {
+        header.max_timestamp.0.saturating_sub(self.newest_timestamp.0) >= LEAP_MS
     }
 
     /// Takes note of a batch that is appended (or found in the log).

@@ -24,12 +24,80 @@ impl Replay for ProducerReplay {
         self.0.record(header);
     }
 
-    /// The log holds only what was new when it was appended.
+    /// The log holds only what was new when it was appended, and its time seldom leaps.
     fn fits(&self, header: &BatchHeader) -> bool {
-        self.0.has_gaps() || self.0.judge(header) == Verdict::New
+        (self.0.has_gaps() || self.0.judge(header) == Verdict::New) && !self.0.leaps_ahead(header)
     }
 
     fn gap(&mut self) {
         self.0.note_gap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::disk::{Disk, SyncPoint, VirtualDisk};
+    use crate::storage::file_cache::FileCache;
+    use crate::storage::{Log, LogConfig, PartitionIdentity};
+    use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch};
+    use crate::types::{
+        ClusterId, LeaderEpoch, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs, TopicConfig, TopicId, TopicName,
+    };
+
+    const DAY_MS: i64 = 86_400_000;
+
+    /// One record of that producer, its first, at that time.
+    fn batch(producer: i64, offset: u64, time: i64) -> RecordBatch {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        builder.set_producer(ProducerId(producer), ProducerEpoch(0), 0);
+        builder.append(TimestampMs(time), None, Some(b"v"), &[]);
+        let batch = RecordBatch::from_client(builder.build().unwrap()).unwrap();
+        batch.stamped(Offset(offset), LeaderEpoch(0), None)
+    }
+
+    /// A log of these batches, and what it says of its producers when bits of the second one have flipped (byte, bit).
+    fn replayed(batches: &[RecordBatch], flipped: Option<(u64, u8)>) -> ProducerReplay {
+        let disk = VirtualDisk::new(7);
+        let files = Arc::new(FileCache::new(Arc::new(disk.clone()), 8));
+        disk.create_dir_all(Path::new("/data")).unwrap();
+        disk.sync_dir(Path::new("/"), SyncPoint::PartitionCreated).unwrap();
+        let identity = PartitionIdentity {
+            cluster_id: ClusterId(uuid::Uuid::from_u128(1)),
+            topic: TopicName::new("t").unwrap(),
+            topic_id: TopicId(uuid::Uuid::from_u128(2)),
+            partition: PartitionIndex(0),
+        };
+        let config = LogConfig::from(&TopicConfig::default());
+        let dir = Path::new("/data/t-0");
+        let mut log = Log::create(Arc::new(disk.clone()), files, dir, &identity, config).unwrap();
+        log.append(TimestampMs(0), batches).unwrap();
+        if let Some((byte, bit)) = flipped {
+            let at = batches[0].total_bytes() as u64 + byte;
+            disk.flip_bit(&dir.join("00000000000000000000.log"), at, bit).unwrap();
+        }
+        let mut replay = ProducerReplay::default();
+        log.replay_producers(&mut replay).unwrap();
+        replay.0.expire(DAY_MS);
+        replay
+    }
+
+    #[test]
+    fn a_time_that_a_flipped_bit_made_makes_no_producer_expire() {
+        let batches = [batch(1, 0, DAY_MS), batch(2, 1, DAY_MS + 1), batch(3, 2, DAY_MS + 2)];
+        let known = |replay: &ProducerReplay| (replay.0.len(), replay.0.has_gaps());
+        assert_eq!(known(&replayed(&batches, None)), (3, false));
+        // In the largest timestamp of the second batch, which begins at byte 35.
+        assert_eq!(known(&replayed(&batches, Some((36, 5)))), (2, true), "the damaged batch is a gap, nothing else");
+    }
+
+    #[test]
+    fn producers_expire_by_a_leap_of_time_that_is_in_the_log() {
+        let batches = [batch(1, 0, DAY_MS), batch(2, 1, 3 * DAY_MS), batch(3, 2, 3 * DAY_MS)];
+        let replay = replayed(&batches, None);
+        assert_eq!((replay.0.len(), replay.0.has_gaps()), (2, false));
     }
 }
