@@ -1,35 +1,40 @@
-//! The broker's handlers.
+//! The broker, and how it follows the metadata.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle};
 use tokio::sync::{oneshot, watch};
 
-use super::housekeeping::report;
 use super::messages::*;
-use crate::actors::controller::{AlterInSync, MetadataCommitted, ReportDamaged, TopicFilesGone, TopicOpened};
-use crate::actors::partition_leader::{
-    FetchFromLeader, PartitionLeader, PartitionLeaderSettings, RetentionTick, Stop, StopReason,
-};
-use crate::actors::send::{post, post_to};
+use crate::actors::controller::FollowMetadata;
+use crate::actors::controllers::Controllers;
+use crate::actors::partition_leader::{FetchFromLeader, PartitionLeader, PartitionLeaderSettings, RetentionTick};
+use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::engine::assignment::Assignment;
-use crate::engine::metadata::{ClusterImage, TopicImage};
-use crate::replica::storage_error;
-use crate::storage::LogError;
-use crate::storage::data_dir::{DataDir, partition_dir_name};
+use crate::engine::broker::{self, BrokerEngine, EndReason};
+use crate::engine::metadata::{BrokerRegistration, ClusterImage, TopicImage};
+use crate::storage::data_dir::DataDir;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
+use crate::types::{MonoTime, NodeId, TopicConfig, TopicId, TopicName, TopicPartition};
 
 /// How often the free space is looked at. A disk that takes 1 GB/s fills a fifth of the default reserve meanwhile.
 const DISK_SPACE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a controller may let this broker wait for news.
+const NEWS_PATIENCE: Duration = Duration::from_secs(5);
+/// A broker that finds no controller looks again after this.
+const NEWS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a broker is started with.
 pub struct BrokerSettings {
-    /// This broker.
-    pub node: NodeId,
+    /// What it presents.
+    pub registration: BrokerRegistration,
+    /// How often it asks, and how long it waits.
+    pub pace: broker::BrokerSettings,
+    /// Whom it asks.
+    pub controllers: Controllers,
     /// Its data directory.
     pub directory: Arc<DataDir>,
     /// The open files that all logs share.
@@ -40,14 +45,6 @@ pub struct BrokerSettings {
     pub partitions: PartitionLeaderSettings,
     /// Where partitions run, dealt out in turn.
     pub core: Vec<ArbiterHandle>,
-    /// Whom to tell that a topic's replicas are on disk.
-    pub topic_opened: Recipient<TopicOpened>,
-    /// Whom to tell that a deleted topic's files are gone.
-    pub topic_files_gone: Recipient<TopicFilesGone>,
-    /// Whom to ask for other in-sync sets and leaders.
-    pub in_sync: Recipient<AlterInSync>,
-    /// Whom to tell of damaged replicas.
-    pub damaged: Recipient<ReportDamaged>,
     /// Who carries fetches to other brokers; nobody where there are no others.
     pub fetches: Option<Recipient<FetchFromLeader>>,
     /// Where sessions see the broker's state.
@@ -59,30 +56,46 @@ pub struct BrokerSettings {
 pub(super) struct TopicReplicas {
     pub(super) name: TopicName,
     pub(super) replicas: Vec<Replica>,
-    /// What each was told last that it is to be.
-    pub(super) assigned: Vec<Assignment>,
+    /// What each was told last that it is to be; `None` before it was told anything.
+    pub(super) assigned: Vec<Option<Assignment>>,
+}
+
+/// Metadata that is not worked off yet.
+struct Incoming {
+    image: Arc<ClusterImage>,
+    hand_overs: Vec<(TopicPartition, NodeId)>,
 }
 
 /// See the module page.
 pub struct Broker {
     pub(super) settings: BrokerSettings,
+    pub(super) engine: BrokerEngine,
+    pub(super) wake: Option<(MonoTime, SpawnHandle)>,
+    /// The metadata whose replicas are open, or being opened.
     pub(super) image: Arc<ClusterImage>,
-    /// Its registration: nothing has a part before.
-    pub(super) epoch: Option<BrokerEpoch>,
+    /// The newest that came.
+    newest: Arc<ClusterImage>,
+    incoming: Option<Incoming>,
+    /// Replicas have parts: the metadata knows this registration.
+    pub(super) follows: bool,
     pub(super) lease_until: MonoTime,
     pub(super) replicas: HashMap<TopicId, TopicReplicas>,
-    /// The newest metadata, while what came before it is being worked off.
-    incoming: Option<Arc<ClusterImage>>,
     pub(super) opening: usize,
-    started: bool,
     /// The replicas of the start are being opened.
     pub(super) is_first_opening: bool,
     pub(super) show_scheduled: bool,
-    pub(super) stopping: bool,
     pub(super) deleting: HashMap<TopicId, usize>,
     pub(super) waiting: Vec<(u64, oneshot::Sender<()>)>,
+    pub(super) not_counted_on: Vec<oneshot::Sender<()>>,
     pub(super) next_core: usize,
     pub(super) disk_is_full: bool,
+    /// What was said last of a registration that is refused.
+    pub(super) refusal: Option<String>,
+    /// Its logs are being closed, or are closed.
+    pub(super) is_closing: bool,
+    pub(super) problems: Vec<String>,
+    pub(super) ended: Option<EndReason>,
+    pub(super) waiting_for_end: Vec<oneshot::Sender<(EndReason, Vec<String>)>>,
 }
 
 impl Broker {
@@ -90,35 +103,69 @@ impl Broker {
     #[must_use]
     pub fn new(settings: BrokerSettings) -> Self {
         let image = Arc::clone(&settings.view.borrow().image);
+        let now = settings.partitions.clock.now();
         Self {
+            engine: BrokerEngine::new(now, settings.registration.clone(), settings.pace),
             settings,
+            wake: None,
+            newest: Arc::clone(&image),
             image,
-            epoch: None,
+            incoming: None,
+            follows: false,
             lease_until: MonoTime::default(),
             replicas: HashMap::new(),
-            incoming: None,
             opening: 0,
-            started: false,
             is_first_opening: true,
             show_scheduled: false,
-            stopping: false,
             deleting: HashMap::new(),
             waiting: Vec::new(),
+            not_counted_on: Vec::new(),
             next_core: 0,
             disk_is_full: false,
+            refusal: None,
+            is_closing: false,
+            problems: Vec::new(),
+            ended: None,
+            waiting_for_end: Vec::new(),
         }
     }
 
-    /// Works off metadata while nothing is being opened.
-    fn work_off(&mut self, ctx: &Context<Self>) {
-        while self.opening == 0 && !self.stopping {
-            let Some(image) = self.incoming.take() else { break };
-            let before = std::mem::replace(&mut self.image, image);
-            // What it starts with holds for the first time: its directory is looked through for deleted topics.
-            if std::mem::replace(&mut self.started, true) {
-                self.drop_deleted(&before, ctx);
+    pub(super) fn node(&self) -> NodeId {
+        self.settings.registration.node
+    }
+
+    /// Asks for what was decided since the newest metadata here.
+    fn ask_for_news(&self, ctx: &Context<Self>) {
+        let (controllers, known, home) = (self.settings.controllers.clone(), Arc::clone(&self.newest), ctx.address());
+        let (node, epoch, patience) = (self.node(), self.engine.epoch(), NEWS_PATIENCE);
+        let request = FollowMetadata { node, epoch, index: known.index, patience };
+        actix_rt::spawn(async move {
+            let news = controllers.follow(request, &known).await;
+            if let Err(error) = &news {
+                tracing::debug!(%error, "no news of the metadata");
+                tokio::time::sleep(NEWS_PAUSE).await;
             }
-            self.follow_topics(&before, ctx);
+            post(&home, NewsCame(news));
+        });
+    }
+
+    /// Works off metadata while nothing is being opened.
+    pub(super) fn work_off(&mut self, ctx: &mut Context<Self>) {
+        while self.opening == 0 || self.is_closing {
+            let Some(Incoming { image, hand_overs }) = self.incoming.take() else { break };
+            let before = std::mem::replace(&mut self.image, image);
+            let followed = self.follows;
+            self.with_engine(ctx, |engine, image, now, out| engine.on_image(now, image, out));
+            // What it follows for the first time has just been looked through.
+            if followed && self.follows && !self.is_closing {
+                self.drop_deleted(&before, ctx);
+                self.assign_all(Some(&before));
+            }
+            self.with_engine(ctx, |engine, _, now, out| {
+                for (partition, to) in hand_overs {
+                    engine.on_hand_over_wanted(now, partition, to, out);
+                }
+            });
             if self.opening == 0 {
                 self.publish();
             } else if self.is_first_opening {
@@ -127,8 +174,15 @@ impl Broker {
         }
     }
 
+    /// The metadata knows this registration: replicas get parts, and the directory is looked through for what is not called for.
+    pub(super) fn begin_to_follow(&mut self, ctx: &Context<Self>) {
+        self.follows = true;
+        self.list_directory(ctx);
+        self.assign_all(None);
+    }
+
     /// Deletes the replicas of topics that are gone, those included that came and went since `before`.
-    fn drop_deleted(&mut self, before: &ClusterImage, ctx: &Context<Self>) {
+    fn drop_deleted(&mut self, before: &ClusterImage, ctx: &mut Context<Self>) {
         let image = Arc::clone(&self.image);
         for topic in image.tombstones.difference(&before.tombstones) {
             self.delete_topic(*topic, ctx);
@@ -143,48 +197,24 @@ impl Broker {
         })
     }
 
-    fn delete_topic(&mut self, topic: TopicId, ctx: &Context<Self>) {
-        let Some(TopicReplicas { name, replicas, .. }) = self.replicas.remove(&topic) else {
-            self.topic_is_gone_if_done(topic);
-            return;
-        };
-        for (number, replica) in (0..).zip(replicas) {
-            if matches!(replica, Replica::Elsewhere) {
-                continue;
-            }
-            let partition = TopicPartition::new(topic, PartitionIndex(number));
-            *self.deleting.entry(topic).or_default() += 1;
-            let (done, closed) = oneshot::channel();
-            if let Some(address) = replica.address() {
-                post(address, Stop { why: StopReason::TopicDeleted, done });
-            }
-            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-            let files = partition_dir_name(&name, partition);
-            let (pool, cache) = (self.settings.partitions.disk.clone(), Arc::clone(&self.settings.files));
-            drop(replica);
-            self.settings.partitions.disk.spawn(async move {
-                // An offline replica never answers: its sender is dropped, which is an answer too.
-                let _ = closed.await;
-                pool.run(Lane::Background, move || {
-                    let result = directory.delete_partition_dir(&files);
-                    // An open file keeps its space: nothing is freed before its last handle is gone.
-                    cache.forget_dir(&directory.topics_dir().join(&files));
-                    post(&home, ReplicaDeleted { partition, result });
-                });
-            });
-        }
-        self.topic_is_gone_if_done(topic);
-    }
-
-    pub(super) fn topic_is_gone_if_done(&mut self, topic: TopicId) {
-        if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
-            self.deleting.remove(&topic);
-            post_to(&self.settings.topic_files_gone, TopicFilesGone { topic, node: self.settings.node });
-        }
-    }
-
     pub(super) fn open_replicas(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
         self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(Replica::address)
+    }
+
+    /// Whether it does what it is there for: it is counted on, its lease runs, and its replicas are open.
+    fn is_counted_on(&self) -> bool {
+        let registered = self.engine.epoch().is_some_and(|epoch| self.image.is_registered(self.node(), epoch));
+        let has_lease = self.engine.lease_until() > self.settings.partitions.clock.now();
+        registered && self.image.is_live(self.node()) && has_lease && self.opening == 0 && !self.is_first_opening
+    }
+
+    pub(super) fn answer_those_who_count_on_it(&mut self) {
+        if !self.not_counted_on.is_empty() && self.is_counted_on() {
+            for waiting in std::mem::take(&mut self.not_counted_on) {
+                // Whoever asked may be gone.
+                let _ = waiting.send(());
+            }
+        }
     }
 }
 
@@ -202,51 +232,28 @@ impl Actor for Broker {
         ctx.run_interval(retention, |broker, _| {
             broker.open_replicas().for_each(|replica| post(replica, RetentionTick))
         });
+        self.with_engine(ctx, |engine, _, now, out| engine.on_tick(now, out));
+        self.ask_for_news(ctx);
     }
 }
 
-impl Handler<MetadataCommitted> for Broker {
+impl Handler<NewsCame> for Broker {
     type Result = ();
-    fn handle(&mut self, message: MetadataCommitted, ctx: &mut Self::Context) {
-        let first = !self.started && self.incoming.is_none();
-        self.incoming = Some(message.image);
-        self.work_off(ctx);
-        if first {
-            self.list_directory(ctx);
-        }
-    }
-}
-
-impl Handler<ReplicaOpened> for Broker {
-    type Result = ();
-    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
-        self.opening -= 1;
-        if self.stopping {
-            // Nothing was written since it was opened: its files are as a clean stop leaves them.
-            return;
-        }
-        let replica = match result {
-            Ok(opened) => {
-                report(partition, &opened);
-                self.start_replica(partition, opened, ctx)
+    fn handle(&mut self, NewsCame(news): NewsCame, ctx: &mut Self::Context) {
+        if let Ok(news) = news {
+            let is_news = news.image.index > self.newest.index;
+            if is_news {
+                self.newest = news.image;
             }
-            Err(error) => {
-                tracing::error!(%partition, %error, "the replica stays offline");
-                Replica::Offline(storage_error(&error))
+            if is_news || !news.hand_overs.is_empty() {
+                let waiting = self.incoming.take().map(|waiting| waiting.hand_overs);
+                let hand_overs = waiting.into_iter().flatten().chain(news.hand_overs).collect();
+                self.incoming = Some(Incoming { image: Arc::clone(&self.newest), hand_overs });
+                self.work_off(ctx);
             }
-        };
-        let slot = self
-            .replicas
-            .get_mut(&partition.topic)
-            .and_then(|topic| topic.replicas.get_mut(partition.partition.0 as usize));
-        if let Some(slot) = slot {
-            *slot = replica;
         }
-        if self.opening == 0 {
-            self.publish();
-            self.work_off(ctx);
-        } else {
-            self.show_soon(ctx);
+        if self.ended.is_none() {
+            self.ask_for_news(ctx);
         }
     }
 }
@@ -255,7 +262,7 @@ impl Handler<AwaitMetadata> for Broker {
     type Result = ResponseFuture<()>;
     fn handle(&mut self, AwaitMetadata { index }: AwaitMetadata, _: &mut Self::Context) -> Self::Result {
         let (done, applied) = oneshot::channel();
-        if self.settings.view.borrow().image.index >= index && self.started && self.opening == 0 {
+        if self.settings.view.borrow().image.index >= index && self.opening == 0 && !self.is_first_opening {
             return Box::pin(std::future::ready(()));
         }
         self.waiting.push((index, done));
@@ -266,27 +273,15 @@ impl Handler<AwaitMetadata> for Broker {
     }
 }
 
-impl Handler<StopReplicas> for Broker {
-    type Result = ResponseFuture<Vec<String>>;
-    fn handle(&mut self, _: StopReplicas, _: &mut Self::Context) -> Self::Result {
-        self.stopping = true;
-        let mut closing = Vec::new();
-        for replica in self.open_replicas() {
-            let (done, closed) = oneshot::channel::<Result<(), LogError>>();
-            post(replica, Stop { why: StopReason::NodeStops, done });
-            closing.push(closed);
-        }
-        self.replicas.clear();
+impl Handler<AwaitCountedOn> for Broker {
+    type Result = ResponseFuture<()>;
+    fn handle(&mut self, _: AwaitCountedOn, _: &mut Self::Context) -> Self::Result {
+        let (done, counted_on) = oneshot::channel();
+        self.not_counted_on.push(done);
+        self.answer_those_who_count_on_it();
         Box::pin(async move {
-            let mut problems = Vec::new();
-            for closed in closing {
-                match closed.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => problems.push(error.to_string()),
-                    Err(_) => problems.push("a partition ended without closing its log".to_owned()),
-                }
-            }
-            problems
+            // As above.
+            let _ = counted_on.await;
         })
     }
 }

@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::{AsyncContext, Context, Handler};
+use tokio::sync::oneshot;
 
 use super::actor::Broker;
-use super::messages::{DirectoryListed, DiskSpaceSeen, ReplicaDeleted};
-use crate::actors::partition_leader::SetDiskSpace;
+use super::messages::{DirectoryListed, DiskSpaceSeen, Replica, ReplicaDeleted};
+use crate::actors::partition_leader::{SetDiskSpace, Stop, StopReason};
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::engine::assignment::Fate;
 use crate::protocol::{ApiError, ErrorCode};
 use crate::replica::OpenedReplica;
-use crate::types::{TopicId, TopicPartition};
+use crate::storage::data_dir::partition_dir_name;
+use crate::types::{PartitionIndex, TopicId, TopicName, TopicPartition};
 
 impl Broker {
     pub(super) fn disk_full_error(&self) -> ApiError {
@@ -29,7 +31,7 @@ impl Broker {
     }
 
     /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
-    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &Context<Self>) {
+    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &mut Context<Self>) {
         let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
         for (partition, path) in found {
             let name = name_of(&path);
@@ -54,7 +56,55 @@ impl Broker {
             }
         }
         for topic in tombstones {
-            self.topic_is_gone_if_done(topic);
+            self.topic_is_gone_if_done(topic, ctx);
+        }
+    }
+
+    /// Ends the replicas of a topic that was deleted, and removes their files.
+    pub(super) fn delete_topic(&mut self, topic: TopicId, ctx: &mut Context<Self>) {
+        let held = self.replicas.remove(&topic);
+        for (number, replica) in held.iter().flat_map(|held| (0..).zip(&held.replicas)) {
+            if !matches!(replica, Replica::Elsewhere) {
+                let partition = TopicPartition::new(topic, PartitionIndex(number));
+                self.with_engine(ctx, |engine, _, now, _| engine.on_gone(now, partition));
+                self.delete_replica(held.as_ref().map(|held| &held.name), partition, replica, ctx);
+            }
+        }
+        self.topic_is_gone_if_done(topic, ctx);
+    }
+
+    fn delete_replica(
+        &mut self,
+        name: Option<&TopicName>,
+        partition: TopicPartition,
+        replica: &Replica,
+        ctx: &Context<Self>,
+    ) {
+        let Some(name) = name else { return };
+        *self.deleting.entry(partition.topic).or_default() += 1;
+        let (done, closed) = oneshot::channel();
+        if let Some(address) = replica.address() {
+            post(address, Stop { why: StopReason::TopicDeleted, done });
+        }
+        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+        let files = partition_dir_name(name, partition);
+        let (pool, cache) = (self.settings.partitions.disk.clone(), Arc::clone(&self.settings.files));
+        self.settings.partitions.disk.spawn(async move {
+            // An offline replica never answers: its sender is dropped, which is an answer too.
+            let _ = closed.await;
+            pool.run(Lane::Background, move || {
+                let result = directory.delete_partition_dir(&files);
+                // An open file keeps its space: nothing is freed before its last handle is gone.
+                cache.forget_dir(&directory.topics_dir().join(&files));
+                post(&home, ReplicaDeleted { partition, result });
+            });
+        });
+    }
+
+    fn topic_is_gone_if_done(&mut self, topic: TopicId, ctx: &mut Context<Self>) {
+        if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
+            self.deleting.remove(&topic);
+            self.with_engine(ctx, |engine, _, now, _| engine.on_files_gone(now, topic));
         }
     }
 
@@ -113,13 +163,13 @@ impl Handler<DiskSpaceSeen> for Broker {
 
 impl Handler<ReplicaDeleted> for Broker {
     type Result = ();
-    fn handle(&mut self, ReplicaDeleted { partition, result }: ReplicaDeleted, _: &mut Self::Context) {
+    fn handle(&mut self, ReplicaDeleted { partition, result }: ReplicaDeleted, ctx: &mut Self::Context) {
         match result {
             Ok(()) => {
                 if let Some(left) = self.deleting.get_mut(&partition.topic) {
                     *left = left.saturating_sub(1);
                 }
-                self.topic_is_gone_if_done(partition.topic);
+                self.topic_is_gone_if_done(partition.topic, ctx);
             }
             // The count never reaches zero, the tombstone stays, and the next start tries again.
             Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use actix::{Addr, Message};
 
+use crate::actors::controller::MetadataNews;
 use crate::actors::partition_leader::PartitionLeader;
+use crate::engine::broker::{Answer, EndReason};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::ReplicasDescription;
 use crate::replica::OpenedReplica;
 use crate::storage::LogError;
-use crate::types::{BrokerEpoch, MonoTime, TopicId, TopicPartition};
+use crate::storage::data_dir::DataDirError;
+use crate::types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
 /// What sessions need to know to route a request: the image, and the replicas that live on this node. Replaced as a whole
 /// whenever the metadata changes, and shared by all sessions.
@@ -66,22 +69,6 @@ impl BrokerView {
     }
 }
 
-/// This broker was registered. Replicas are given parts from here on, under this epoch.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct Registered {
-    /// The epoch that its directory holds.
-    pub epoch: BrokerEpoch,
-}
-
-/// The lease runs until then.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct LeaseRenewed {
-    /// On this node's clock.
-    pub until: MonoTime,
-}
-
 /// Answered once the metadata has been applied up to `index` and the replicas that it calls for are open.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -90,10 +77,20 @@ pub struct AwaitMetadata {
     pub index: u64,
 }
 
-/// Close every replica. Answers with what went wrong, if anything did.
+/// Answered once the controllers count on this broker and its replicas are open, or when it ends.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitCountedOn;
+
+/// Stop: hand over what is led here, and close. Answers when it is over, with what went wrong, if anything did.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<String>")]
-pub struct StopReplicas;
+pub struct StopBroker;
+
+/// Answered when the broker is over, and why.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "EndReason")]
+pub struct AwaitEnd;
 
 /// Say what is wrong with the replicas, and whether appends are refused for want of space.
 #[derive(Clone, Copy, Debug, Message)]
@@ -134,3 +131,33 @@ pub(super) struct DiskSpaceSeen(pub std::io::Result<u64>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct DirectoryListed(pub std::io::Result<Vec<(TopicPartition, PathBuf)>>);
+
+/// A controller has said what was decided, or none was found.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct NewsCame(pub Result<MetadataNews, ApiError>);
+
+/// A controller has answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Answered(pub Answer);
+
+/// A disk thread has written the broker epoch down, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EpochStored(pub Result<(), DataDirError>);
+
+/// All leaders here are silent.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct LeaseGivenUp;
+
+/// How far the logs of these replicas reach.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EndsRead(pub Vec<(TopicPartition, LeaderEpoch, Offset)>);
+
+/// All logs are closed; what went wrong.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ReplicasClosed(pub Vec<String>);

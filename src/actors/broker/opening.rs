@@ -5,51 +5,51 @@
 //!   a topic created                                                                        all ─►
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{AsyncContext, Context};
+use actix::{AsyncContext, Context, Handler};
 
 use super::actor::{Broker, TopicReplicas};
+use super::housekeeping::report;
 use super::messages::{BrokerView, Replica, ReplicaOpened};
-use crate::actors::controller::TopicOpened;
-use crate::actors::send::{post, post_to};
+use crate::actors::send::post;
 use crate::actors::threads::Lane;
-use crate::engine::assignment::Assignment;
+use crate::engine::broker::Opened;
 use crate::engine::metadata::TopicImage;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all};
+use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all, storage_error};
 use crate::storage::data_dir::partition_dir_name;
-use crate::storage::{LogConfig, PartitionIdentity};
-use crate::types::{PartitionIndex, TopicConfig, TopicPartition};
+use crate::storage::{LogConfig, LogError, PartitionIdentity};
+use crate::types::{PartitionIndex, TopicConfig, TopicId, TopicPartition};
 
 /// How often sessions are shown which replicas have been opened during the start: a new view holds all replicas, so it is
 /// not made for each.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Broker {
-    /// Opens the replicas of a topic that this node is to hold and does not hold yet.
-    pub(super) fn open_topic(&mut self, topic: &Arc<TopicImage>, ctx: &Context<Self>) {
-        let node = self.settings.node;
+    /// Opens these replicas, those of a topic together.
+    pub(super) fn open(&mut self, partitions: Vec<TopicPartition>, ctx: &Context<Self>) {
+        let mut by_topic: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
+        for TopicPartition { topic, partition } in partitions {
+            by_topic.entry(topic).or_default().push(partition);
+        }
+        for (topic, numbers) in by_topic {
+            if let Some(topic) = self.image.topics.get(&topic).cloned() {
+                self.open_of_topic(&topic, &numbers, ctx);
+            }
+        }
+    }
+
+    fn open_of_topic(&mut self, topic: &Arc<TopicImage>, numbers: &[PartitionIndex], ctx: &Context<Self>) {
         let config = self.config_of(topic);
-        let count = topic.partitions.len();
-        let held = self.replicas.entry(topic.id).or_insert_with(|| TopicReplicas {
-            name: topic.name.clone(),
-            replicas: Vec::new(),
-            assigned: Vec::new(),
-        });
-        held.replicas.resize(count, Replica::Elsewhere);
-        held.assigned.resize(count, Assignment::None);
-        let is_wanted = |number: &usize, held: &TopicReplicas| {
-            topic.partitions[*number].replicas.contains(&node) && matches!(held.replicas[*number], Replica::Elsewhere)
-        };
-        let wanted: Vec<_> = (0..count).filter(|number| is_wanted(number, held)).collect();
-        wanted.iter().for_each(|number| held.replicas[*number] = starting());
-        let numbers = wanted.into_iter().map(|number| PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX)));
-        let jobs: Vec<_> = numbers.map(|number| self.open_job(topic, &config, number)).collect();
+        let held = self.replicas_of(topic);
+        numbers.iter().for_each(|number| held.replicas[number.0 as usize] = starting());
+        let jobs: Vec<_> = numbers.iter().map(|number| self.open_job(topic, &config, *number)).collect();
         self.opening += jobs.len();
         // Those that are there already are opened one by one: each may have much to recover.
-        let at_a_time = if topic.opened.contains(&node) { 1 } else { JOBS_AT_A_TIME };
+        let at_a_time = if topic.opened.contains(&self.node()) { 1 } else { JOBS_AT_A_TIME };
         for jobs in jobs.chunks(at_a_time) {
             let (jobs, home) = (jobs.to_vec(), ctx.address());
             self.settings.partitions.disk.run(Lane::Background, move || {
@@ -59,9 +59,21 @@ impl Broker {
         }
     }
 
+    /// What is held of a topic: a place for each of its partitions.
+    pub(super) fn replicas_of(&mut self, topic: &TopicImage) -> &mut TopicReplicas {
+        let held = self.replicas.entry(topic.id).or_insert_with(|| TopicReplicas {
+            name: topic.name.clone(),
+            replicas: Vec::new(),
+            assigned: Vec::new(),
+        });
+        held.replicas.resize(topic.partitions.len(), Replica::Elsewhere);
+        held.assigned.resize(topic.partitions.len(), None);
+        held
+    }
+
     fn open_job(&self, topic: &TopicImage, config: &TopicConfig, number: PartitionIndex) -> (TopicPartition, OpenJob) {
         let partition = TopicPartition::new(topic.id, number);
-        let (directory, node) = (&self.settings.directory, self.settings.node);
+        let (directory, node) = (&self.settings.directory, self.node());
         let state = topic.partitions.get(number.0 as usize);
         let job = OpenJob {
             disk: Arc::clone(directory.disk()),
@@ -80,31 +92,19 @@ impl Broker {
         (partition, job)
     }
 
-    /// Tells the controller of replicas that are open here for the first time.
-    fn report_opened(&self) {
-        let node = self.settings.node;
-        for (topic, held) in &self.replicas {
-            let Some(image) = self.image.topics.get(topic) else { continue };
-            let is_news = |number: &PartitionIndex| !image.has_opened(*number, node);
-            let open = (0..).zip(&held.replicas).filter(|(_, replica)| replica.has_part());
-            let partitions: Vec<_> = open.map(|(number, _)| PartitionIndex(number)).collect();
-            // Of a topic whose replicas are not all open the rest may never have been.
-            let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
-            if !offline && partitions.iter().any(is_news) {
-                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node, partitions });
-            }
-        }
-    }
-
+    /// All replicas that the metadata calls for are open, or known to be offline.
     pub(super) fn publish(&mut self) {
-        self.is_first_opening = false;
-        self.report_opened();
         self.show();
+        if !self.follows {
+            return;
+        }
+        self.is_first_opening = false;
         let index = self.image.index;
         for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
             // The session that asked may be gone.
             let _ = done.send(());
         }
+        self.answer_those_who_count_on_it();
     }
 
     /// Shows the sessions what there is. During the start that is done before all replicas are open, so that those which
@@ -126,10 +126,47 @@ impl Broker {
         }
         self.show_scheduled = true;
         ctx.run_later(SHOW_INTERVAL, |broker, _| {
-            if broker.is_first_opening && !broker.stopping {
+            if broker.is_first_opening && !broker.is_closing {
                 broker.show();
             }
         });
+    }
+}
+
+impl Handler<ReplicaOpened> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
+        self.opening -= 1;
+        if self.is_closing {
+            // Nothing was written since it was opened: its files are as a clean stop leaves them.
+            return;
+        }
+        match result {
+            Ok(opened) => {
+                report(partition, &opened);
+                let found = opened.report.as_ref().map_or_else(Opened::default, |report| Opened {
+                    is_doubtful: report.doubtful,
+                    is_damaged: !report.damaged.is_empty(),
+                });
+                self.start_replica(partition, opened, ctx);
+                self.with_engine(ctx, |engine, _, now, _| engine.on_opened(now, partition, found));
+            }
+            Err(error) => {
+                tracing::error!(%partition, %error, "the replica stays offline");
+                self.put(partition, Replica::Offline(storage_error(&error)));
+                let is_lost = matches!(error, LogError::LostPartition { .. });
+                self.with_engine(ctx, |engine, _, now, _| match is_lost {
+                    true => engine.on_lost(now, partition),
+                    false => engine.on_cannot_open(now, partition),
+                });
+            }
+        }
+        if self.opening == 0 {
+            self.publish();
+            self.work_off(ctx);
+        } else {
+            self.show_soon(ctx);
+        }
     }
 }
 

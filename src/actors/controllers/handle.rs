@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use tokio::time::{Instant, sleep_until};
 
 use super::local::LocalController;

@@ -14,7 +14,7 @@ use super::peers::{self, PeerSide};
 use super::serving::{BrokerSide, Shared};
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready, local_address};
-use crate::actors::broker::{AwaitCountedOn, BrokerView, StopBroker};
+use crate::actors::broker::{AwaitCountedOn, AwaitEnd, Broker, BrokerView, StopBroker};
 use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Starting};
 use crate::actors::controllers::Controllers;
 use crate::actors::peer::{Myself, OwnCluster, PeerAddress, PeerTarget, RaftOverPeers};
@@ -22,6 +22,7 @@ use crate::actors::peer_session::OpenDoor;
 use crate::actors::send::post;
 use crate::actors::threads::Threads;
 use crate::config::{ControllerAddress, NodeConfig, Role};
+use crate::engine::broker::EndReason;
 use crate::engine::controller::{ControllerPolicy, Leases};
 use crate::engine::metadata::ClusterImage;
 use crate::http::{self, HttpServer, HttpSettings};
@@ -64,9 +65,7 @@ impl Node {
         // Bound before anything is created: a port in use leaves no trace.
         let limits = net_limits(&config, descriptors().saturating_sub(http::server::MAX_CONNECTIONS));
         let native = match config.node.roles.contains(&Role::Broker) {
-            true => {
-                Some(Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?)
-            }
+            true => Some(Listener::bind(&config.listener.native.bind, ConnectionGate::from_limits(&limits)).await?),
             false => None,
         };
         let others = peers::bind(&config).await?;
@@ -84,16 +83,18 @@ impl Node {
         let before_threads = BeforeThreads::look(&disk, &shared, others);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
         match before_threads {
-            Ok(before) => match before.assemble(&disk, &shared, &threads, native.map(|native| (native, limits))).await {
-                Ok(Parts { peers, controller, broker, cluster, serving }) => {
-                    let serving = Some(serving);
-                    Ok(Self { shared, _lock, threads, peers, controller, broker, cluster, status, http, serving })
+            Ok(before) => {
+                match before.assemble(&disk, &shared, &threads, native.map(|native| (native, limits))).await {
+                    Ok(Parts { peers, controller, broker, cluster, serving }) => {
+                        let serving = Some(serving);
+                        Ok(Self { shared, _lock, threads, peers, controller, broker, cluster, status, http, serving })
+                    }
+                    Err(error) => {
+                        threads.stop();
+                        Err(error)
+                    }
                 }
-                Err(error) => {
-                    threads.stop();
-                    Err(error)
-                }
-            },
+            }
             Err(error) => {
                 threads.stop();
                 Err(error)
@@ -143,7 +144,11 @@ impl BeforeThreads {
     ) -> Result<Parts, NodeError> {
         let Self { directory, others, alone } = self;
         let config = &shared.config;
-        let nothing = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(ClusterId(uuid::Uuid::nil()))), replicas: Default::default() };
+        let nothing = BrokerView {
+            partitions: 0,
+            image: Arc::new(ClusterImage::empty(ClusterId(uuid::Uuid::nil()))),
+            replicas: Default::default(),
+        };
         let (view, seen) = watch::channel(Arc::new(nothing));
         let myself = Myself { node: config.node.id, directory, cluster: OwnCluster::default() };
         let mut invited = None;
@@ -172,8 +177,7 @@ impl BeforeThreads {
         let (mut broker, mut serving) = (None, None);
         if let Some(native) = native {
             let controllers = controllers_of(config, controller.as_ref(), peers.as_ref());
-            let (side, seen) =
-                BrokerSide::start(shared, &opened, controllers, peers.as_ref(), threads, view, native)?;
+            let (side, seen) = BrokerSide::start(shared, &opened, controllers, peers.as_ref(), threads, view, native)?;
             (broker, serving) = (Some(side), Some(seen));
         }
         let serving = serving.unwrap_or_else(|| Serving::nothing(seen));
@@ -198,7 +202,10 @@ async fn start_controller(
     let transport = Arc::new(RaftOverPeers::new(Arc::clone(&peers.links)));
     let starting = Starting { files, settings, transport, first_members, door: Some(peers.raft.clone()) };
     let controller = controller::start_on(&threads.control(), starting).await?;
-    post(&peers.controller, OpenDoor { calls: controller.clone().recipient(), gone: Some(controller.clone().recipient()) });
+    post(
+        &peers.controller,
+        OpenDoor { calls: controller.clone().recipient(), gone: Some(controller.clone().recipient()) },
+    );
     Ok(controller)
 }
 
@@ -236,7 +243,7 @@ impl Node {
         async move {
             let (mut native, mut topics, mut declared) = (None, 0, Vec::new());
             if let Some((broker, controllers, view, local)) = broker {
-                broker.send(AwaitCountedOn).await.map_err(|_| NodeError::Ended)??;
+                broker.send(AwaitCountedOn).await.map_err(|_| NodeError::Ended)?;
                 declared = declare_topics(&config, &controllers, &broker).await?;
                 (native, topics) = (Some(local?), view.borrow().image.topics.len());
             }
@@ -253,6 +260,7 @@ impl Node {
         stop: &mut mpsc::Receiver<()>,
     ) -> Result<(), NodeError> {
         let mut becoming_ready = Box::pin(self.becoming_ready());
+        let mut ending = Box::pin(end_of(self.broker.as_ref().map(|side| side.broker.clone())));
         let mut is_ready = false;
         let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
@@ -270,6 +278,7 @@ impl Node {
                     self.shared.buffers.release_unused();
                     continue;
                 }
+                why = &mut ending => return Err(self.end_at_once(why)),
                 _ = stop.recv() => break,
             };
             if let Some(side) = &self.broker {
@@ -277,6 +286,17 @@ impl Node {
             }
         }
         self.shut_down().await
+    }
+
+    /// The broker has ended by itself. Nothing more is written.
+    fn end_at_once(self, why: EndReason) -> NodeError {
+        self.status.stops();
+        self.peers.iter().for_each(PeerSide::close);
+        self.threads.stop();
+        match why {
+            EndReason::Superseded => NodeError::Superseded,
+            EndReason::Stopped { .. } => NodeError::Ended,
+        }
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
@@ -301,6 +321,14 @@ impl Node {
         threads.stop();
         drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
+    }
+}
+
+/// How the broker ends, should it do so by itself.
+async fn end_of(broker: Option<Addr<Broker>>) -> EndReason {
+    match broker {
+        Some(broker) => broker.send(AwaitEnd).await.unwrap_or(EndReason::Stopped { is_clean: false }),
+        None => std::future::pending().await,
     }
 }
 

@@ -83,7 +83,9 @@ pub enum NodeError {
     #[error("the node was stopped before it was ready")]
     StoppedEarly,
     /// Another process of the same broker has registered.
-    #[error("a newer process of this broker has registered: this one ends, and writes nothing more; see that only one runs")]
+    #[error(
+        "a newer process of this broker has registered: this one ends, and writes nothing more; see that only one runs"
+    )]
     Superseded,
     /// The node's own threads are gone.
     #[error("the node ended unexpectedly: see its log")]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tokio::net::TcpStream;
@@ -20,12 +21,16 @@ use crate::actors::replica_fetcher::{ReplicaFetcher, ReplicaFetcherSettings};
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::NodeConfig;
+use crate::engine::broker;
 use crate::engine::metadata::ClusterImage;
 use crate::engine::waiters::OwnerId;
 use crate::metrics::Metrics;
 use crate::net::{Connection, Listener, NetLimits, NodeBudget};
 use crate::storage::file_cache::FileCache;
 use crate::types::{BufferPool, Clock};
+
+/// How often a lease is renewed while it runs.
+const RENEWALS_A_LEASE: u32 = 5;
 
 /// What the parts of a node share.
 pub(super) struct Shared {
@@ -101,6 +106,7 @@ impl BrokerSide {
         });
         let broker = Broker::new(BrokerSettings {
             registration: registration(config, opened, local, peers.map(|peers| peers.endpoint.clone())),
+            pace: pace_of(config),
             controllers: controllers.clone(),
             directory: Arc::clone(&opened.directory),
             files: Arc::clone(files),
@@ -157,4 +163,10 @@ impl BrokerSide {
             });
         });
     }
+}
+
+/// How often the broker asks: a lease is renewed five times within itself, so that four renewals in a row may be lost.
+fn pace_of(config: &NodeConfig) -> broker::BrokerSettings {
+    let renewal_interval = Duration::from_millis(config.cluster.lease_ms) / RENEWALS_A_LEASE;
+    broker::BrokerSettings { renewal_interval, ..broker::BrokerSettings::default() }
 }

@@ -335,7 +335,25 @@ pub enum Reported {
 /// The controller has refused what this leader proposed.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct ProposalRefused;
+pub struct ProposalRefused {
+    /// The partition epoch that it was proposed in.
+    pub partition_epoch: u32,
+}
+
+/// The broker gives its lease up: it answers nothing any more that a lease is needed for.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct GiveUpLease;
+
+/// The replica was doubtful, and counts as whole from here on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct MarkVerified;
+
+/// Say how far the log reaches: the epoch of the last record, and the offset after it.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<(LeaderEpoch, Offset)>")]
+pub struct ReadEnd;
 
 /// Hand this leadership over. Answers with why it cannot be; otherwise the metadata tells when it has been.
 #[derive(Clone, Copy, Debug, Message)]

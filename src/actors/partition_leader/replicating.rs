@@ -4,6 +4,10 @@ use actix::{Context, Handler, MessageResult};
 
 use super::actor::PartitionLeader;
 use super::messages::*;
+use crate::actors::log_writer::Write;
+use crate::actors::send::post;
+use crate::storage::queue::LogWork;
+use crate::types::Offset;
 
 impl Handler<Assign> for PartitionLeader {
     type Result = ();
@@ -28,8 +32,37 @@ impl Handler<LeaderAnswered> for PartitionLeader {
 
 impl Handler<ProposalRefused> for PartitionLeader {
     type Result = ();
-    fn handle(&mut self, _: ProposalRefused, ctx: &mut Context<Self>) {
-        self.step(ctx, |replica, now| replica.on_proposal_refused(now));
+    fn handle(&mut self, ProposalRefused { partition_epoch }: ProposalRefused, ctx: &mut Context<Self>) {
+        self.step(ctx, |replica, now| {
+            // What was refused of an earlier state of the partition says nothing of this one.
+            if replica.leader().is_some_and(|leader| leader.leadership().partition_epoch == partition_epoch) {
+                replica.on_proposal_refused(now);
+            }
+        });
+    }
+}
+
+impl Handler<GiveUpLease> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, _: GiveUpLease, ctx: &mut Context<Self>) {
+        self.step(ctx, |replica, _| replica.on_lease_given_up());
+    }
+}
+
+impl Handler<MarkVerified> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, _: MarkVerified, _: &mut Context<Self>) {
+        post(&self.writer, Write(LogWork::MarkVerified));
+    }
+}
+
+impl Handler<ReadEnd> for PartitionLeader {
+    type Result = MessageResult<ReadEnd>;
+    fn handle(&mut self, _: ReadEnd, _: &mut Context<Self>) -> Self::Result {
+        let end = self.cursors().written_end();
+        let last = end.0.checked_sub(1).map(Offset);
+        let epoch = last.map(|last| self.reader.epoch_of(last).unwrap_or_default());
+        MessageResult(epoch.map(|epoch| (epoch, end)))
     }
 }
 
