@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use actix::{Addr, Message};
 
+use crate::actors::controller::MetadataNews;
 use crate::actors::partition_leader::PartitionLeader;
+use crate::engine::broker::Answer;
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::ReplicasDescription;
 use crate::replica::OpenedReplica;
 use crate::storage::LogError;
-use crate::types::{BrokerEpoch, MonoTime, TopicId, TopicPartition};
+use crate::storage::data_dir::DataDirError;
+use crate::types::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
 /// What sessions need to know to route a request: the image, and the replicas that live on this node. Replaced as a whole
 /// whenever the metadata changes, and shared by all sessions.
@@ -50,12 +53,6 @@ impl Replica {
             Self::Offline(_) | Self::Elsewhere => None,
         }
     }
-
-    /// Whether it is open, and has a part.
-    #[must_use]
-    pub fn has_part(&self) -> bool {
-        matches!(self, Self::Leader(_) | Self::Follower(_))
-    }
 }
 
 impl BrokerView {
@@ -66,22 +63,6 @@ impl BrokerView {
     }
 }
 
-/// This broker was registered. Replicas are given parts from here on, under this epoch.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct Registered {
-    /// The epoch that its directory holds.
-    pub epoch: BrokerEpoch,
-}
-
-/// The lease runs until then.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct LeaseRenewed {
-    /// On this node's clock.
-    pub until: MonoTime,
-}
-
 /// Answered once the metadata has been applied up to `index` and the replicas that it calls for are open.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -90,10 +71,11 @@ pub struct AwaitMetadata {
     pub index: u64,
 }
 
-/// Close every replica. Answers with what went wrong, if anything did.
+/// Stop: hand over what is led here, say so, close every replica, and leave the marker of a clean stop. Answers when all of that is done,
+/// or has taken too long, with what went wrong, if anything did.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<String>")]
-pub struct StopReplicas;
+pub struct StopBroker;
 
 /// Say what is wrong with the replicas, and whether appends are refused for want of space.
 #[derive(Clone, Copy, Debug, Message)]
@@ -108,6 +90,41 @@ pub struct BrokerHealth {
     /// Why appends are refused, if they are.
     pub refusing_appends: Option<ApiError>,
 }
+
+/// A controller has answered what the engine asked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ControllerAnswered(pub Answer);
+
+/// There is news of the metadata, or none could be had.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct MetadataArrived(pub Result<MetadataNews, ApiError>);
+
+/// A disk thread has written down the registration, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EpochStored(pub Result<(), DataDirError>);
+
+/// Last members have said how far their logs reach.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EndsRead(pub Vec<(TopicPartition, LeaderEpoch, Offset)>);
+
+/// All replicas know that the lease is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct LeaseGivenUp;
+
+/// All logs are at rest. What went wrong with each.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ReplicasClosed(pub Vec<String>);
+
+/// A disk thread has left the marker of a clean stop, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct CleanStopMarked(pub Result<(), DataDirError>);
 
 /// A disk thread has opened a replica's log, or could not.
 #[derive(Debug, Message)]

@@ -5,51 +5,55 @@
 //!   a topic created                                                                        all ─►
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{AsyncContext, Context};
+use actix::{AsyncContext, Context, Handler};
 
-use super::actor::{Broker, TopicReplicas};
+use super::actor::Broker;
+use super::housekeeping::report;
 use super::messages::{BrokerView, Replica, ReplicaOpened};
-use crate::actors::controller::TopicOpened;
-use crate::actors::send::{post, post_to};
+use crate::actors::send::post;
 use crate::actors::threads::Lane;
-use crate::engine::assignment::Assignment;
+use crate::engine::broker::Opened;
+use crate::engine::damage::Damage;
 use crate::engine::metadata::TopicImage;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all};
+use crate::replica::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all, storage_error};
 use crate::storage::data_dir::partition_dir_name;
-use crate::storage::{LogConfig, PartitionIdentity};
-use crate::types::{PartitionIndex, TopicConfig, TopicPartition};
+use crate::storage::{LogConfig, LogError, PartitionIdentity};
+use crate::types::{TopicConfig, TopicId, TopicPartition};
 
 /// How often sessions are shown which replicas have been opened during the start: a new view holds all replicas, so it is
 /// not made for each.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Broker {
-    /// Opens the replicas of a topic that this node is to hold and does not hold yet.
-    pub(super) fn open_topic(&mut self, topic: &Arc<TopicImage>, ctx: &Context<Self>) {
-        let node = self.settings.node;
+    /// Opens replicas, those of a topic together.
+    pub(super) fn open(&mut self, partitions: Vec<TopicPartition>, ctx: &Context<Self>) {
+        let mut by_topic: BTreeMap<TopicId, Vec<TopicPartition>> = BTreeMap::new();
+        for partition in partitions {
+            by_topic.entry(partition.topic).or_default().push(partition);
+        }
+        let (image, now) = (Arc::clone(&self.image), self.now());
+        for (id, partitions) in by_topic {
+            match image.topics.get(&id) {
+                Some(topic) => self.open_in_topic(topic, partitions, ctx),
+                None => partitions.into_iter().for_each(|partition| self.engine.on_gone(now, partition)),
+            }
+        }
+    }
+
+    fn open_in_topic(&mut self, topic: &TopicImage, partitions: Vec<TopicPartition>, ctx: &Context<Self>) {
         let config = self.config_of(topic);
-        let count = topic.partitions.len();
-        let held = self.replicas.entry(topic.id).or_insert_with(|| TopicReplicas {
-            name: topic.name.clone(),
-            replicas: Vec::new(),
-            assigned: Vec::new(),
-        });
-        held.replicas.resize(count, Replica::Elsewhere);
-        held.assigned.resize(count, Assignment::None);
-        let is_wanted = |number: &usize, held: &TopicReplicas| {
-            topic.partitions[*number].replicas.contains(&node) && matches!(held.replicas[*number], Replica::Elsewhere)
-        };
-        let wanted: Vec<_> = (0..count).filter(|number| is_wanted(number, held)).collect();
-        wanted.iter().for_each(|number| held.replicas[*number] = starting());
-        let numbers = wanted.into_iter().map(|number| PartitionIndex(u32::try_from(number).unwrap_or(u32::MAX)));
-        let jobs: Vec<_> = numbers.map(|number| self.open_job(topic, &config, number)).collect();
-        self.opening += jobs.len();
+        for partition in &partitions {
+            self.opening.insert(*partition, topic.name.clone());
+            self.slot(*partition).into_iter().for_each(|slot| *slot = starting());
+        }
+        let jobs: Vec<_> = partitions.into_iter().map(|partition| self.open_job(topic, &config, partition)).collect();
         // Those that are there already are opened one by one: each may have much to recover.
-        let at_a_time = if topic.opened.contains(&node) { 1 } else { JOBS_AT_A_TIME };
+        let at_a_time = if topic.opened.contains(&self.node()) { 1 } else { JOBS_AT_A_TIME };
         for jobs in jobs.chunks(at_a_time) {
             let (jobs, home) = (jobs.to_vec(), ctx.address());
             self.settings.partitions.disk.run(Lane::Background, move || {
@@ -59,9 +63,13 @@ impl Broker {
         }
     }
 
-    fn open_job(&self, topic: &TopicImage, config: &TopicConfig, number: PartitionIndex) -> (TopicPartition, OpenJob) {
-        let partition = TopicPartition::new(topic.id, number);
-        let (directory, node) = (&self.settings.directory, self.settings.node);
+    fn open_job(
+        &self,
+        topic: &TopicImage,
+        config: &TopicConfig,
+        partition: TopicPartition,
+    ) -> (TopicPartition, OpenJob) {
+        let (directory, node, number) = (&self.settings.directory, self.node(), partition.partition);
         let state = topic.partitions.get(number.0 as usize);
         let job = OpenJob {
             disk: Arc::clone(directory.disk()),
@@ -80,25 +88,36 @@ impl Broker {
         (partition, job)
     }
 
-    /// Tells the controller of replicas that are open here for the first time.
-    fn report_opened(&self) {
-        let node = self.settings.node;
-        for (topic, held) in &self.replicas {
-            let Some(image) = self.image.topics.get(topic) else { continue };
-            let is_news = |number: &PartitionIndex| !image.has_opened(*number, node);
-            let open = (0..).zip(&held.replicas).filter(|(_, replica)| replica.has_part());
-            let partitions: Vec<_> = open.map(|(number, _)| PartitionIndex(number)).collect();
-            // Of a topic whose replicas are not all open the rest may never have been.
-            let offline = held.replicas.iter().any(|replica| matches!(replica, Replica::Offline(_)));
-            if !offline && partitions.iter().any(is_news) {
-                post_to(&self.settings.topic_opened, TopicOpened { topic: *topic, node, partitions });
+    /// Takes a replica whose log was opened, or could not be.
+    fn take_opened(
+        &mut self,
+        topic: &TopicImage,
+        partition: TopicPartition,
+        result: Result<OpenedReplica, LogError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let error = match result {
+            Ok(opened) => {
+                report(partition, &opened);
+                let found = found_by(&opened);
+                self.start_replica(topic, partition, opened, ctx);
+                return self.step(ctx, |engine, now, _| engine.on_opened(now, partition, found));
             }
-        }
+            Err(error) => error,
+        };
+        tracing::error!(%partition, %error, "the replica stays offline");
+        self.slot(partition).into_iter().for_each(|slot| *slot = Replica::Offline(storage_error(&error)));
+        self.step(ctx, |engine, now, _| match error {
+            LogError::LostPartition { .. } => engine.on_lost(now, partition),
+            _ => engine.on_cannot_open(now, partition),
+        });
     }
 
     pub(super) fn publish(&mut self) {
+        if !self.has_parts {
+            return;
+        }
         self.is_first_opening = false;
-        self.report_opened();
         self.show();
         let index = self.image.index;
         for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
@@ -119,20 +138,54 @@ impl Broker {
         }));
     }
 
-    /// Shows before long what has been opened, during the start.
+    /// Shows before long what has been opened, during the start, and whenever replicas take long to open.
     pub(super) fn show_soon(&mut self, ctx: &mut Context<Self>) {
-        if !self.is_first_opening || self.show_scheduled {
+        if std::mem::replace(&mut self.show_scheduled, true) {
             return;
         }
-        self.show_scheduled = true;
+        if self.is_first_opening && self.settings.view.borrow().image.index < self.image.index {
+            return self.show();
+        }
         ctx.run_later(SHOW_INTERVAL, |broker, _| {
-            if broker.is_first_opening && !broker.stopping {
+            if broker.show_scheduled && !broker.engine.is_leaving() {
                 broker.show();
             }
         });
     }
 }
 
+/// What the engine is to know of a log.
+fn found_by(opened: &OpenedReplica) -> Opened {
+    let log = &opened.log;
+    let damage = Damage::found(&log.reader().damaged_ranges(), log.log_start(), log.written_end());
+    let is_doubtful = opened.report.as_ref().is_some_and(|report| report.doubtful);
+    Opened { is_doubtful, is_damaged: !damage.is_whole() }
+}
+
 fn starting() -> Replica {
     Replica::Offline(ApiError::new(ErrorCode::NotLeader, "the partition is being opened: try again in a moment"))
+}
+
+impl Handler<ReplicaOpened> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
+        let name = self.opening.remove(&partition);
+        if self.engine.is_leaving() {
+            // Nothing was written since it was opened: its files are as a clean stop leaves them.
+            return;
+        }
+        match (self.image.topics.get(&partition.topic).cloned(), name) {
+            (Some(topic), _) => self.take_opened(&topic, partition, result, ctx),
+            (None, name) => {
+                drop(result);
+                name.into_iter().for_each(|name| self.remove_files(&name, partition, None, ctx));
+            }
+        }
+        if self.opening.is_empty() {
+            self.publish();
+            self.work_off(ctx);
+        } else if self.is_first_opening {
+            self.show_soon(ctx);
+        }
+    }
 }

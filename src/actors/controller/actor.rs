@@ -252,7 +252,8 @@ impl Handler<Confirmed> for Controller {
 }
 
 impl Handler<CreateTopics> for Controller {
-    type Result = ResponseFuture<Result<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>, ApiError>>;
+    type Result =
+        ResponseFuture<Result<Committed<Vec<Result<crate::protocol::messages::CreatedTopic, ApiError>>>, ApiError>>;
     fn handle(&mut self, request: CreateTopics, ctx: &mut Self::Context) -> Self::Result {
         let keep = !request.validate_only;
         self.ask_each(ctx, request.topics, keep, |policy, image, wanted| {

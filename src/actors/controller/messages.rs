@@ -122,7 +122,7 @@ pub struct FindController;
 
 /// What was decided since an index? Answered when there is something, when the broker is to hand a leadership over, or when
 /// `patience` is over.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "Result<MetadataNews, ApiError>")]
 pub struct FollowMetadata {
     /// Who asks.

@@ -107,7 +107,7 @@ impl Stage {
 
     async fn create(&self, names: &[&str]) -> Committed<Vec<Result<CreatedTopic, ApiError>>> {
         let topics = names.iter().map(|name| wanted(name)).collect();
-        self.controller.send(CreateTopics { topics, validate_only: false }).await.expect("alive")
+        self.controller.send(CreateTopics { topics, validate_only: false }).await.expect("alive").expect("decided")
     }
 
     async fn created(&mut self, name: &str) {
@@ -124,7 +124,7 @@ impl Stage {
     ) -> Committed<Vec<Result<crate::types::TopicId, ApiError>>> {
         let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let change = AlterTopic { name: name.to_owned(), set, reset: Vec::new() };
-        self.controller.send(AlterTopics(vec![change])).await.expect("alive")
+        self.controller.send(AlterTopics(vec![change])).await.expect("alive").expect("decided")
     }
 
     async fn close(self) -> Arc<ClusterImage> {
@@ -152,7 +152,7 @@ async fn what_was_decided_is_there_after_a_crash_and_after_a_stop() {
     assert_eq!(outcomes, [Ok(2), Ok(2), Ok(2), Err(ErrorCode::TopicExists)], "each on what those before it left");
     stage.reach(created.index).await;
     stage.alter("b", "flush", "os").await.answer.remove(0).expect("altered");
-    let deleted = stage.controller.send(DeleteTopics(vec!["c".to_owned()])).await.expect("alive");
+    let deleted = stage.controller.send(DeleteTopics(vec!["c".to_owned()])).await.expect("alive").expect("decided");
     stage.reach(deleted.index).await;
     let deleted = deleted.answer.into_iter().next().expect("one answer").expect("deleted");
     assert!(stage.image.tombstones.contains(&deleted) && stage.image.topics.len() == 2);
@@ -203,7 +203,7 @@ async fn what_arrives_while_something_is_decided_is_decided_together() {
     let ids: Vec<_> = (0..20).map(|_| stage.controller.send(InitProducer(None))).collect();
     let mut indexes = std::collections::BTreeSet::new();
     for created in futures_util::future::join_all(asked).await {
-        let Committed { index, answer } = created.expect("alive");
+        let Committed { index, answer } = created.expect("alive").expect("decided");
         assert!(answer.iter().all(Result::is_ok));
         indexes.insert(index);
     }
@@ -247,7 +247,7 @@ async fn a_change_that_changes_nothing_is_no_record() {
     let again = stage.alter("a", "flush", "os").await;
     assert_eq!((again.index, again.answer.len()), (index, 1));
     let checked = CreateTopics { topics: vec![wanted("b")], validate_only: true };
-    let checked = stage.controller.send(checked).await.expect("alive");
+    let checked = stage.controller.send(checked).await.expect("alive").expect("decided");
     assert!(checked.answer[0].is_ok());
     assert!(stage.broker.pending().is_empty(), "nothing was committed");
 }

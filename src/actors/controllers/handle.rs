@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use tokio::time::{Instant, sleep_until};
 
 use super::local::LocalController;
@@ -198,5 +197,13 @@ impl Controllers {
 impl std::fmt::Debug for Controllers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Controllers({:?}: {})", self.0.office(), self.0.told())
+    }
+}
+
+#[cfg(test)]
+impl Controllers {
+    /// Over whatever members a test has.
+    pub(super) fn over(search: Search) -> Self {
+        Self(Arc::new(search))
     }
 }

@@ -10,22 +10,18 @@ use tokio::sync::{mpsc, watch};
 
 use super::declared::declare_topics;
 use super::limits::{descriptors, net_limits};
-use super::registration::register;
+use super::registration::registration;
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready};
-use crate::actors::broker::{
-    AwaitMetadata, Broker, BrokerSettings, BrokerView, LeaseRenewed, Registered, StopReplicas,
-};
+use crate::actors::broker::{AwaitMetadata, Broker, BrokerSettings, BrokerView, StopBroker};
 use crate::actors::codec::{CodecSettings, serve};
-use crate::actors::controller::{
-    self, CloseController, Committed, Controller, MetadataError, MetadataFiles, Subscribe,
-};
+use crate::actors::controller::{self, CloseController, Controller, MetadataError, MetadataFiles};
 use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{CacheBudget, PartitionLeaderSettings, ReadBudget};
-use crate::actors::send::post;
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::{NodeConfig, Role};
+use crate::engine::broker::{self as broker_engine, EndReason};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::metadata::{ClusterImage, LastStop};
 use crate::engine::waiters::OwnerId;
@@ -37,7 +33,7 @@ use crate::replica;
 use crate::storage::data_dir::{DataDir, DirectoryLock, lock_directory};
 use crate::storage::disk::Disk;
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, BufferPool, Clock, MonoTime, SystemClock};
+use crate::types::{BufferPool, Clock, IncarnationId, NodeId, SystemClock};
 
 /// Of the bytes that requests may take, one in so many may be kept in free buffers: 32 MiB by default.
 const BUFFERS_SHARE: usize = 4;
@@ -49,9 +45,9 @@ const LAST_REPLIES: Duration = Duration::from_millis(200);
 
 pub(super) struct Node {
     config: Arc<NodeConfig>,
-    directory: Arc<DataDir>,
     _lock: DirectoryLock,
-    registered: Committed<BrokerEpoch>,
+    incarnation: IncarnationId,
+    ended: watch::Receiver<Option<EndReason>>,
     controller: Addr<Controller>,
     controllers: Controllers,
     broker: Addr<Broker>,
@@ -144,26 +140,24 @@ impl Node {
             cache: partitions.cache.clone(),
             connections,
         };
+        let registration = registration(&config, (&directory, last_stop), local_address(&listener)?);
+        let (incarnation, (ended_sender, ended)) = (registration.incarnation, watch::channel(None));
         let broker = Broker::new(BrokerSettings {
-            node: config.node.id,
-            directory: Arc::clone(&directory),
+            registration,
+            controllers: controllers.clone(),
+            times: broker_engine::BrokerSettings::default(),
+            directory,
             files,
             topic_defaults: config.topic_defaults.clone(),
             partitions,
             core: threads.core(),
-            topic_opened: controller.clone().recipient(),
-            topic_files_gone: controller.clone().recipient(),
-            in_sync: controller.clone().recipient(),
-            damaged: controller.clone().recipient(),
             fetches: None,
             view: view_sender,
+            ended: ended_sender,
         })
         .start();
-        let registered = register(&config, (&directory, last_stop), local_address(&listener)?, &controller).await?;
-        // The controller runs in this process: nobody else can elect another leader.
-        post(&broker, LeaseRenewed { until: MonoTime(Duration::MAX) });
-        post(&broker, Registered { epoch: registered.answer });
-        follow_metadata(&controller, &broker, view.clone(), registered.index).await?;
+        // A topic that exists must not be called unknown: sessions see what was known when this process registered.
+        until_registered(&view, &ended, (config.node.id, incarnation), Counted::Anyhow).await?;
         let sessions = SessionSettings {
             node: config.node.id,
             limits: config.limits.clone(),
@@ -185,9 +179,9 @@ impl Node {
         let _lock = lock;
         Ok(Self {
             config,
-            directory,
             _lock,
-            registered,
+            incarnation,
+            ended,
             controller,
             controllers,
             broker,
@@ -205,9 +199,10 @@ impl Node {
     /// Waits until this node can acknowledge whatever it is there for, and describes it.
     fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
         let (config, controllers, broker) = (Arc::clone(&self.config), self.controllers.clone(), self.broker.clone());
-        let (view, native, index) = (self.view.clone(), local_address(&self.listener), self.registered.index);
-        let http = self.http.as_ref().map(HttpServer::address);
+        let (view, native, ended) = (self.view.clone(), local_address(&self.listener), self.ended.clone());
+        let (process, http) = ((config.node.id, self.incarnation), self.http.as_ref().map(HttpServer::address));
         async move {
+            let index = until_registered(&view, &ended, process, Counted::On).await?;
             broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
             let declared = declare_topics(&config, &controllers, &broker).await?;
             let image = Arc::clone(&view.borrow().image);
@@ -233,6 +228,7 @@ impl Node {
         let mut becoming_ready = Box::pin(self.becoming_ready());
         let mut is_ready = false;
         let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
+        let mut ended = self.ended.clone();
         loop {
             let connection = tokio::select! {
                 said = &mut becoming_ready, if !is_ready => {
@@ -249,6 +245,12 @@ impl Node {
                     continue;
                 }
                 _ = stop.recv() => break,
+                // Nothing of it may be written any more: nothing is closed.
+                Ok(_) = ended.wait_for(|ended| *ended == Some(EndReason::Superseded)) => {
+                    self.status.stops();
+                    self.threads.stop();
+                    return Err(NodeError::Superseded);
+                }
             };
             let owner = OwnerId(owners.fetch_add(1, Ordering::Relaxed));
             let (sessions, codecs) = (self.sessions.clone(), self.codecs.clone());
@@ -268,23 +270,18 @@ impl Node {
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
-        let Self { directory, registered, controller, broker, threads, listener, status, http, .. } = self;
+        let Self { controller, broker, threads, listener, status, http, .. } = self;
         status.stops();
         drop(listener);
-        // First no more changes of topics: a partition that is opened while the others close would be closed by nobody.
-        let mut problems = match controller.send(CloseController).await {
-            Ok(Ok(())) => Vec::new(),
-            Ok(Err(problem)) => vec![problem],
-            Err(error) => vec![error.to_string()],
-        };
-        problems.extend(broker.send(StopReplicas).await.unwrap_or_else(|error| vec![error.to_string()]));
+        // The broker first: the controllers are told that it goes. A partition that is opened meanwhile is closed as it was.
+        let mut problems = broker.send(StopBroker).await.unwrap_or_else(|error| vec![error.to_string()]);
+        match controller.send(CloseController).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => problems.push(problem),
+            Err(error) => problems.push(error.to_string()),
+        }
         // The replies to what was just written are on their way through codecs and sockets.
         tokio::time::sleep(LAST_REPLIES).await;
-        if problems.is_empty()
-            && let Err(error) = directory.mark_clean_stop(registered.answer)
-        {
-            problems.push(error.to_string());
-        }
         threads.stop();
         drop(http);
         if problems.is_empty() { Ok(()) } else { Err(NodeError::Unclean(problems.join("; "))) }
@@ -325,15 +322,29 @@ fn open_directory(
     Ok((Arc::new(directory), last_stop, me, metadata))
 }
 
-/// Has the broker follow the metadata, and waits until sessions see what was known at `index`: a topic that exists must
-/// not be called unknown.
-async fn follow_metadata(
-    controller: &Addr<Controller>,
-    broker: &Addr<Broker>,
-    mut view: watch::Receiver<Arc<BrokerView>>,
-    index: u64,
-) -> Result<(), NodeError> {
-    post(controller, Subscribe(broker.clone().recipient()));
-    view.wait_for(|view| view.image.index >= index).await.map_err(|_| NodeError::Ended)?;
-    Ok(())
+/// What is to be known of a broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// That it is registered.
+    Anyhow,
+    /// That it is counted on, too.
+    On,
+}
+
+/// Waits until the metadata that sessions see knows this process of the broker, and returns its index.
+async fn until_registered(
+    view: &watch::Receiver<Arc<BrokerView>>,
+    ended: &watch::Receiver<Option<EndReason>>,
+    (node, incarnation): (NodeId, IncarnationId),
+    counted: Counted,
+) -> Result<u64, NodeError> {
+    let (mut view, mut ended) = (view.clone(), ended.clone());
+    let is_there = |view: &Arc<BrokerView>| {
+        let known = view.image.brokers.get(&node).filter(|known| known.registration.incarnation == incarnation);
+        known.is_some_and(|known| counted == Counted::Anyhow || !known.fenced)
+    };
+    tokio::select! {
+        seen = view.wait_for(is_there) => seen.map(|view| view.image.index).map_err(|_| NodeError::Ended),
+        Ok(_) = ended.wait_for(Option::is_some) => Err(NodeError::Superseded),
+    }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   start   ports bound ─► HTTP beside: alive, not ready ─► lock and open the data directory ─► Raft ─► Controller
-//!           ─► Broker registers ─► connections are accepted ─► its replicas are open ─► declared topics ─► ready
-//!   stop    listener ─► partitions (what was accepted is written, synced and answered) ─► connections ─► metadata
-//!           ─► clean-stop marker ─► threads ─► HTTP
+//!           ─► Broker registers ─► connections are accepted ─► its replicas are open, it is counted on ─► declared topics ─► ready
+//!   stop    listener ─► Broker: leaderships handed over, partitions (what was accepted is written, synced and answered), clean-stop
+//!           marker ─► metadata ─► connections ─► threads ─► HTTP
 //! ```
 
 mod boot;
@@ -70,9 +70,11 @@ pub enum NodeError {
         "node.roles must hold \"controller\" and \"broker\": a node is both, until clusters of several nodes are served"
     )]
     Roles,
-    /// The controller refused or failed.
-    #[error("the controller could not register this broker: {0}")]
-    Register(ApiError),
+    /// Another process of this broker has taken over.
+    #[error(
+        "a newer process of this broker has registered, and this one has ended: run one process for each node.id, with a data directory of its own"
+    )]
+    Superseded,
     /// An operation of the operating system.
     #[error("{what}: {cause}")]
     Io {

@@ -1,31 +1,24 @@
-//! How the broker of a node registers, and what it presents.
+//! What the broker of a node presents to the controllers.
 
 use std::net::SocketAddr;
 
-use actix::Addr;
-
-use super::NodeError;
-use crate::actors::controller::{Committed, Controller, RegisterBroker, UnfenceBroker};
 use crate::config::NodeConfig;
 use crate::engine::metadata::{BrokerRegistration, DirectoryHistory, LastStop};
 use crate::storage::data_dir::DataDir;
-use crate::types::{BrokerEpoch, IncarnationId};
+use crate::types::IncarnationId;
 
-/// Registers the broker, keeps the epoch that it is given, and has it unfenced: in this order, so that a directory that does not
-/// hold the epoch of a broker that was counted on is known not to be the one that it was.
-pub(super) async fn register(
+/// This process of the broker, as its data directory was found: `stop` is how the last one ended. The epoch is that which the
+/// directory holds; the controllers give it a higher one.
+pub(super) fn registration(
     config: &NodeConfig,
     (directory, stop): (&DataDir, LastStop),
     local: SocketAddr,
-    controller: &Addr<Controller>,
-) -> Result<Committed<BrokerEpoch>, NodeError> {
-    let stopped = |_| NodeError::Ended;
+) -> BrokerRegistration {
     let (host, port) = advertised(config, local);
     let meta = directory.meta();
     let held = meta.broker_epoch.unwrap_or_default();
-    let node = config.node.id;
-    let registration = BrokerRegistration {
-        node,
+    BrokerRegistration {
+        node: config.node.id,
         epoch: held,
         incarnation: IncarnationId::random(),
         directory: meta.directory,
@@ -36,13 +29,7 @@ pub(super) async fn register(
         software: env!("CARGO_PKG_VERSION").to_owned(),
         before: DirectoryHistory { epoch: held, stop },
         decided_at: None,
-    };
-    let registered = controller.send(RegisterBroker(registration)).await.map_err(stopped)?;
-    let epoch = registered.map_err(NodeError::Register)?.answer;
-    directory.store_broker_epoch(epoch)?;
-    let unfenced = controller.send(UnfenceBroker { node, epoch }).await.map_err(stopped)?;
-    let Committed { index, .. } = unfenced.map_err(NodeError::Register)?;
-    Ok(Committed { index, answer: epoch })
+    }
 }
 
 /// Where clients are told to connect: `advertise` as it is, else the address that is listened on.

@@ -4,6 +4,10 @@ use actix::{Context, Handler, MessageResult};
 
 use super::actor::PartitionLeader;
 use super::messages::*;
+use crate::actors::log_writer::Write;
+use crate::actors::send::post;
+use crate::storage::queue::LogWork;
+use crate::types::Offset;
 
 impl Handler<Assign> for PartitionLeader {
     type Result = ();
@@ -28,8 +32,34 @@ impl Handler<LeaderAnswered> for PartitionLeader {
 
 impl Handler<ProposalRefused> for PartitionLeader {
     type Result = ();
-    fn handle(&mut self, _: ProposalRefused, ctx: &mut Context<Self>) {
-        self.step(ctx, |replica, now| replica.on_proposal_refused(now));
+    fn handle(&mut self, ProposalRefused { partition_epoch }: ProposalRefused, ctx: &mut Context<Self>) {
+        let leading = self.replica.leader().map(|leader| leader.leadership().partition_epoch);
+        if leading == Some(partition_epoch) {
+            self.step(ctx, |replica, now| replica.on_proposal_refused(now));
+        }
+    }
+}
+
+impl Handler<GiveUpLease> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, _: GiveUpLease, ctx: &mut Context<Self>) {
+        self.step(ctx, |replica, _| replica.on_lease_given_up());
+    }
+}
+
+impl Handler<MarkVerified> for PartitionLeader {
+    type Result = ();
+    fn handle(&mut self, _: MarkVerified, _: &mut Context<Self>) {
+        post(&self.writer, Write(LogWork::MarkVerified));
+    }
+}
+
+impl Handler<ReadEnd> for PartitionLeader {
+    type Result = MessageResult<ReadEnd>;
+    fn handle(&mut self, _: ReadEnd, _: &mut Context<Self>) -> Self::Result {
+        let end = self.cursors().written_end();
+        let last = end.0.checked_sub(1).map(|last| self.reader.epoch_of(Offset(last)).unwrap_or_default());
+        MessageResult(last.map(|epoch| (epoch, end)))
     }
 }
 

@@ -261,8 +261,7 @@ impl Actor for Peer {
     fn stopped(&mut self, _: &mut Context<Self>) {
         let (peer, reason) = (Arc::clone(&self.name), Arc::from("this node has closed the connection"));
         let was_open = self.disconnect().is_some();
-        let closed =
-            if was_open { PeerError::Lost { peer, reason } } else { PeerError::Unreachable { peer, reason } };
+        let closed = if was_open { PeerError::Lost { peer, reason } } else { PeerError::Unreachable { peer, reason } };
         self.fail_all(&closed);
     }
 }
