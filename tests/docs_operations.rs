@@ -262,7 +262,7 @@ fn node_errors() -> Vec<NodeError> {
     all.extend([
         NodeError::DeclaredTopic { name: "a".to_owned(), file: path(), cause: api_error() },
         NodeError::Roles,
-        NodeError::Register(api_error()),
+        NodeError::Superseded,
         NodeError::Io { what: "cannot start the node's thread".to_owned(), cause: io_error() },
         NodeError::Ended,
         NodeError::Unclean("disk".to_owned()),
@@ -277,7 +277,7 @@ fn node_errors() -> Vec<NodeError> {
             | NodeError::TopicsFile(_)
             | NodeError::DeclaredTopic { .. }
             | NodeError::Roles
-            | NodeError::Register(_)
+            | NodeError::Superseded
             | NodeError::Io { .. }
             | NodeError::Ended
             | NodeError::Unclean(_) => {}

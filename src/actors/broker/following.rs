@@ -35,6 +35,12 @@ impl Broker {
 
     /// Applies the newest metadata, unless replicas are being opened for what came before.
     pub(super) fn work_off(&mut self, ctx: &mut Context<Self>) {
+        if self.engine.is_leaving() {
+            // Its replicas are told nothing any more; it still learns that its stop was heard.
+            self.image = Arc::clone(&self.newest);
+            let image = Arc::clone(&self.image);
+            return self.step(ctx, |engine, now, out| engine.on_image(now, &image, out));
+        }
         let is_news = self.newest.index > self.image.index;
         let is_free = self.opening.is_empty() || self.is_first_opening || self.is_overdue;
         if is_news && is_free {

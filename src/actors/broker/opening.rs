@@ -114,7 +114,7 @@ impl Broker {
     }
 
     pub(super) fn publish(&mut self) {
-        if !self.has_parts {
+        if !self.has_parts || self.engine.is_leaving() {
             return;
         }
         self.is_first_opening = false;

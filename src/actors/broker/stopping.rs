@@ -57,6 +57,8 @@ impl Broker {
             closing.push(closed);
         }
         self.replicas.clear();
+        // Whoever waits for metadata goes on, and meets the end elsewhere.
+        self.waiting.clear();
         let (closing, home) = (join_all(closing), ctx.address());
         actix_rt::spawn(async move {
             let problem = |closed: Result<Result<(), LogError>, _>| match closed {
