@@ -266,7 +266,8 @@ fn node_errors() -> Vec<NodeError> {
     all.extend(topics_file_errors().into_iter().map(NodeError::TopicsFile));
     all.extend([
         NodeError::DeclaredTopic { name: "a".to_owned(), file: path(), cause: api_error() },
-        NodeError::Register(api_error()),
+        NodeError::Superseded,
+        NodeError::StoppedEarly,
         NodeError::Io { what: "cannot start the node's thread".to_owned(), cause: io_error() },
         NodeError::Ended,
         NodeError::Unclean("disk".to_owned()),
@@ -280,7 +281,8 @@ fn node_errors() -> Vec<NodeError> {
             | NodeError::Metadata(_)
             | NodeError::TopicsFile(_)
             | NodeError::DeclaredTopic { .. }
-            | NodeError::Register(_)
+            | NodeError::Superseded
+            | NodeError::StoppedEarly
             | NodeError::Io { .. }
             | NodeError::Ended
             | NodeError::Unclean(_) => {}

@@ -4,18 +4,20 @@
 //!   clients ─► Codec ─► Session ─► PartitionLeader ─► LogWriter ─► segments
 //!                          │              ▲
 //!                          │            Broker   (starts and ends the replicas)
-//!                          │              ▲
-//!                          └─────────► Controller ─► Raft
+//!                          │              │ asks, follows the metadata
+//!                          │              ▼
+//!                          └───────► Controllers ─► Controller ─► Raft
+//!                                         └───────► Peer ─► the controller of another node
 //!
-//!   other nodes ─► Codec ─► PeerSession ─► Raft
+//!   other nodes ─► Codec ─► PeerSession ─► Controller, Raft
 //!   other nodes ◄─ Peer ◄──────────────── Raft
 //!
 //!   PartitionLeader (follows) ─► ReplicaFetcher ─► Peer ══► PeerSession ─► ReplicaServer ─► PartitionLeader (leads)
 //! ```
 //!
 //! One folder an actor: `mod.rs` says what it is told, does and remembers; `messages.rs` what it receives; `actor.rs` how
-//! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controller`];
-//! between nodes, which no node starts yet: [`peer`], [`peer_session`], [`replica_fetcher`], [`replica_server`].
+//! it handles it. Reading order: [`node`], [`session`], [`partition_leader`], [`log_writer`], [`broker`], [`controllers`], [`controller`];
+//! between nodes [`peer`], [`peer_session`], [`replica_fetcher`], [`replica_server`].
 
 pub mod broker;
 pub mod codec;

@@ -18,13 +18,14 @@ use super::threads::{DiskPool, Lane};
 use crate::config::{LogWriterPlacement, StorageSection};
 use crate::engine::assignment::Assignment;
 use crate::engine::leader::Leadership;
+use crate::engine::metadata::{BrokerRegistration, DirectoryHistory};
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
 use crate::storage::{Log, LogConfig, PartitionIdentity};
 use crate::types::record_batch::{BatchBuilder, Compression, RecordBatch};
 use crate::types::{
-    ClusterId, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex, SystemClock, TimestampMs, TopicConfig, TopicId,
-    TopicName, TopicPartition,
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, NodeId, Offset, PartitionIndex,
+    SystemClock, TimestampMs, TopicConfig, TopicId, TopicName, TopicPartition,
 };
 
 /// Longer than anything takes here, short enough to notice a hang.
@@ -92,6 +93,23 @@ pub fn replica_settings(node: NodeId, thread: &DiskThread, cache_bytes: usize) -
         reads: ReadBudget::new(1 << 20),
         metrics: Arc::default(),
         keeping: Keeping::Log,
+    }
+}
+
+/// What a broker on a new directory presents.
+pub fn registration(node: NodeId, directory: DirectoryId) -> BrokerRegistration {
+    BrokerRegistration {
+        node,
+        epoch: BrokerEpoch(0),
+        incarnation: IncarnationId::random(),
+        directory,
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        peer: None,
+        rack: None,
+        software: "test".to_owned(),
+        before: DirectoryHistory::default(),
+        decided_at: None,
     }
 }
 

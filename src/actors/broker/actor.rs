@@ -1,6 +1,6 @@
-//! The broker, and how it follows the metadata.
+//! The broker: its settings, its state, and how its engine is run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,33 +8,28 @@ use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Recipien
 use tokio::sync::{oneshot, watch};
 
 use super::messages::*;
-use crate::actors::controller::FollowMetadata;
 use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{FetchFromLeader, PartitionLeader, PartitionLeaderSettings, RetentionTick};
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::engine::assignment::Assignment;
-use crate::engine::broker::{self, BrokerEngine, EndReason};
+use crate::engine::broker::{self as engine, BrokerEngine, EndReason, Output};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, TopicImage};
 use crate::storage::data_dir::DataDir;
 use crate::storage::file_cache::FileCache;
-use crate::types::{MonoTime, NodeId, TopicConfig, TopicId, TopicName, TopicPartition};
+use crate::types::{MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
 
 /// How often the free space is looked at. A disk that takes 1 GB/s fills a fifth of the default reserve meanwhile.
 const DISK_SPACE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a controller may let this broker wait for news.
-const NEWS_PATIENCE: Duration = Duration::from_secs(5);
-/// A broker that finds no controller looks again after this.
-const NEWS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a broker is started with.
 pub struct BrokerSettings {
-    /// What it presents.
+    /// What it presents to the controllers: this broker, this process, and what its data directory holds.
     pub registration: BrokerRegistration,
-    /// How often it asks, and how long it waits.
-    pub pace: broker::BrokerSettings,
-    /// Whom it asks.
+    /// Whoever decides.
     pub controllers: Controllers,
+    /// How often it asks, and how long it waits.
+    pub times: engine::BrokerSettings,
     /// Its data directory.
     pub directory: Arc<DataDir>,
     /// The open files that all logs share.
@@ -49,6 +44,8 @@ pub struct BrokerSettings {
     pub fetches: Option<Recipient<FetchFromLeader>>,
     /// Where sessions see the broker's state.
     pub view: watch::Sender<Arc<BrokerView>>,
+    /// Where the node sees that the broker is over.
+    pub ended: watch::Sender<Option<EndReason>>,
 }
 
 /// The replicas of a topic on this node, in the order of its partitions. The name outlives the topic's metadata: the
@@ -56,77 +53,71 @@ pub struct BrokerSettings {
 pub(super) struct TopicReplicas {
     pub(super) name: TopicName,
     pub(super) replicas: Vec<Replica>,
-    /// What each was told last that it is to be; `None` before it was told anything.
+    /// What each was told last that it is to be.
     pub(super) assigned: Vec<Option<Assignment>>,
-}
-
-/// Metadata that is not worked off yet.
-struct Incoming {
-    image: Arc<ClusterImage>,
-    hand_overs: Vec<(TopicPartition, NodeId)>,
 }
 
 /// See the module page.
 pub struct Broker {
     pub(super) settings: BrokerSettings,
     pub(super) engine: BrokerEngine,
-    pub(super) wake: Option<(MonoTime, SpawnHandle)>,
-    /// The metadata whose replicas are open, or being opened.
+    alarm: Option<(MonoTime, SpawnHandle)>,
+    /// The metadata that is applied here.
     pub(super) image: Arc<ClusterImage>,
-    /// The newest that came.
-    newest: Arc<ClusterImage>,
-    incoming: Option<Incoming>,
-    /// Replicas have parts: the metadata knows this registration.
-    pub(super) follows: bool,
+    /// The newest that there is, which may wait to be applied.
+    pub(super) newest: Arc<ClusterImage>,
+    pub(super) is_overdue: bool,
+    pub(super) is_cut_off: bool,
+    pub(super) hand_overs: Vec<(u64, TopicPartition, NodeId)>,
+    /// Whether the replicas have been told their parts since the metadata knows this registration.
+    pub(super) has_parts: bool,
     pub(super) lease_until: MonoTime,
     pub(super) replicas: HashMap<TopicId, TopicReplicas>,
-    pub(super) opening: usize,
+    /// Replicas that are being opened, each with its topic's name.
+    pub(super) opening: BTreeMap<TopicPartition, TopicName>,
     /// The replicas of the start are being opened.
     pub(super) is_first_opening: bool,
     pub(super) show_scheduled: bool,
-    pub(super) deleting: HashMap<TopicId, usize>,
+    /// Whether the data directory was listed, or is being.
+    pub(super) is_listed: bool,
+    /// Whether it was looked through for what no topic accounts for.
+    pub(super) is_tidy: bool,
+    /// Files of deleted topics that are to be removed.
+    pub(super) deleting: HashMap<TopicId, BTreeSet<PartitionIndex>>,
     pub(super) waiting: Vec<(u64, oneshot::Sender<()>)>,
-    pub(super) not_counted_on: Vec<oneshot::Sender<()>>,
     pub(super) next_core: usize,
     pub(super) disk_is_full: bool,
-    /// What was said last of a registration that is refused.
-    pub(super) refusal: Option<String>,
-    /// Its logs are being closed, or are closed.
-    pub(super) is_closing: bool,
-    pub(super) problems: Vec<String>,
-    pub(super) ended: Option<EndReason>,
-    pub(super) waiting_for_end: Vec<oneshot::Sender<(EndReason, Vec<String>)>>,
+    pub(super) stopping: super::stopping::Stopping,
 }
 
 impl Broker {
-    /// A broker that has not seen any metadata yet.
+    /// A broker that has not seen any metadata yet. It registers when it is started.
     #[must_use]
     pub fn new(settings: BrokerSettings) -> Self {
         let image = Arc::clone(&settings.view.borrow().image);
         let now = settings.partitions.clock.now();
         Self {
-            engine: BrokerEngine::new(now, settings.registration.clone(), settings.pace),
+            engine: BrokerEngine::new(now, settings.registration.clone(), settings.times),
             settings,
-            wake: None,
+            alarm: None,
             newest: Arc::clone(&image),
             image,
-            incoming: None,
-            follows: false,
+            is_overdue: false,
+            is_cut_off: false,
+            hand_overs: Vec::new(),
+            has_parts: false,
             lease_until: MonoTime::default(),
             replicas: HashMap::new(),
-            opening: 0,
+            opening: BTreeMap::new(),
             is_first_opening: true,
             show_scheduled: false,
+            is_listed: false,
+            is_tidy: false,
             deleting: HashMap::new(),
             waiting: Vec::new(),
-            not_counted_on: Vec::new(),
             next_core: 0,
             disk_is_full: false,
-            refusal: None,
-            is_closing: false,
-            problems: Vec::new(),
-            ended: None,
-            waiting_for_end: Vec::new(),
+            stopping: super::stopping::Stopping::default(),
         }
     }
 
@@ -134,59 +125,38 @@ impl Broker {
         self.settings.registration.node
     }
 
-    /// Asks for what was decided since the newest metadata here.
-    fn ask_for_news(&self, ctx: &Context<Self>) {
-        let (controllers, known, home) = (self.settings.controllers.clone(), Arc::clone(&self.newest), ctx.address());
-        let (node, epoch, patience) = (self.node(), self.engine.epoch(), NEWS_PATIENCE);
-        let request = FollowMetadata { node, epoch, index: known.index, patience };
-        actix_rt::spawn(async move {
-            let news = controllers.follow(request, &known).await;
-            if let Err(error) = &news {
-                tracing::debug!(%error, "no news of the metadata");
-                tokio::time::sleep(NEWS_PAUSE).await;
+    pub(super) fn now(&self) -> MonoTime {
+        self.settings.partitions.clock.now()
+    }
+
+    /// Lets something happen to the engine, carries out what it wants done, and has it woken when it wants to be.
+    pub(super) fn step(
+        &mut self,
+        ctx: &mut Context<Self>,
+        event: impl FnOnce(&mut BrokerEngine, MonoTime, &mut Output),
+    ) {
+        let mut out = Output::default();
+        let now = self.now();
+        event(&mut self.engine, now, &mut out);
+        self.carry_out(out, ctx);
+        self.arm(ctx);
+    }
+
+    /// Keeps one timer for the engine's deadline. An earlier one replaces it, a later one waits for it to fire.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.engine.next_deadline() else { return };
+        if let Some((at, alarm)) = self.alarm {
+            if at <= deadline {
+                return;
             }
-            post(&home, NewsCame(news));
+            ctx.cancel_future(alarm);
+        }
+        let wait = deadline.since(self.now());
+        let alarm = ctx.run_later(wait, |broker, ctx| {
+            broker.alarm = None;
+            broker.step(ctx, |engine, now, out| engine.on_tick(now, out));
         });
-    }
-
-    /// Works off metadata while nothing is being opened.
-    pub(super) fn work_off(&mut self, ctx: &mut Context<Self>) {
-        while self.opening == 0 || self.is_closing {
-            let Some(Incoming { image, hand_overs }) = self.incoming.take() else { break };
-            let before = std::mem::replace(&mut self.image, image);
-            let followed = self.follows;
-            self.with_engine(ctx, |engine, image, now, out| engine.on_image(now, image, out));
-            // What it follows for the first time has just been looked through.
-            if followed && self.follows && !self.is_closing {
-                self.drop_deleted(&before, ctx);
-                self.assign_all(Some(&before));
-            }
-            self.with_engine(ctx, |engine, _, now, out| {
-                for (partition, to) in hand_overs {
-                    engine.on_hand_over_wanted(now, partition, to, out);
-                }
-            });
-            if self.opening == 0 {
-                self.publish();
-            } else if self.is_first_opening {
-                self.show();
-            }
-        }
-    }
-
-    /// The metadata knows this registration: replicas get parts, and the directory is looked through for what is not called for.
-    pub(super) fn begin_to_follow(&mut self, ctx: &Context<Self>) {
-        self.follows = true;
-        self.list_directory(ctx);
-        self.assign_all(None);
-    }
-
-    /// Deletes the replicas of topics that are gone, those included that came and went since `before`.
-    fn drop_deleted(&mut self, before: &ClusterImage, ctx: &mut Context<Self>) {
-        let image = Arc::clone(&self.image);
-        for topic in image.tombstones.difference(&before.tombstones) {
-            self.delete_topic(*topic, ctx);
-        }
+        self.alarm = Some((deadline, alarm));
     }
 
     pub(super) fn config_of(&self, topic: &TopicImage) -> TopicConfig {
@@ -197,25 +167,21 @@ impl Broker {
         })
     }
 
+    pub(super) fn replica(&self, partition: TopicPartition) -> Option<&Addr<PartitionLeader>> {
+        self.replicas.get(&partition.topic)?.replicas.get(number_of(partition))?.address()
+    }
+
+    pub(super) fn slot(&mut self, partition: TopicPartition) -> Option<&mut Replica> {
+        self.replicas.get_mut(&partition.topic)?.replicas.get_mut(number_of(partition))
+    }
+
     pub(super) fn open_replicas(&self) -> impl Iterator<Item = &Addr<PartitionLeader>> {
         self.replicas.values().flat_map(|topic| &topic.replicas).filter_map(Replica::address)
     }
+}
 
-    /// Whether it does what it is there for: it is counted on, its lease runs, and its replicas are open.
-    fn is_counted_on(&self) -> bool {
-        let registered = self.engine.epoch().is_some_and(|epoch| self.image.is_registered(self.node(), epoch));
-        let has_lease = self.engine.lease_until() > self.settings.partitions.clock.now();
-        registered && self.image.is_live(self.node()) && has_lease && self.opening == 0 && !self.is_first_opening
-    }
-
-    pub(super) fn answer_those_who_count_on_it(&mut self) {
-        if !self.not_counted_on.is_empty() && self.is_counted_on() {
-            for waiting in std::mem::take(&mut self.not_counted_on) {
-                // Whoever asked may be gone.
-                let _ = waiting.send(());
-            }
-        }
-    }
+pub(super) fn number_of(partition: TopicPartition) -> usize {
+    partition.partition.0 as usize
 }
 
 impl Actor for Broker {
@@ -232,29 +198,8 @@ impl Actor for Broker {
         ctx.run_interval(retention, |broker, _| {
             broker.open_replicas().for_each(|replica| post(replica, RetentionTick))
         });
-        self.with_engine(ctx, |engine, _, now, out| engine.on_tick(now, out));
-        self.ask_for_news(ctx);
-    }
-}
-
-impl Handler<NewsCame> for Broker {
-    type Result = ();
-    fn handle(&mut self, NewsCame(news): NewsCame, ctx: &mut Self::Context) {
-        if let Ok(news) = news {
-            let is_news = news.image.index > self.newest.index;
-            if is_news {
-                self.newest = news.image;
-            }
-            if is_news || !news.hand_overs.is_empty() {
-                let waiting = self.incoming.take().map(|waiting| waiting.hand_overs);
-                let hand_overs = waiting.into_iter().flatten().chain(news.hand_overs).collect();
-                self.incoming = Some(Incoming { image: Arc::clone(&self.newest), hand_overs });
-                self.work_off(ctx);
-            }
-        }
-        if self.ended.is_none() {
-            self.ask_for_news(ctx);
-        }
+        self.step(ctx, |engine, now, out| engine.on_tick(now, out));
+        self.ask_for_metadata(ctx);
     }
 }
 
@@ -262,26 +207,13 @@ impl Handler<AwaitMetadata> for Broker {
     type Result = ResponseFuture<()>;
     fn handle(&mut self, AwaitMetadata { index }: AwaitMetadata, _: &mut Self::Context) -> Self::Result {
         let (done, applied) = oneshot::channel();
-        if self.settings.view.borrow().image.index >= index && self.opening == 0 && !self.is_first_opening {
+        if self.settings.view.borrow().image.index >= index && self.has_parts && self.opening.is_empty() {
             return Box::pin(std::future::ready(()));
         }
         self.waiting.push((index, done));
         Box::pin(async move {
             // The broker stops: whoever waits goes on, and meets that elsewhere.
             let _ = applied.await;
-        })
-    }
-}
-
-impl Handler<AwaitCountedOn> for Broker {
-    type Result = ResponseFuture<()>;
-    fn handle(&mut self, _: AwaitCountedOn, _: &mut Self::Context) -> Self::Result {
-        let (done, counted_on) = oneshot::channel();
-        self.not_counted_on.push(done);
-        self.answer_those_who_count_on_it();
-        Box::pin(async move {
-            // As above.
-            let _ = counted_on.await;
         })
     }
 }

@@ -1,16 +1,14 @@
 //! What a broker does beside following the metadata: deleted files, forgotten directories, the free space.
 
-use std::collections::HashSet;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actix::{AsyncContext, Context, Handler};
+use actix::{Addr, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
-use super::actor::Broker;
+use super::actor::{Broker, TopicReplicas};
 use super::messages::{DirectoryListed, DiskSpaceSeen, Replica, ReplicaDeleted};
-use crate::actors::partition_leader::{SetDiskSpace, Stop, StopReason};
+use crate::actors::partition_leader::{PartitionLeader, SetDiskSpace, Stop, StopReason};
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::engine::assignment::Fate;
@@ -30,90 +28,111 @@ impl Broker {
         )
     }
 
-    /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
-    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &mut Context<Self>) {
-        let mut tombstones: HashSet<TopicId> = self.image.tombstones.iter().copied().collect();
-        for (partition, path) in found {
-            let name = name_of(&path);
-            let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
-            match Fate::of(&self.image, partition) {
-                Fate::Keep => {}
-                Fate::Remove => {
-                    tombstones.remove(&partition.topic);
-                    *self.deleting.entry(partition.topic).or_default() += 1;
-                    self.settings.partitions.disk.run(Lane::Background, move || {
-                        post(&home, ReplicaDeleted { partition, result: directory.delete_partition_dir(&name) });
-                    });
-                }
-                Fate::PutAside => {
-                    tracing::warn!(directory = %name, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
-                    self.settings.partitions.disk.run(Lane::Background, move || {
-                        if let Err(error) = directory.quarantine(&name) {
-                            tracing::warn!(directory = %name, %error, "the directory could not be moved to quarantine/");
-                        }
-                    });
-                }
-            }
-        }
-        for topic in tombstones {
-            self.topic_is_gone_if_done(topic, ctx);
-        }
-    }
-
-    /// Ends the replicas of a topic that was deleted, and removes their files.
-    pub(super) fn delete_topic(&mut self, topic: TopicId, ctx: &mut Context<Self>) {
-        let held = self.replicas.remove(&topic);
-        for (number, replica) in held.iter().flat_map(|held| (0..).zip(&held.replicas)) {
-            if !matches!(replica, Replica::Elsewhere) {
+    /// Closes the replicas of topics that are gone, and removes their files.
+    pub(super) fn drop_deleted(&mut self, ctx: &Context<Self>) {
+        let image = Arc::clone(&self.image);
+        let gone: Vec<_> = self.replicas.extract_if(|id, _| !image.topics.contains_key(id)).collect();
+        for (topic, TopicReplicas { name, replicas, .. }) in gone {
+            for (number, replica) in (0..).zip(replicas) {
                 let partition = TopicPartition::new(topic, PartitionIndex(number));
-                self.with_engine(ctx, |engine, _, now, _| engine.on_gone(now, partition));
-                self.delete_replica(held.as_ref().map(|held| &held.name), partition, replica, ctx);
+                // The files of one that is being opened go when that is over.
+                if !matches!(replica, Replica::Elsewhere) && !self.opening.contains_key(&partition) {
+                    self.remove_files(&name, partition, replica.address(), ctx);
+                }
             }
         }
-        self.topic_is_gone_if_done(topic, ctx);
     }
 
-    fn delete_replica(
+    /// Removes the files of a replica whose topic is gone, once it has let go of them; what nobody knows is put aside.
+    pub(super) fn remove_files(
         &mut self,
-        name: Option<&TopicName>,
+        name: &TopicName,
         partition: TopicPartition,
-        replica: &Replica,
+        replica: Option<&Addr<PartitionLeader>>,
         ctx: &Context<Self>,
     ) {
-        let Some(name) = name else { return };
-        *self.deleting.entry(partition.topic).or_default() += 1;
         let (done, closed) = oneshot::channel();
-        if let Some(address) = replica.address() {
-            post(address, Stop { why: StopReason::TopicDeleted, done });
+        if let Some(replica) = replica {
+            post(replica, Stop { why: StopReason::TopicDeleted, done });
         }
-        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
         let files = partition_dir_name(name, partition);
-        let (pool, cache) = (self.settings.partitions.disk.clone(), Arc::clone(&self.settings.files));
+        let Some(job) = self.removal(files, partition, ctx) else { return };
+        let pool = self.settings.partitions.disk.clone();
         self.settings.partitions.disk.spawn(async move {
             // An offline replica never answers: its sender is dropped, which is an answer too.
             let _ = closed.await;
-            pool.run(Lane::Background, move || {
-                let result = directory.delete_partition_dir(&files);
-                // An open file keeps its space: nothing is freed before its last handle is gone.
-                cache.forget_dir(&directory.topics_dir().join(&files));
-                post(&home, ReplicaDeleted { partition, result });
-            });
+            pool.run(Lane::Background, job);
         });
     }
 
-    fn topic_is_gone_if_done(&mut self, topic: TopicId, ctx: &mut Context<Self>) {
-        if self.deleting.get(&topic).is_none_or(|left| *left == 0) {
-            self.deleting.remove(&topic);
-            self.with_engine(ctx, |engine, _, now, _| engine.on_files_gone(now, topic));
+    /// The work of taking a directory away that no topic accounts for. `None` if that is under way.
+    fn removal(
+        &mut self,
+        files: String,
+        partition: TopicPartition,
+        ctx: &Context<Self>,
+    ) -> Option<impl FnOnce() + Send + use<>> {
+        let fate = Fate::of(&self.image, partition);
+        if fate == Fate::Keep || !self.deleting.entry(partition.topic).or_default().insert(partition.partition) {
+            return None;
         }
+        let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
+        let cache = Arc::clone(&self.settings.files);
+        Some(move || {
+            let result = if fate == Fate::Remove {
+                directory.delete_partition_dir(&files)
+            } else {
+                tracing::warn!(directory = %files, "no topic accounts for this directory: it is moved to quarantine/, where you may look at it or remove it");
+                directory.quarantine(&files).map(drop)
+            };
+            // An open file keeps its space: nothing is freed before its last handle is gone.
+            cache.forget_dir(&directory.topics_dir().join(&files));
+            post(&home, ReplicaDeleted { partition, result });
+        })
     }
 
-    pub(super) fn list_directory(&self, ctx: &Context<Self>) {
+    /// Looks for directories that no topic accounts for: a deleted topic's are removed, all others are put aside.
+    fn tidy(&mut self, found: Vec<(TopicPartition, PathBuf)>, ctx: &mut Context<Self>) {
+        for (partition, path) in found {
+            // Those that are open here, or about to be, are taken care of.
+            let is_held = self.replicas.contains_key(&partition.topic) || self.opening.contains_key(&partition);
+            let is_known = is_held && Fate::of(&self.image, partition) == Fate::Keep;
+            if !is_known && let Some(job) = self.removal(name_of(&path), partition, ctx) {
+                self.settings.partitions.disk.run(Lane::Background, job);
+            }
+        }
+        self.is_tidy = true;
+        self.tell_files_gone(ctx);
+    }
+
+    /// Has the data directory listed, once: by an image that knows this registration.
+    pub(super) fn list_directory(&mut self, ctx: &Context<Self>) {
+        if std::mem::replace(&mut self.is_listed, true) {
+            return;
+        }
         let (directory, home) = (Arc::clone(&self.settings.directory), ctx.address());
         self.settings
             .partitions
             .disk
             .run(Lane::Background, move || post(&home, DirectoryListed(directory.partitions())));
+    }
+
+    /// Tells the engine of deleted topics of which nothing is left here.
+    pub(super) fn tell_files_gone(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_tidy {
+            return;
+        }
+        let (image, node) = (Arc::clone(&self.image), self.node());
+        let is_here = |topic: &TopicId| {
+            self.deleting.contains_key(topic)
+                || self.replicas.contains_key(topic)
+                || self.opening.keys().any(|partition| partition.topic == *topic)
+        };
+        let held = image.tombstones.iter().filter(|topic| image.holds_tombstone(**topic, node));
+        let gone: Vec<_> = held.filter(|topic| !is_here(topic)).copied().collect();
+        if !gone.is_empty() {
+            self.step(ctx, |engine, now, _| gone.into_iter().for_each(|topic| engine.on_files_gone(now, topic)));
+        }
     }
 }
 
@@ -134,7 +153,10 @@ impl Handler<DirectoryListed> for Broker {
     fn handle(&mut self, DirectoryListed(listed): DirectoryListed, ctx: &mut Self::Context) {
         match listed {
             Ok(found) => self.tidy(found, ctx),
-            Err(error) => tracing::warn!(%error, "the data directory could not be listed"),
+            Err(error) => {
+                tracing::warn!(%error, "the data directory could not be listed; trying again with the next metadata");
+                self.is_listed = false;
+            }
         }
     }
 }
@@ -167,13 +189,15 @@ impl Handler<ReplicaDeleted> for Broker {
         match result {
             Ok(()) => {
                 if let Some(left) = self.deleting.get_mut(&partition.topic) {
-                    *left = left.saturating_sub(1);
+                    left.remove(&partition.partition);
                 }
-                self.topic_is_gone_if_done(partition.topic, ctx);
+                self.deleting.retain(|_, left| !left.is_empty());
             }
-            // The count never reaches zero, the tombstone stays, and the next start tries again.
+            // It stays among those to be removed, the tombstone stays, and the next start tries again.
             Err(error) => tracing::warn!(%partition, %error, "the files of a deleted topic could not be removed"),
         }
+        self.step(ctx, |engine, now, _| engine.on_gone(now, partition));
+        self.tell_files_gone(ctx);
     }
 }
 

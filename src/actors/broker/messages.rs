@@ -8,7 +8,7 @@ use actix::{Addr, Message};
 
 use crate::actors::controller::MetadataNews;
 use crate::actors::partition_leader::PartitionLeader;
-use crate::engine::broker::{Answer, EndReason};
+use crate::engine::broker::Answer;
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::ReplicasDescription;
@@ -53,12 +53,6 @@ impl Replica {
             Self::Offline(_) | Self::Elsewhere => None,
         }
     }
-
-    /// Whether it is open, and has a part.
-    #[must_use]
-    pub fn has_part(&self) -> bool {
-        matches!(self, Self::Leader(_) | Self::Follower(_))
-    }
 }
 
 impl BrokerView {
@@ -77,20 +71,11 @@ pub struct AwaitMetadata {
     pub index: u64,
 }
 
-/// Answered once the controllers count on this broker and its replicas are open, or when it ends.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct AwaitCountedOn;
-
-/// Stop: hand over what is led here, and close. Answers when it is over, with what went wrong, if anything did.
+/// Stop: hand over what is led here, say so, close every replica, and leave the marker of a clean stop. Answers when all of that is done,
+/// or has taken too long, with what went wrong, if anything did.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<String>")]
 pub struct StopBroker;
-
-/// Answered when the broker is over, and why.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "EndReason")]
-pub struct AwaitEnd;
 
 /// Say what is wrong with the replicas, and whether appends are refused for want of space.
 #[derive(Clone, Copy, Debug, Message)]
@@ -105,6 +90,41 @@ pub struct BrokerHealth {
     /// Why appends are refused, if they are.
     pub refusing_appends: Option<ApiError>,
 }
+
+/// A controller has answered what the engine asked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ControllerAnswered(pub Answer);
+
+/// There is news of the metadata, or none could be had.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct MetadataArrived(pub Result<MetadataNews, ApiError>);
+
+/// A disk thread has written down the registration, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EpochStored(pub Result<(), DataDirError>);
+
+/// Last members have said how far their logs reach.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EndsRead(pub Vec<(TopicPartition, LeaderEpoch, Offset)>);
+
+/// All replicas know that the lease is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct LeaseGivenUp;
+
+/// All logs are at rest. What went wrong with each.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct ReplicasClosed(pub Vec<String>);
+
+/// A disk thread has left the marker of a clean stop, or could not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct CleanStopMarked(pub Result<(), DataDirError>);
 
 /// A disk thread has opened a replica's log, or could not.
 #[derive(Debug, Message)]
@@ -131,33 +151,3 @@ pub(super) struct DiskSpaceSeen(pub std::io::Result<u64>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct DirectoryListed(pub std::io::Result<Vec<(TopicPartition, PathBuf)>>);
-
-/// A controller has said what was decided, or none was found.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct NewsCame(pub Result<MetadataNews, ApiError>);
-
-/// A controller has answered.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct Answered(pub Answer);
-
-/// A disk thread has written the broker epoch down, or could not.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct EpochStored(pub Result<(), DataDirError>);
-
-/// All leaders here are silent.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct LeaseGivenUp;
-
-/// How far the logs of these replicas reach.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct EndsRead(pub Vec<(TopicPartition, LeaderEpoch, Offset)>);
-
-/// All logs are closed; what went wrong.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct ReplicasClosed(pub Vec<String>);

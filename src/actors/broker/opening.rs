@@ -11,43 +11,47 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler};
 
-use super::actor::{Broker, TopicReplicas};
+use super::actor::Broker;
 use super::housekeeping::report;
 use super::messages::{BrokerView, Replica, ReplicaOpened};
 use crate::actors::send::post;
 use crate::actors::threads::Lane;
 use crate::engine::broker::Opened;
+use crate::engine::damage::Damage;
 use crate::engine::metadata::TopicImage;
 use crate::protocol::{ApiError, ErrorCode};
-use crate::replica::{JOBS_AT_A_TIME, OpenJob, open_all, storage_error};
+use crate::replica::{JOBS_AT_A_TIME, OpenJob, OpenedReplica, open_all, storage_error};
 use crate::storage::data_dir::partition_dir_name;
 use crate::storage::{LogConfig, LogError, PartitionIdentity};
-use crate::types::{PartitionIndex, TopicConfig, TopicId, TopicPartition};
+use crate::types::{TopicConfig, TopicId, TopicPartition};
 
 /// How often sessions are shown which replicas have been opened during the start: a new view holds all replicas, so it is
 /// not made for each.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Broker {
-    /// Opens these replicas, those of a topic together.
+    /// Opens replicas, those of a topic together.
     pub(super) fn open(&mut self, partitions: Vec<TopicPartition>, ctx: &Context<Self>) {
-        let mut by_topic: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
-        for TopicPartition { topic, partition } in partitions {
-            by_topic.entry(topic).or_default().push(partition);
+        let mut by_topic: BTreeMap<TopicId, Vec<TopicPartition>> = BTreeMap::new();
+        for partition in partitions {
+            by_topic.entry(partition.topic).or_default().push(partition);
         }
-        for (topic, numbers) in by_topic {
-            if let Some(topic) = self.image.topics.get(&topic).cloned() {
-                self.open_of_topic(&topic, &numbers, ctx);
+        let (image, now) = (Arc::clone(&self.image), self.now());
+        for (id, partitions) in by_topic {
+            match image.topics.get(&id) {
+                Some(topic) => self.open_in_topic(topic, partitions, ctx),
+                None => partitions.into_iter().for_each(|partition| self.engine.on_gone(now, partition)),
             }
         }
     }
 
-    fn open_of_topic(&mut self, topic: &Arc<TopicImage>, numbers: &[PartitionIndex], ctx: &Context<Self>) {
+    fn open_in_topic(&mut self, topic: &TopicImage, partitions: Vec<TopicPartition>, ctx: &Context<Self>) {
         let config = self.config_of(topic);
-        let held = self.replicas_of(topic);
-        numbers.iter().for_each(|number| held.replicas[number.0 as usize] = starting());
-        let jobs: Vec<_> = numbers.iter().map(|number| self.open_job(topic, &config, *number)).collect();
-        self.opening += jobs.len();
+        for partition in &partitions {
+            self.opening.insert(*partition, topic.name.clone());
+            self.slot(*partition).into_iter().for_each(|slot| *slot = starting());
+        }
+        let jobs: Vec<_> = partitions.into_iter().map(|partition| self.open_job(topic, &config, partition)).collect();
         // Those that are there already are opened one by one: each may have much to recover.
         let at_a_time = if topic.opened.contains(&self.node()) { 1 } else { JOBS_AT_A_TIME };
         for jobs in jobs.chunks(at_a_time) {
@@ -59,21 +63,13 @@ impl Broker {
         }
     }
 
-    /// What is held of a topic: a place for each of its partitions.
-    pub(super) fn replicas_of(&mut self, topic: &TopicImage) -> &mut TopicReplicas {
-        let held = self.replicas.entry(topic.id).or_insert_with(|| TopicReplicas {
-            name: topic.name.clone(),
-            replicas: Vec::new(),
-            assigned: Vec::new(),
-        });
-        held.replicas.resize(topic.partitions.len(), Replica::Elsewhere);
-        held.assigned.resize(topic.partitions.len(), None);
-        held
-    }
-
-    fn open_job(&self, topic: &TopicImage, config: &TopicConfig, number: PartitionIndex) -> (TopicPartition, OpenJob) {
-        let partition = TopicPartition::new(topic.id, number);
-        let (directory, node) = (&self.settings.directory, self.node());
+    fn open_job(
+        &self,
+        topic: &TopicImage,
+        config: &TopicConfig,
+        partition: TopicPartition,
+    ) -> (TopicPartition, OpenJob) {
+        let (directory, node, number) = (&self.settings.directory, self.node(), partition.partition);
         let state = topic.partitions.get(number.0 as usize);
         let job = OpenJob {
             disk: Arc::clone(directory.disk()),
@@ -92,19 +88,42 @@ impl Broker {
         (partition, job)
     }
 
-    /// All replicas that the metadata calls for are open, or known to be offline.
+    /// Takes a replica whose log was opened, or could not be.
+    fn take_opened(
+        &mut self,
+        topic: &TopicImage,
+        partition: TopicPartition,
+        result: Result<OpenedReplica, LogError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let error = match result {
+            Ok(opened) => {
+                report(partition, &opened);
+                let found = found_by(&opened);
+                self.start_replica(topic, partition, opened, ctx);
+                return self.step(ctx, |engine, now, _| engine.on_opened(now, partition, found));
+            }
+            Err(error) => error,
+        };
+        tracing::error!(%partition, %error, "the replica stays offline");
+        self.slot(partition).into_iter().for_each(|slot| *slot = Replica::Offline(storage_error(&error)));
+        self.step(ctx, |engine, now, _| match error {
+            LogError::LostPartition { .. } => engine.on_lost(now, partition),
+            _ => engine.on_cannot_open(now, partition),
+        });
+    }
+
     pub(super) fn publish(&mut self) {
-        self.show();
-        if !self.follows {
+        if !self.has_parts || self.engine.is_leaving() {
             return;
         }
         self.is_first_opening = false;
+        self.show();
         let index = self.image.index;
         for (_, done) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= index) {
             // The session that asked may be gone.
             let _ = done.send(());
         }
-        self.answer_those_who_count_on_it();
     }
 
     /// Shows the sessions what there is. During the start that is done before all replicas are open, so that those which
@@ -119,57 +138,54 @@ impl Broker {
         }));
     }
 
-    /// Shows before long what has been opened, during the start.
+    /// Shows before long what has been opened, during the start, and whenever replicas take long to open.
     pub(super) fn show_soon(&mut self, ctx: &mut Context<Self>) {
-        if !self.is_first_opening || self.show_scheduled {
+        if std::mem::replace(&mut self.show_scheduled, true) {
             return;
         }
-        self.show_scheduled = true;
+        if self.is_first_opening && self.settings.view.borrow().image.index < self.image.index {
+            return self.show();
+        }
         ctx.run_later(SHOW_INTERVAL, |broker, _| {
-            if broker.is_first_opening && !broker.is_closing {
+            if broker.show_scheduled && !broker.engine.is_leaving() {
                 broker.show();
             }
         });
     }
 }
 
-impl Handler<ReplicaOpened> for Broker {
-    type Result = ();
-    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
-        self.opening -= 1;
-        if self.is_closing {
-            // Nothing was written since it was opened: its files are as a clean stop leaves them.
-            return;
-        }
-        match result {
-            Ok(opened) => {
-                report(partition, &opened);
-                let found = opened.report.as_ref().map_or_else(Opened::default, |report| Opened {
-                    is_doubtful: report.doubtful,
-                    is_damaged: !report.damaged.is_empty(),
-                });
-                self.start_replica(partition, opened, ctx);
-                self.with_engine(ctx, |engine, _, now, _| engine.on_opened(now, partition, found));
-            }
-            Err(error) => {
-                tracing::error!(%partition, %error, "the replica stays offline");
-                self.put(partition, Replica::Offline(storage_error(&error)));
-                let is_lost = matches!(error, LogError::LostPartition { .. });
-                self.with_engine(ctx, |engine, _, now, _| match is_lost {
-                    true => engine.on_lost(now, partition),
-                    false => engine.on_cannot_open(now, partition),
-                });
-            }
-        }
-        if self.opening == 0 {
-            self.publish();
-            self.work_off(ctx);
-        } else {
-            self.show_soon(ctx);
-        }
-    }
+/// What the engine is to know of a log.
+fn found_by(opened: &OpenedReplica) -> Opened {
+    let log = &opened.log;
+    let damage = Damage::found(&log.reader().damaged_ranges(), log.log_start(), log.written_end());
+    let is_doubtful = opened.report.as_ref().is_some_and(|report| report.doubtful);
+    Opened { is_doubtful, is_damaged: !damage.is_whole() }
 }
 
 fn starting() -> Replica {
     Replica::Offline(ApiError::new(ErrorCode::NotLeader, "the partition is being opened: try again in a moment"))
+}
+
+impl Handler<ReplicaOpened> for Broker {
+    type Result = ();
+    fn handle(&mut self, ReplicaOpened { partition, result }: ReplicaOpened, ctx: &mut Self::Context) {
+        let name = self.opening.remove(&partition);
+        if self.engine.is_leaving() {
+            // Nothing was written since it was opened: its files are as a clean stop leaves them.
+            return;
+        }
+        match (self.image.topics.get(&partition.topic).cloned(), name) {
+            (Some(topic), _) => self.take_opened(&topic, partition, result, ctx),
+            (None, name) => {
+                drop(result);
+                name.into_iter().for_each(|name| self.remove_files(&name, partition, None, ctx));
+            }
+        }
+        if self.opening.is_empty() {
+            self.publish();
+            self.work_off(ctx);
+        } else if self.is_first_opening {
+            self.show_soon(ctx);
+        }
+    }
 }

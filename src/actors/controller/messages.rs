@@ -9,15 +9,12 @@ use openraft::error::{ClientWriteError, RaftError};
 
 use crate::actors::peer::Reach;
 use crate::engine::broker::{Answer, Request};
-use crate::engine::controller::{InSyncAccepted, InSyncProposal};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage};
 use crate::protocol::ApiError;
 use crate::protocol::messages::peer::FindControllerReply;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
 use crate::raft::{ControllerNode, Decided, RaftId};
-use crate::types::{
-    BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition,
-};
+use crate::types::{BrokerEpoch, NodeId, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
 /// An answer that is true once the metadata has been applied up to `index`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,37 +65,6 @@ pub struct UnfenceBroker {
     pub epoch: BrokerEpoch,
 }
 
-/// A broker holds replicas of a topic on disk.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct TopicOpened {
-    /// The topic.
-    pub topic: TopicId,
-    /// The broker.
-    pub node: NodeId,
-    /// The replicas meant.
-    pub partitions: Vec<PartitionIndex>,
-}
-
-/// Leaders here propose other in-sync sets, or other leaders. Each is decided on its own.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Vec<Result<InSyncAccepted, ApiError>>")]
-pub struct AlterInSync(pub Vec<InSyncProposal>);
-
-/// A replica is damaged, or has failed.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct ReportDamaged {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The broker.
-    pub node: NodeId,
-    /// Its registration.
-    pub epoch: BrokerEpoch,
-    /// The epoch of the partition's leader, as far as the replica knows.
-    pub leader_epoch: LeaderEpoch,
-}
-
 /// A broker holds no files of this deleted topic any more.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -123,7 +89,7 @@ pub struct FindController;
 
 /// What was decided since an index? Answered when there is something, when the broker is to hand a leadership over, or when
 /// `patience` is over.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "Result<MetadataNews, ApiError>")]
 pub struct FollowMetadata {
     /// Who asks.

@@ -117,7 +117,8 @@ impl Handler<Written> for Controller {
                     // The entry may still be decided, by the successor: whoever asked looks, and asks that one.
                     RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
                         self.leave_office();
-                        not_controller()
+                        let text = "another controller has taken over while this was being decided";
+                        ApiError::new(ErrorCode::TimedOut, text)
                     }
                     RaftError::APIError(error @ ClientWriteError::ChangeMembershipError(_)) => {
                         ApiError::new(ErrorCode::Unknown, error.to_string())

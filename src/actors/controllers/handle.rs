@@ -199,3 +199,11 @@ impl std::fmt::Debug for Controllers {
         write!(f, "Controllers({:?}: {})", self.0.office(), self.0.told())
     }
 }
+
+#[cfg(test)]
+impl Controllers {
+    /// Over whatever members a test has.
+    pub(super) fn over(search: Search) -> Self {
+        Self(Arc::new(search))
+    }
+}

@@ -41,7 +41,7 @@ pub(super) async fn ask(link: &PeerHandle, request: &Request, patience: Duration
         }
         Request::Propose(proposals) => {
             let Some(request) = propose(proposals) else { return Ok(None) };
-            Ok(Some(read_refused(link.ask(&request, nothing, patience).await?.reply)))
+            Ok(read_refused(link.ask(&request, nothing, patience).await?.reply))
         }
         Request::Stopping { node, epoch } | Request::Stopped { node, epoch } => {
             let has_stopped = matches!(request, Request::Stopped { .. });
@@ -221,12 +221,13 @@ pub(super) fn read_propose(request: ProposeInSync) -> Result<Request, ApiError> 
     Ok(Request::Propose(proposals.into_iter().map(read).collect()))
 }
 
-fn read_refused(reply: ProposeInSyncReply) -> Answer {
+fn read_refused(reply: ProposeInSyncReply) -> Option<Answer> {
     let read = |refused: RefusedInSync| {
         let RefusedInSync { partition, partition_epoch, why } = refused;
         RefusedProposal { partition, partition_epoch, why }
     };
-    Answer::ProposalsRefused(reply.refused.into_iter().map(read).collect())
+    let refused: Vec<_> = reply.refused.into_iter().map(read).collect();
+    (!refused.is_empty()).then_some(Answer::ProposalsRefused(refused))
 }
 
 pub(super) fn refused(answer: Option<Answer>) -> Result<ProposeInSyncReply, ApiError> {

@@ -14,7 +14,7 @@ use super::peers::{self, PeerSide};
 use super::serving::{BrokerSide, Shared};
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready, local_address};
-use crate::actors::broker::{AwaitCountedOn, AwaitEnd, Broker, BrokerView, StopBroker};
+use crate::actors::broker::{AwaitMetadata, BrokerView, StopBroker};
 use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Starting};
 use crate::actors::controllers::Controllers;
 use crate::actors::peer::{Myself, OwnCluster, PeerAddress, PeerTarget, RaftOverPeers};
@@ -236,14 +236,16 @@ impl Node {
     fn becoming_ready(&self) -> impl Future<Output = Result<Ready, NodeError>> + use<> {
         let (config, cluster) = (Arc::clone(&self.shared.config), self.cluster.to_string());
         let broker = self.broker.as_ref().map(|side| {
-            (side.broker.clone(), side.controllers.clone(), side.view.clone(), local_address(&side.listener))
+            let local = local_address(&side.listener);
+            (side.broker.clone(), side.controllers.clone(), side.view.clone(), local, side.until_counted_on())
         });
         let http = self.http.as_ref().map(HttpServer::address);
         let peer = self.peers.as_ref().map(|peers| format!("{}:{}", peers.endpoint.host, peers.endpoint.port));
         async move {
             let (mut native, mut topics, mut declared) = (None, 0, Vec::new());
-            if let Some((broker, controllers, view, local)) = broker {
-                broker.send(AwaitCountedOn).await.map_err(|_| NodeError::Ended)?;
+            if let Some((broker, controllers, view, local, counted_on)) = broker {
+                let index = counted_on.await?;
+                broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
                 declared = declare_topics(&config, &controllers, &broker).await?;
                 (native, topics) = (Some(local?), view.borrow().image.topics.len());
             }
@@ -260,7 +262,7 @@ impl Node {
         stop: &mut mpsc::Receiver<()>,
     ) -> Result<(), NodeError> {
         let mut becoming_ready = Box::pin(self.becoming_ready());
-        let mut ending = Box::pin(end_of(self.broker.as_ref().map(|side| side.broker.clone())));
+        let mut ended = self.broker.as_ref().map(|side| side.ended.clone());
         let mut is_ready = false;
         let mut tidying = tokio::time::interval(BUFFERS_INTERVAL);
         loop {
@@ -278,7 +280,13 @@ impl Node {
                     self.shared.buffers.release_unused();
                     continue;
                 }
-                why = &mut ending => return Err(self.end_at_once(why)),
+                () = taken_over(ended.as_mut()) => {
+                    // Nothing of it may be written any more: nothing is closed.
+                    self.status.stops();
+                    self.peers.iter().for_each(PeerSide::close);
+                    self.threads.stop();
+                    return Err(NodeError::Superseded);
+                }
                 _ = stop.recv() => break,
             };
             if let Some(side) = &self.broker {
@@ -286,17 +294,6 @@ impl Node {
             }
         }
         self.shut_down().await
-    }
-
-    /// The broker has ended by itself. Nothing more is written.
-    fn end_at_once(self, why: EndReason) -> NodeError {
-        self.status.stops();
-        self.peers.iter().for_each(PeerSide::close);
-        self.threads.stop();
-        match why {
-            EndReason::Superseded => NodeError::Superseded,
-            EndReason::Stopped { .. } => NodeError::Ended,
-        }
     }
 
     async fn shut_down(self) -> Result<(), NodeError> {
@@ -324,12 +321,14 @@ impl Node {
     }
 }
 
-/// How the broker ends, should it do so by itself.
-async fn end_of(broker: Option<Addr<Broker>>) -> EndReason {
-    match broker {
-        Some(broker) => broker.send(AwaitEnd).await.unwrap_or(EndReason::Stopped { is_clean: false }),
-        None => std::future::pending().await,
+/// Another process of the broker here has taken over; that never happens where there is no broker.
+async fn taken_over(ended: Option<&mut watch::Receiver<Option<EndReason>>>) {
+    if let Some(ended) = ended
+        && ended.wait_for(|ended| *ended == Some(EndReason::Superseded)).await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }
 
 /// The next connection of a client; none comes where there is no broker.

@@ -21,13 +21,13 @@ use crate::actors::replica_fetcher::{ReplicaFetcher, ReplicaFetcherSettings};
 use crate::actors::session::{NodeFacts, Session, SessionSettings};
 use crate::actors::threads::Threads;
 use crate::config::NodeConfig;
-use crate::engine::broker;
+use crate::engine::broker::{self, EndReason};
 use crate::engine::metadata::ClusterImage;
 use crate::engine::waiters::OwnerId;
 use crate::metrics::Metrics;
 use crate::net::{Connection, Listener, NetLimits, NodeBudget};
 use crate::storage::file_cache::FileCache;
-use crate::types::{BufferPool, Clock};
+use crate::types::{BufferPool, Clock, IncarnationId, NodeId};
 
 /// How often a lease is renewed while it runs.
 const RENEWALS_A_LEASE: u32 = 5;
@@ -48,6 +48,10 @@ pub(super) struct BrokerSide {
     pub view: watch::Receiver<Arc<BrokerView>>,
     pub controllers: Controllers,
     pub listener: Listener,
+    /// Why it has ended, once it has.
+    pub ended: watch::Receiver<Option<EndReason>>,
+    /// The broker, and the run of its process.
+    process: (NodeId, IncarnationId),
     sessions: SessionSettings,
     codecs: CodecSettings,
     owners: AtomicU64,
@@ -104,9 +108,11 @@ impl BrokerSide {
             let (links, arbiter) = (Arc::clone(&peers.links), peers.data.clone());
             ReplicaFetcher::start(ReplicaFetcherSettings { view: seen.clone(), links, arbiter })
         });
+        let registration = registration(config, opened, local, peers.map(|peers| peers.endpoint.clone()));
+        let (process, (over, ended)) = ((registration.node, registration.incarnation), watch::channel(None));
         let broker = Broker::new(BrokerSettings {
-            registration: registration(config, opened, local, peers.map(|peers| peers.endpoint.clone())),
-            pace: pace_of(config),
+            registration,
+            times: times_of(config),
             controllers: controllers.clone(),
             directory: Arc::clone(&opened.directory),
             files: Arc::clone(files),
@@ -115,6 +121,7 @@ impl BrokerSide {
             core: threads.core(),
             fetches,
             view,
+            ended: over,
         })
         .start();
         let sessions = SessionSettings {
@@ -136,7 +143,35 @@ impl BrokerSide {
             metrics: Arc::clone(metrics),
         };
         let serving = Serving { view: seen.clone(), gate, requests, cache, reads };
-        Ok((Self { broker, view: seen, controllers, listener, sessions, codecs, owners: AtomicU64::new(0) }, serving))
+        Ok((
+            Self {
+                broker,
+                view: seen,
+                controllers,
+                listener,
+                ended,
+                process,
+                sessions,
+                codecs,
+                owners: AtomicU64::new(0),
+            },
+            serving,
+        ))
+    }
+
+    /// Waits until the metadata here counts on this process of the broker, and returns its index.
+    pub(super) fn until_counted_on(&self) -> impl Future<Output = Result<u64, NodeError>> + use<> {
+        let (mut view, mut ended, (node, incarnation)) = (self.view.clone(), self.ended.clone(), self.process);
+        let is_counted_on = move |view: &Arc<BrokerView>| {
+            let known = view.image.brokers.get(&node);
+            known.is_some_and(|known| known.registration.incarnation == incarnation && !known.fenced)
+        };
+        async move {
+            tokio::select! {
+                seen = view.wait_for(is_counted_on) => seen.map(|view| view.image.index).map_err(|_| NodeError::Ended),
+                Ok(_) = ended.wait_for(Option::is_some) => Err(NodeError::Superseded),
+            }
+        }
     }
 
     /// The next connection of a client. Nobody is let in before the metadata is known: a topic that exists must not be called unknown.
@@ -166,7 +201,7 @@ impl BrokerSide {
 }
 
 /// How often the broker asks: a lease is renewed five times within itself, so that four renewals in a row may be lost.
-fn pace_of(config: &NodeConfig) -> broker::BrokerSettings {
+fn times_of(config: &NodeConfig) -> broker::BrokerSettings {
     let renewal_interval = Duration::from_millis(config.cluster.lease_ms) / RENEWALS_A_LEASE;
     broker::BrokerSettings { renewal_interval, ..broker::BrokerSettings::default() }
 }

@@ -332,15 +332,15 @@ pub enum Reported {
     Offline(ApiError),
 }
 
-/// The controller has refused what this leader proposed.
+/// The controller has refused what this leader proposed in that partition epoch.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProposalRefused {
-    /// The partition epoch that it was proposed in.
+    /// One that was overtaken is no news.
     pub partition_epoch: u32,
 }
 
-/// The broker gives its lease up: it answers nothing any more that a lease is needed for.
+/// The broker gives its lease up. Answered when this replica answers nothing any more that a lease is needed for.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct GiveUpLease;
@@ -350,7 +350,7 @@ pub struct GiveUpLease;
 #[rtype(result = "()")]
 pub struct MarkVerified;
 
-/// Say how far the log reaches: the epoch of the last record, and the offset after it.
+/// Say how far the log reaches: the leader epoch of the last record, and the offset after it. `None` for an empty log.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Option<(LeaderEpoch, Offset)>")]
 pub struct ReadEnd;

@@ -33,12 +33,10 @@ impl Handler<LeaderAnswered> for PartitionLeader {
 impl Handler<ProposalRefused> for PartitionLeader {
     type Result = ();
     fn handle(&mut self, ProposalRefused { partition_epoch }: ProposalRefused, ctx: &mut Context<Self>) {
-        self.step(ctx, |replica, now| {
-            // What was refused of an earlier state of the partition says nothing of this one.
-            if replica.leader().is_some_and(|leader| leader.leadership().partition_epoch == partition_epoch) {
-                replica.on_proposal_refused(now);
-            }
-        });
+        let leading = self.replica.leader().map(|leader| leader.leadership().partition_epoch);
+        if leading == Some(partition_epoch) {
+            self.step(ctx, |replica, now| replica.on_proposal_refused(now));
+        }
     }
 }
 
@@ -60,9 +58,8 @@ impl Handler<ReadEnd> for PartitionLeader {
     type Result = MessageResult<ReadEnd>;
     fn handle(&mut self, _: ReadEnd, _: &mut Context<Self>) -> Self::Result {
         let end = self.cursors().written_end();
-        let last = end.0.checked_sub(1).map(Offset);
-        let epoch = last.map(|last| self.reader.epoch_of(last).unwrap_or_default());
-        MessageResult(epoch.map(|epoch| (epoch, end)))
+        let last = end.0.checked_sub(1).map(|last| self.reader.epoch_of(Offset(last)).unwrap_or_default());
+        MessageResult(last.map(|epoch| (epoch, end)))
     }
 }
 

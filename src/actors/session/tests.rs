@@ -18,7 +18,9 @@ use crate::actors::codec::{CodecSettings, serve};
 use crate::actors::controller::{self, Controller, ControllerSettings, MetadataFiles};
 use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::{CacheBudget, PartitionLeader, PartitionLeaderSettings, ReadBudget};
-use crate::actors::test_support::{DiskThread, batch, lead, new_log, nowhere, partition, replica_settings};
+use crate::actors::test_support::{
+    DiskThread, batch, lead, new_log, nowhere, partition, registration, replica_settings,
+};
 use crate::config::{LimitsSection, StorageSection};
 use crate::engine::controller::ControllerPolicy;
 use crate::engine::leader::Leadership;
@@ -76,18 +78,17 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
     let controller = controller::start_here(starting).await.expect("it runs");
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {
-        node: NodeId(1),
+        registration: registration(NodeId(1), directory_id),
+        controllers: Controllers::alone(NodeId(1), controller.clone()),
+        times: Default::default(),
         directory: Arc::clone(&directory),
         files,
         topic_defaults: TopicConfig::default(),
         partitions: partitions(thread),
         core: vec![Arbiter::current()],
-        topic_opened: controller.clone().recipient(),
-        topic_files_gone: controller.clone().recipient(),
-        in_sync: controller.clone().recipient(),
-        damaged: controller.clone().recipient(),
         fetches: None,
         view: watch::channel(Arc::new(view)).0,
+        ended: watch::channel(None).0,
     });
     let facts = NodeFacts {
         bound: "127.0.0.1:9644".parse().expect("an address"),

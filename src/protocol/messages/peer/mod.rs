@@ -10,6 +10,8 @@
 //!   FetchReplicas     ─► what followers ask of leaders                                              see `replicas`
 //! ```
 
+#[cfg(test)]
+mod broker_tests;
 mod brokers;
 mod controllers;
 mod hello;

@@ -21,7 +21,7 @@ fn decode(bytes: &[u8]) -> Frame {
 }
 
 /// The request has these bytes, and they are read back as it; likewise the reply.
-fn golden<R: PeerRequest + PartialEq + std::fmt::Debug>(
+pub(super) fn golden<R: PeerRequest + PartialEq + std::fmt::Debug>(
     id: u32,
     (request, attachments, request_bytes): (R, &[&'static [u8]], &[u8]),
     (reply, reply_bytes): (R::Reply, &[u8]),
