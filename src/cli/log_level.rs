@@ -12,8 +12,9 @@ use crate::config::keys::{self, Key};
 use crate::config::{LogFormat, LogSection};
 use crate::http::LogLevel;
 
-/// What the HTTP library and the consensus library say of their own steps at level info is nothing that a reader of the node's log needs.
-const QUIETER: &str = "actix_server=warn,actix_http=warn,openraft=warn";
+/// What the HTTP library says of its own steps is nothing that a reader of the node's log needs. The consensus library says five times a
+/// second that a member is lost, which the link to it says once; what ends Raft is said by the controller.
+const QUIETER: &str = "actix_server=warn,actix_http=warn,openraft=off";
 
 /// The log of this process.
 pub struct ProcessLog {
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn directives_are_held_to_what_the_configuration_takes() {
-        assert_eq!(filter("info").expect("legal").to_string(), "actix_server=warn,actix_http=warn,openraft=warn,info");
+        assert_eq!(filter("info").expect("legal").to_string(), "actix_server=warn,actix_http=warn,openraft=off,info");
         assert_eq!(filter("off").expect("legal").to_string(), "off");
         let error = filter("inof").expect_err("misspelt");
         assert!(error.starts_with("\"inof\" is not valid: give off, error, warn"), "{error}");

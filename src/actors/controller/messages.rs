@@ -175,4 +175,6 @@ pub(super) struct Reached {
     pub node: NodeId,
     pub epoch: BrokerEpoch,
     pub reach: Reach,
+    /// How often it was dialled.
+    pub attempt: u32,
 }

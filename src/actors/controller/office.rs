@@ -165,6 +165,7 @@ impl Controller {
         self.tenure = Some(Tenure::new(&self.settings, now, &self.image()));
         self.confirm_renewals(ctx);
         self.answer_followers();
+        self.dial_all(ctx);
     }
 
     /// Forgets all that belonged to the office. Whoever waits is told why.
