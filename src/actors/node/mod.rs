@@ -12,6 +12,8 @@ mod declared;
 mod limits;
 mod registration;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use limits::DESCRIPTORS_OF_ACTIVE_SEGMENTS;
 
