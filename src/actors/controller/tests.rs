@@ -274,16 +274,17 @@ async fn after_its_log_failed_it_decides_nothing_and_publishes_nothing() {
         let mut stage = Stage::registered(&disk).await;
         stage.created("before").await;
         disk.fail_nth(operation, 1, ".log");
-        let failed = stage.create(&["x", "y"]).await;
-        let codes: Vec<_> = failed.answer.into_iter().map(|outcome| outcome.expect_err("failed").code).collect();
-        assert_eq!(codes, [ErrorCode::StorageFailed; 2]);
-        let refused = stage.create(&["z"]).await.answer.remove(0).expect_err("nothing is decided any more");
+        let create = |name| CreateTopics { topics: vec![wanted(name)], validate_only: false };
+        let both = CreateTopics { topics: vec![wanted("x"), wanted("y")], validate_only: false };
+        let failed = stage.controller.send(both).await.expect("alive").expect_err("failed");
+        assert_eq!(failed.code, ErrorCode::StorageFailed);
+        let refused =
+            stage.controller.send(create("z")).await.expect("alive").expect_err("nothing is decided any more");
         assert_eq!(refused.code, ErrorCode::StorageFailed);
         assert!(refused.message.contains("restart the controller"), "{refused}");
-        assert_eq!(
-            stage.alter("before", "flush", "os").await.answer.remove(0).expect_err("nor changed").code,
-            ErrorCode::StorageFailed
-        );
+        let delete = DeleteTopics(vec!["before".to_owned()]);
+        let refused = stage.controller.send(delete).await.expect("alive").expect_err("nor changed");
+        assert_eq!(refused.code, ErrorCode::StorageFailed);
         assert!(stage.broker.pending().is_empty(), "nothing was published");
         let before = stage.close().await;
         disk.power_loss_keeping_nothing();

@@ -15,6 +15,8 @@ mod peers;
 mod registration;
 mod serving;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use limits::DESCRIPTORS_OF_ACTIVE_SEGMENTS;
 

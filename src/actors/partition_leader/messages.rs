@@ -6,6 +6,7 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub use super::orders::*;
 use crate::actors::log_writer::Room;
 use crate::actors::send::post_to;
 use crate::engine::assignment::Assignment;
@@ -331,29 +332,6 @@ pub enum Reported {
     /// It takes no more.
     Offline(ApiError),
 }
-
-/// The controller has refused what this leader proposed in that partition epoch.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct ProposalRefused {
-    /// One that was overtaken is no news.
-    pub partition_epoch: u32,
-}
-
-/// The broker gives its lease up. Answered when this replica answers nothing any more that a lease is needed for.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct GiveUpLease;
-
-/// The replica was doubtful, and counts as whole from here on.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct MarkVerified;
-
-/// Say how far the log reaches: the leader epoch of the last record, and the offset after it. `None` for an empty log.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Option<(LeaderEpoch, Offset)>")]
-pub struct ReadEnd;
 
 /// Hand this leadership over. Answers with why it cannot be; otherwise the metadata tells when it has been.
 #[derive(Clone, Copy, Debug, Message)]

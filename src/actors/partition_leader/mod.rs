@@ -19,6 +19,7 @@
 mod actor;
 mod keeping;
 mod messages;
+mod orders;
 mod read_budget;
 mod reads;
 mod replicating;

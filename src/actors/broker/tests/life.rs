@@ -59,7 +59,7 @@ async fn a_directory_that_was_lost_is_reported_and_holds_the_broker_back() {
     let stage = Stage::on(&disk, beginning());
     stage.counted_on().await;
     stage.commit(&other());
-    stage.commit(&[created(1, vec![vec![ME, OTHER]])]);
+    stage.commit(&[strict(1, vec![vec![ME, OTHER]])]);
     stage.caught_up().await;
     let topic_opened = |stage: &Stage| stage.desk.image().topics[&id(1)].has_opened(PartitionIndex(0), ME);
     stage.until("it is on record", topic_opened).await;

@@ -65,6 +65,12 @@ fn created(n: u128, replicas: Vec<Vec<NodeId>>) -> MetadataRecord {
     MetadataRecord::TopicCreated { topic: id(n), name: name(n), replicas, config: TopicConfigOverrides::default() }
 }
 
+/// A topic whose replicas stay members when they leave.
+fn strict(n: u128, replicas: Vec<Vec<NodeId>>) -> MetadataRecord {
+    let config = TopicConfigOverrides([("min_insync_replicas".to_owned(), "2".to_owned())].into());
+    MetadataRecord::TopicCreated { topic: id(n), name: name(n), replicas, config }
+}
+
 /// A topic of so many partitions here.
 fn mine(n: u128, partitions: usize) -> MetadataRecord {
     created(n, vec![vec![ME]; partitions])
@@ -292,7 +298,7 @@ impl Stage {
     async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let waiting = async {
             while !holds(self) {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("in time: {what}"));

@@ -40,7 +40,7 @@ async fn during_the_start_sessions_see_topics_whose_replicas_are_still_being_ope
     let early = tokio::time::timeout(Duration::from_millis(50), stage.broker.send(AwaitMetadata { index })).await;
     assert!(early.is_err(), "ready means that replicas are open");
     drop(held);
-    stage.caught_up().await;
+    stage.counted_on().await;
     assert_eq!([stage.state_of(1, 0), stage.state_of(1, 1)], ["leads", "leads"]);
 }
 

@@ -64,7 +64,7 @@ async fn while_nobody_decides_a_request_waits_and_its_error_names_everybody() {
     let began = Instant::now();
     let error = controllers.ask(stopping(1), SECOND).await.expect_err("nobody decides");
     let waited = began.elapsed();
-    assert!((SECOND - Duration::from_millis(50)..=SECOND).contains(&waited), "{waited:?}");
+    assert!((SECOND * 9 / 10..SECOND * 11 / 10).contains(&waited), "{waited:?}");
     assert_eq!(error.code, ErrorCode::NotController);
     for part in ["within 1000 ms", "node 1, this one: does not decide", "node 2, this one: the controller here did not"]
     {

@@ -78,7 +78,7 @@ fn golden_bytes_of_a_renewal() {
 #[test]
 fn golden_bytes_of_following_the_metadata() {
     let request = FetchMetadata { node: NodeId(3), epoch: BrokerEpoch(0), index: 300, max_wait_ms: 5_000 };
-    let bytes = [0, 0, 0, 16, 0x95, 0xcc, 225, 1, 3, 0x94, 3, 0, 0xcd, 1, 44, 0xcd, 19, 136, 0x90];
+    let bytes = [0, 0, 0, 15, 0x95, 0xcc, 225, 1, 3, 0x94, 3, 0, 0xcd, 1, 44, 0xcd, 19, 136, 0x90];
     let reply = FetchMetadataReply { index: 301, is_image: false, hand_overs: vec![(partition(), NodeId(4))] };
     let reply_bytes = [
         &[0, 0, 0, 36, 0x95, 0xcc, 225, 1, 3, 0x92, 0xc0][..],
