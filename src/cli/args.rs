@@ -81,7 +81,7 @@ pub struct ConnectArgs {
 pub enum Command {
     /// Run a node until Ctrl-C or SIGTERM
     #[command(after_help = examples::NODE)]
-    Node(ConfigArgs),
+    Node(NodeArgs),
     /// Check or show a node's configuration without starting it
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -112,6 +112,17 @@ pub enum Command {
     /// Measure how fast a node is, beside what its machine allows
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// `callboard node`.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Its configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Stop when standard input ends, as it does when the program that started this one has ended, however that came about
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
 }
 
 /// Where a node's configuration comes from.

@@ -24,6 +24,7 @@ pub mod consume;
 pub mod doctor;
 pub mod error;
 pub mod examples;
+pub mod local_cluster;
 pub mod log;
 pub mod log_level;
 pub mod man;

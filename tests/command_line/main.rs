@@ -11,6 +11,7 @@ mod files;
 mod help;
 mod http;
 mod load;
+mod local_cluster;
 mod log;
 mod node;
 mod packaging;
