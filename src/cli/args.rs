@@ -9,6 +9,7 @@ use super::bench::args::BenchCommand;
 use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
+use super::dev_cluster::{self, args::DevClusterArgs};
 use super::doctor;
 use super::examples;
 use super::man::ManArgs;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Measure how fast a node is, beside what its machine allows
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Run a whole cluster on this machine, to try things out, until Ctrl-C
+    #[command(after_help = dev_cluster::args::EXAMPLES)]
+    DevCluster(DevClusterArgs),
 }
 
 /// `callboard node`.

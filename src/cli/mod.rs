@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod consume;
+pub mod dev_cluster;
 pub mod doctor;
 pub mod error;
 pub mod examples;
@@ -65,6 +66,7 @@ pub fn callboard_main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Bench(command) => bench::run(&connect, command),
+        Command::DevCluster(args) => block_on(dev_cluster::run(&args)),
     })
 }
 
