@@ -11,6 +11,7 @@ use super::consume::format::Format;
 use super::consume::start::From;
 use super::dev_cluster::{self, args::DevClusterArgs};
 use super::doctor;
+use super::evaluate::args::EvaluateCommand;
 use super::examples;
 use super::man::ManArgs;
 use super::produce::lines::Delimiter;
@@ -116,6 +117,9 @@ pub enum Command {
     /// Run a whole cluster on this machine, to try things out, until Ctrl-C
     #[command(after_help = dev_cluster::args::EXAMPLES)]
     DevCluster(DevClusterArgs),
+    /// Put a cluster of its own through failures, and check every record
+    #[command(subcommand)]
+    Evaluate(EvaluateCommand),
 }
 
 /// `callboard node`.

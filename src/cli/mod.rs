@@ -24,6 +24,7 @@ pub mod consume;
 pub mod dev_cluster;
 pub mod doctor;
 pub mod error;
+pub mod evaluate;
 pub mod examples;
 pub mod local_cluster;
 pub mod log;
@@ -67,6 +68,7 @@ pub fn callboard_main() -> ExitCode {
         Command::Man(args) => man::run(&args),
         Command::Bench(command) => bench::run(&connect, command),
         Command::DevCluster(args) => block_on(dev_cluster::run(&args)),
+        Command::Evaluate(command) => block_on(evaluate::run(command)),
     })
 }
 
