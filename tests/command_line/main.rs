@@ -6,6 +6,7 @@ mod administration;
 mod backup;
 mod bench;
 mod doctor;
+mod evaluation;
 mod example;
 mod files;
 mod help;

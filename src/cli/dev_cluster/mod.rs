@@ -45,7 +45,7 @@ pub async fn run(args: &DevClusterArgs) -> Result<(), CliError> {
         () = signals.next() => return Err(CliError::Failed("stopped during the start: all nodes were killed".to_owned())),
     };
     tell_how_to_connect(&cluster, args, &view);
-    watch(&mut cluster, &view, &mut signals).await?;
+    watch(&mut cluster, args, &view, &mut signals).await?;
     view.say("stopping: brokers first, then controllers; Ctrl-C once more kills them");
     tokio::select! {
         stopped = stop_in_order(&mut cluster, &view) => stopped,
@@ -69,7 +69,12 @@ fn tell_how_to_connect(cluster: &LocalCluster, args: &DevClusterArgs, view: &Vie
 }
 
 /// Tells of nodes that end by themselves, until a signal.
-async fn watch(cluster: &mut LocalCluster, view: &View, signals: &mut Signals) -> Result<(), CliError> {
+async fn watch(
+    cluster: &mut LocalCluster,
+    args: &DevClusterArgs,
+    view: &View,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
     loop {
         let (id, status) = tokio::select! {
             ended = cluster.next_end() => ended,
@@ -80,9 +85,11 @@ async fn watch(cluster: &mut LocalCluster, view: &View, signals: &mut Signals) -
             return Err(CliError::Failed("no node is left: see their logs above".to_owned()));
         }
         let left = counted(left.try_into().unwrap_or(u64::MAX), "node");
-        let restart = cluster.directory().join(format!("{}.toml", cluster.name(id)));
-        view.say(&format!("{} ended by itself ({status}); {left} go on", cluster.name(id)));
-        view.say(&format!("to start it again: callboard node --config {}", restart.display()));
+        let name = cluster.name(id);
+        view.say(&format!("{name} ended by itself ({status}); {left} left"));
+        let settings: String = args.set.iter().map(|setting| format!(" --set {setting}")).collect();
+        let file = cluster.directory().join(format!("{name}.toml"));
+        view.say(&format!("to start it again: callboard node --config {}{settings}", file.display()));
     }
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 /// Below `callboard evaluate failures --help`.
 pub const FAILURES_EXAMPLES: &str = "\
 Examples:
-  callboard evaluate failures                            some ten minutes; everything is removed when all holds
+  callboard evaluate failures                            several minutes; everything is removed when all holds
   callboard evaluate failures --dir evaluation --seconds-per-step 10
 
 It starts 3 controllers and 4 brokers of its own, kills clients and brokers, and checks every record that was sent.

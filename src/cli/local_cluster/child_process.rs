@@ -263,6 +263,15 @@ mod tests {
         let (child, _) = shell("echo ready:; read line");
         child.ready(PATIENCE).await.expect("ready");
         child.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", child.pid());
+        // A signal that arrives before the stop has come about would be delivered first.
+        let is_stopped = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
+        let stopped = async {
+            while !is_stopped() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, stopped).await.expect("it is stopped");
         let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw).expect("a number");
         assert!(rustix::process::test_kill_process(pid).is_ok());
         drop(child);
