@@ -400,3 +400,31 @@ fn the_list_of_controllers_fits_the_node_that_has_it() {
     let even = with(&["cluster.controllers=1@a:1,2@b:1"]).expect("allowed").warnings();
     assert!(even.iter().any(|warning| warning.contains("survive no more losses than 1")), "{even:?}");
 }
+
+/// What the file `name` of configs/ says.
+fn example(name: &str) -> NodeConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(format!("{name}.toml"));
+    config::load(Some(&path), std::iter::empty(), &[]).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn the_example_cluster_is_three_controllers_and_four_brokers_in_two_racks() {
+    let controllers = [1, 2, 3].map(|number| (format!("controller-{number}"), number, Role::Controller));
+    let brokers = [1, 2, 3, 4].map(|number| (format!("broker-{number}"), 10 + number, Role::Broker));
+    let mut binds = BTreeSet::new();
+    let mut directories = BTreeSet::new();
+    for (at, (name, id, role)) in controllers.into_iter().chain(brokers).enumerate() {
+        let config = example(&name);
+        assert_eq!((config.node.id, &config.node.roles), (NodeId(id), &vec![role]), "{name}");
+        let rack = if [0, 2, 3, 5].contains(&at) { "a" } else { "b" };
+        assert_eq!(config.node.rack.as_deref(), Some(rack), "{name}");
+        assert!(directories.insert(config.node.data_dir.clone()), "{name} shares its directory");
+        assert!(binds.insert(config.listener.http.bind.clone()), "{name} shares its HTTP port");
+        if role == Role::Broker {
+            assert!(binds.insert(Some(config.listener.native.bind.clone())), "{name} shares its port");
+            let topics = config.topics.file.expect("brokers create topics");
+            let topics = config::topics_file::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(topics)).expect("good");
+            assert_eq!(topics.iter().map(|topic| topic.replication_factor).collect::<Vec<_>>(), [Some(4), Some(3)]);
+        }
+    }
+}

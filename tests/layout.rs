@@ -296,7 +296,10 @@ fn repository() -> BTreeMap<String, PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a readable folder").map(|entry| entry.expect("an entry")) {
             let name = entry.file_name();
-            if ["target", "data", ".git", "Cargo.lock"].iter().any(|skipped| name == *skipped) {
+            if ["target", "data", "cluster-data", "dev-cluster", ".git", "Cargo.lock"]
+                .iter()
+                .any(|skipped| name == *skipped)
+            {
                 continue;
             }
             if entry.file_type().expect("a type").is_dir() {

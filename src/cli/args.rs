@@ -9,7 +9,9 @@ use super::bench::args::BenchCommand;
 use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
+use super::dev_cluster::{self, args::DevClusterArgs};
 use super::doctor;
+use super::evaluate::args::EvaluateCommand;
 use super::examples;
 use super::man::ManArgs;
 use super::produce::lines::Delimiter;
@@ -81,7 +83,7 @@ pub struct ConnectArgs {
 pub enum Command {
     /// Run a node until Ctrl-C or SIGTERM
     #[command(after_help = examples::NODE)]
-    Node(ConfigArgs),
+    Node(NodeArgs),
     /// Check or show a node's configuration without starting it
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -112,6 +114,23 @@ pub enum Command {
     /// Measure how fast a node is, beside what its machine allows
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Run a whole cluster on this machine, to try things out, until Ctrl-C
+    #[command(after_help = dev_cluster::args::EXAMPLES)]
+    DevCluster(DevClusterArgs),
+    /// Put a cluster of its own through failures, and check every record
+    #[command(subcommand)]
+    Evaluate(EvaluateCommand),
+}
+
+/// `callboard node`.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Its configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Stop when standard input ends, as it does when the program that started this one has ended, however that came about
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
 }
 
 /// Where a node's configuration comes from.

@@ -21,9 +21,12 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod consume;
+pub mod dev_cluster;
 pub mod doctor;
 pub mod error;
+pub mod evaluate;
 pub mod examples;
+pub mod local_cluster;
 pub mod log;
 pub mod log_level;
 pub mod man;
@@ -64,6 +67,8 @@ pub fn callboard_main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Bench(command) => bench::run(&connect, command),
+        Command::DevCluster(args) => block_on(dev_cluster::run(&args)),
+        Command::Evaluate(command) => block_on(evaluate::run(command)),
     })
 }
 
