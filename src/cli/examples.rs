@@ -172,6 +172,7 @@ Examples:
   callboard-consumer --topic syslog --exit-at-end > FILE
   callboard-consumer --topic chat --from 2026-01-31T12:00:00Z --format key=value
   callboard-consumer --topic load --consumers 4 --output DIR
+  callboard-consumer --topic syslog --read-from rack --rack eu-1    from replicas nearby, where there are some
 
 Ctrl-C ends after the records at hand; a second one ends at once.
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the cluster was not reached.";
