@@ -160,7 +160,7 @@ pub enum LogCommand {
 /// `callboard cluster`.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
-    /// Show the cluster, its controller and its brokers
+    /// Show the cluster, its controller, its brokers, and the partitions that are not whole
     #[command(after_help = examples::CLUSTER_DESCRIBE)]
     Describe,
 }
@@ -282,10 +282,12 @@ impl ConsumeArgs {
             (ReadFromKind::Rack, Some(rack)) => Ok(ReadFrom::Rack(rack.clone())),
             (ReadFromKind::Leader, None) => Ok(ReadFrom::Leader),
             (ReadFromKind::Any, None) => Ok(ReadFrom::Any),
-            (ReadFromKind::Rack, None) => Err(CliError::Usage("--read-from rack needs the rack: --rack NAME".to_owned())),
-            (_, Some(rack)) => {
-                Err(CliError::Usage(format!("--rack {rack} counts with --read-from rack only: add that, or leave it out")))
+            (ReadFromKind::Rack, None) => {
+                Err(CliError::Usage("--read-from rack needs the rack: --rack NAME".to_owned()))
             }
+            (_, Some(rack)) => Err(CliError::Usage(format!(
+                "--rack {rack} counts with --read-from rack only: add that, or leave it out"
+            ))),
         }
     }
 }

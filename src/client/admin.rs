@@ -8,10 +8,11 @@ use super::backoff::Backoff;
 use super::cluster::Lane;
 use super::{Client, ClientError};
 use crate::protocol::messages::{
-    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
+    AddPartitions, AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
     DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
     DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
-    MetadataReply, NewTopic, OffsetAt, Outcome, Request, TopicDescription,
+    MetadataReply, NewTopic, OffsetAt, Outcome, PartitionAddition, PartitionMove, ReassignPartitions, Request,
+    TopicDescription,
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset, TopicId};
@@ -74,6 +75,23 @@ impl Admin {
     /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
     pub async fn alter_topics(&self, topics: &[AlterTopic]) -> Result<Each<Vec<ConfigEntry>>, ClientError> {
         self.decide(topics, true, |topics| AlterTopics { topics }, |reply| reply.topics).await
+    }
+
+    /// Gives topics more partitions, each on its own; answers with their ids. Records with a key go to other partitions from then on.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
+    pub async fn add_partitions(&self, topics: &[PartitionAddition]) -> Result<Each<TopicId>, ClientError> {
+        self.decide(topics, false, |topics| AddPartitions { topics }, |reply| reply.topics).await
+    }
+
+    /// Begins to move partitions to other replicas, or ends such a move, each on its own; answers with the replicas that each has
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each partition is in the answer.
+    pub async fn reassign_partitions(&self, moves: &[PartitionMove]) -> Result<Each<Vec<NodeId>>, ClientError> {
+        self.decide(moves, true, |partitions| ReassignPartitions { partitions }, |reply| reply.partitions).await
     }
 
     /// Has the controller decide on `items`, each on its own. What it could not decide now (it is being replaced, or no broker is

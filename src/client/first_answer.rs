@@ -82,7 +82,14 @@ mod tests {
     }
 
     fn answers(after: Duration, answer: u32) -> Answer {
-        ("one".to_owned(), async move { sleep(after).await; Ok(answer) }.boxed())
+        (
+            "one".to_owned(),
+            async move {
+                sleep(after).await;
+                Ok(answer)
+            }
+            .boxed(),
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -82,11 +82,7 @@ impl Client {
         self.connect_to(node, Lane::Main, Retry::Fail).await?.request(&request, self.config().request_timeout).await
     }
 
-    async fn group_by_leader<T: Copy>(
-        &self,
-        places: &[Place<T>],
-        open: &[usize],
-    ) -> Result<ByLeader<T>, ClientError> {
+    async fn group_by_leader<T: Copy>(&self, places: &[Place<T>], open: &[usize]) -> Result<ByLeader<T>, ClientError> {
         let mut by_leader = ByLeader::new();
         for &index in open {
             let (name, number, what) = &places[index];

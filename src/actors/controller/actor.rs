@@ -101,7 +101,7 @@ impl Controller {
     }
 
     /// Like [`Controller::ask`] for items that are decided each on its own.
-    fn ask_each<I: 'static, T: 'static>(
+    pub(super) fn ask_each<I: 'static, T: 'static>(
         &mut self,
         ctx: &mut Context<Self>,
         items: Vec<I>,

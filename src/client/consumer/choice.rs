@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn consumers_and_partitions_spread_over_all_replicas() {
-        let chosen = |start, number| choice(ReadFrom::Any, start, &[1, 2, 3]).of(&partition(number, &[3, 1, 2]), NOBODY);
+        let chosen =
+            |start, number| choice(ReadFrom::Any, start, &[1, 2, 3]).of(&partition(number, &[3, 1, 2]), NOBODY);
         assert_eq!([0, 1, 2, 3].map(|start| chosen(start, 0)), [1, 2, 3, 1].map(|node| Some(NodeId(node))));
         assert_eq!([0, 1, 2, 3].map(|number| chosen(1, number)), [2, 3, 1, 2].map(|node| Some(NodeId(node))));
         assert_eq!(chosen(usize::MAX, 1), Some(NodeId(1)));

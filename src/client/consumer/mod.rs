@@ -63,7 +63,6 @@ struct Shared {
     client: Client,
     config: ConsumerConfig,
     buffer: Mutex<Buffer>,
-    /// Whom to read from. Taken after the lock of the buffer, where both are.
     choice: Mutex<Choice>,
     /// Tells the fetcher that there is room, or another assignment.
     wake: Notify,
@@ -91,15 +90,14 @@ struct Current {
 impl Consumer {
     pub(super) fn start(client: Client, config: ConsumerConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        // Less than the whole range: partition numbers are added.
-        let choice = Choice::new(config.read_from.clone(), fastrand::u32(..) as usize);
+        let choice = Mutex::new(Choice::new(config.read_from.clone(), fastrand::usize(..)));
         let shared = Arc::new(Shared {
             client,
             config,
             buffer: Mutex::default(),
-            choice: Mutex::new(choice),
-            wake: Notify::new(),
-            arrived: Notify::new(),
+            choice,
+            wake: Notify::default(),
+            arrived: Notify::default(),
         });
         tokio::spawn(Fetcher::new(Arc::clone(&shared)).run());
         Ok(Self { shared, places: Vec::new(), current: None })

@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout};
 use super::broker::{FakeBroker, Fault};
 use super::{config, eventually, soon};
 use crate::client::{
-    Client, ClientConfig, Consumer, ConsumerConfig, Delivery, OutgoingRecord, Producer, ProducerConfig, ReadFrom, StartAt,
+    Client, ClientConfig, Consumer, ConsumerConfig, Delivery, OutgoingRecord, Producer, ProducerConfig, ReadFrom,
+    StartAt,
 };
 use crate::protocol::ErrorCode;
 use crate::types::{NodeId, Offset};
@@ -85,7 +86,8 @@ async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_
     }
     let took = started.elapsed();
     assert!(took < Duration::from_millis(200), "{took:?}");
-    let expected: Vec<String> = ["before".to_owned()].into_iter().chain((0..50).map(|n| format!("value {n}"))).collect();
+    let expected: Vec<String> =
+        ["before".to_owned()].into_iter().chain((0..50).map(|n| format!("value {n}"))).collect();
     assert_eq!(first.values(0), expected, "in order, each once");
 }
 
