@@ -70,7 +70,6 @@ async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_
     soon(send(&producer, "before".to_owned()).await).await.expect("delivered");
     // The last thing it does is to write what it does not answer any more.
     first.on_produce([Fault::DoAndHangUp]);
-    second.take_over();
     let started = Instant::now();
     let mut deliveries = Vec::new();
     for number in 0..50 {
@@ -80,6 +79,7 @@ async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_
         }
     }
     eventually("it hung up", || first.state().produce_faults.is_empty()).await;
+    second.take_over();
     first.die();
     for delivery in deliveries {
         soon(delivery).await.expect("delivered");
