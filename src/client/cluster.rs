@@ -274,7 +274,7 @@ impl Client {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let delay = backoff.next_delay();
+            let (is_first, delay) = (backoff.is_fresh(), backoff.next_delay());
             // Nobody there is answered at once: who calls an administrator's command wants to know.
             let hopeless = matches!(error, ClientError::Unreachable { .. }) || !error.is_retryable();
             let perhaps_twice = error.leaves_outcome_unknown() && !harmless;
@@ -284,7 +284,8 @@ impl Client {
             self.pass_the_turn();
             // Another node may be the controller by now. What fails here fails again above.
             let _ = self.fetch_metadata(Some(Vec::new())).await;
-            if self.controller() == asked {
+            // Once: brokers that do not agree on it would be asked in turn without a pause.
+            if !is_first || self.controller() == asked {
                 sleep(delay).await;
             }
         }

@@ -128,3 +128,19 @@ impl Request for DescribeCluster {
     const API: Api = Api::DescribeCluster;
     type Reply = DescribeClusterReply;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_travels_as_its_name() {
+        let all =
+            [MissingReason::NotRegistered, MissingReason::Fenced, MissingReason::Stopping, MissingReason::CatchingUp];
+        for reason in all {
+            let encoded = rmp_serde::to_vec(&reason).expect("encodes");
+            assert_eq!(encoded, rmp_serde::to_vec(reason.name()).expect("encodes"));
+            assert_eq!(rmp_serde::from_slice::<MissingReason>(&encoded).expect("decodes"), reason);
+        }
+    }
+}
