@@ -26,7 +26,8 @@ use crate::protocol::messages::{Fetch, FetchPartition, FetchReply, FetchedPartit
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset};
 
-/// How often to ask who is in sync, where others than leaders are read: nobody else says that a replica lags.
+/// How often to ask who is in sync, where others than leaders are read: nobody else says that a replica lags. And how often who
+/// leads, while a leader is silent.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Runs until the consumer is dropped.
@@ -91,10 +92,16 @@ impl Fetcher {
             return None;
         }
         let share_bytes = buffer.share_bytes(&shared.config);
-        let look_around = lock(&shared.choice).is_for_followers();
-        let look_around_after = shared.client.config().metadata_max_age.min(LOOK_AROUND);
-        for (slot, reading) in buffer.readings.iter_mut().enumerate().filter(|(_, reading)| reading.is_waiting()) {
+        let reads_followers = lock(&shared.choice).is_for_followers();
+        let interval = shared.client.config().metadata_max_age.min(LOOK_AROUND);
+        for (slot, reading) in buffer.readings.iter_mut().enumerate().filter(|(_, reading)| reading.is_read()) {
             let later = |moment: &Instant| *moment > now;
+            if let Some(moment) = reading.look_around_at(reads_followers, interval, shared.config.max_wait) {
+                if later(&moment) { wake_at = wake_at.min(moment) } else { self.learn(&reading.topic) }
+            }
+            if reading.is_busy {
+                continue;
+            }
             let Some(source) = reading.source.filter(|_| !reading.needs_leader) else {
                 reading.needs_leader = true;
                 match reading.learn_at.filter(later) {
@@ -103,16 +110,12 @@ impl Fetcher {
                 }
                 continue;
             };
-            if look_around {
-                let moment = reading.learned + look_around_after;
-                if later(&moment) { wake_at = wake_at.min(moment) } else { self.learn(&reading.topic) }
-            }
             if let Some(moment) = reading.not_before.filter(later) {
                 wake_at = wake_at.min(moment);
                 continue;
             }
             if let Some(fetch) = reading.next_fetch(share_bytes, &shared.config) {
-                reading.is_busy = true;
+                (reading.is_busy, reading.asked_at) = (true, now);
                 let (asked, partitions) = fetches.entry(source).or_default();
                 asked.push(Asked { slot, generation: reading.generation, source });
                 partitions.push(fetch);

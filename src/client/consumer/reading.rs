@@ -20,6 +20,8 @@ use crate::client::{ClientError, ConsumerConfig};
 use crate::protocol::messages::FetchPartition;
 use crate::types::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
 
+/// Who leaves a fetch unanswered for so long beyond its waiting time may be gone without a word: another may lead by now.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// A replica that failed is not read for so long.
 const AVOIDED_FOR: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,7 @@ pub(super) struct Reading {
     pub topic: Arc<str>,
     pub topic_id: TopicId,
     pub number: u32,
-    /// Raised by every seek: what was fetched for an older one is dropped.
+    /// Raised by every seek, and when somebody else is to be asked: what comes for an older one is dropped.
     pub generation: u64,
     pub is_assigned: bool,
     pub fetch_from: Offset,
@@ -45,6 +47,8 @@ pub(super) struct Reading {
     pub buffered_bytes: usize,
     /// A fetch or a look-up for this generation is on its way.
     pub is_busy: bool,
+    /// Since when.
+    pub asked_at: Instant,
     /// Who leads must be asked before the next fetch.
     pub needs_leader: bool,
     /// When to ask that.
@@ -73,6 +77,7 @@ impl Reading {
             learned: Instant::now(),
             buffered_bytes: 0,
             is_busy: false,
+            asked_at: Instant::now(),
             needs_leader: false,
             learn_at: None,
             backoff: Backoff::default(),
@@ -81,9 +86,14 @@ impl Reading {
         }
     }
 
+    /// Whether records of it are wanted.
+    pub fn is_read(&self) -> bool {
+        self.is_assigned && self.stopped.is_none()
+    }
+
     /// Whether it is this reader's turn to do something.
     pub fn is_waiting(&self) -> bool {
-        self.is_assigned && !self.is_busy && self.stopped.is_none()
+        self.is_read() && !self.is_busy
     }
 
     /// Takes over who leads, and chooses whom to read from. Somebody else than before is asked at once.
@@ -98,6 +108,11 @@ impl Reading {
         self.needs_leader = self.source.is_none();
         if before != (self.source, self.leader_epoch) {
             self.not_before = None;
+        }
+        if before.0 != self.source && self.is_busy {
+            // It may never answer. Nothing is lost: reading goes on where it is, elsewhere.
+            self.generation += 1;
+            self.is_busy = false;
         }
     }
 
@@ -115,6 +130,16 @@ impl Reading {
     pub fn failed_at(&mut self, source: NodeId, now: Instant) {
         self.avoid(source, now);
         self.try_again(now);
+        if self.source != Some(source) {
+            self.not_before = None;
+        }
+    }
+
+    /// When to ask who leads and who is in sync although nothing has failed: every `interval` when it reads from others than
+    /// leaders, else when its fetch is overdue.
+    pub fn look_around_at(&self, reads_followers: bool, interval: Duration, max_wait: Duration) -> Option<Instant> {
+        let next = self.learned + interval;
+        if reads_followers { Some(next) } else { self.is_busy.then(|| next.max(self.asked_at + max_wait + OVERDUE)) }
     }
 
     /// Reads from another replica than `source` for a while, unless that is the leader.

@@ -266,3 +266,26 @@ async fn a_broker_that_hangs_does_not_hold_up_questions_that_others_can_answer()
         assert_eq!(names.expect("answered"), ["rides"]);
     }
 }
+
+#[tokio::test]
+async fn a_broker_that_leaves_a_fetch_unanswered_is_left_once_another_is_to_be_read() {
+    for read_from in [ReadFrom::Leader, ReadFrom::Rack("west".into())] {
+        let first = FakeBroker::start().await;
+        let second = first.start_beside(2, Some("west")).await;
+        first.create("rides", 1);
+        // Far from the request timeout, which would end the fetch, too.
+        let config =
+            config(&first).metadata_max_age(Duration::from_millis(20)).request_timeout(Duration::from_secs(60));
+        let client = Client::connect(config).await.expect("connects");
+        fill(&client, 1, 1).await;
+        first.on_fetch([Fault::Ignore]);
+        let mut consumer = consumer(&client, read_from.clone()).await;
+        eventually("it waits", || !first.state().fetched_at.is_empty()).await;
+        match read_from {
+            ReadFrom::Leader => second.take_over(),
+            _ => first.state().in_sync.retain(|node| *node != second.node),
+        }
+        assert_eq!(next(&mut consumer).await, (0, 0));
+        assert_eq!(asked(&first), [first.node, second.node]);
+    }
+}
