@@ -221,8 +221,10 @@ fn the_cluster_shows_its_brokers_and_is_not_reached_once_it_stopped() {
     let (host, port) = node.address.split_once(':').expect("HOST:PORT");
     let port: u16 = port.parse().expect("a port");
     let version = env!("CARGO_PKG_VERSION");
+    let epoch = described["brokers"][0]["registration_epoch"].as_u64().expect("a number");
+    assert!(epoch > 0, "it is registered");
     let broker = json!({"node_id": 1, "host": host, "port": port, "rack": null, "fenced": false, "stopping": false,
-        "registration_epoch": 1, "leads": 1, "replicas": 1, "software": version});
+        "registration_epoch": epoch, "leads": 1, "replicas": 1, "software": version});
     let trouble = json!({"count": 0, "without_leader": 0, "below_minimum": 0, "under_replicated": 0, "partitions": []});
     let expected = json!({"cluster_id": cluster, "controller": 1, "topics": 1, "partitions": 1, "brokers": [broker],
         "trouble": trouble});
@@ -232,7 +234,7 @@ fn the_cluster_shows_its_brokers_and_is_not_reached_once_it_stopped() {
     let expected = format!(
         "cluster {cluster}\ncontroller: node 1\n1 topic with 1 partition\n\n\
          BROKER  {:width$}RACK  STATE  LEADS  REPLICAS  EPOCH  SOFTWARE\n\
-         1       {address}  -     up     1      1         1      {version}\n\n\
+         1       {address}  -     up     1      1         {epoch:<7}{version}\n\n\
          every replica is in sync\n",
         "ADDRESS"
     );
