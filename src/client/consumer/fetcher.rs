@@ -94,14 +94,8 @@ impl Fetcher {
         let share_bytes = buffer.share_bytes(&shared.config);
         let reads_followers = lock(&shared.choice).is_for_followers();
         let interval = shared.client.config().metadata_max_age.min(LOOK_AROUND);
-        for (slot, reading) in buffer.readings.iter_mut().enumerate().filter(|(_, reading)| reading.is_read()) {
+        for (slot, reading) in buffer.readings.iter_mut().enumerate().filter(|(_, reading)| reading.is_waiting()) {
             let later = |moment: &Instant| *moment > now;
-            if let Some(moment) = reading.look_around_at(reads_followers, interval, shared.config.max_wait) {
-                if later(&moment) { wake_at = wake_at.min(moment) } else { self.learn(&reading.topic) }
-            }
-            if reading.is_busy {
-                continue;
-            }
             let Some(source) = reading.source.filter(|_| !reading.needs_leader) else {
                 reading.needs_leader = true;
                 match reading.learn_at.filter(later) {
@@ -119,6 +113,14 @@ impl Fetcher {
                 let (asked, partitions) = fetches.entry(source).or_default();
                 asked.push(Asked { slot, generation: reading.generation, source });
                 partitions.push(fetch);
+            }
+        }
+        // With those whose fetch begins now.
+        for reading in buffer.readings.iter().filter(|reading| reading.is_read()) {
+            match reading.look_around_at(reads_followers, interval, shared.config.max_wait) {
+                Some(moment) if moment > now => wake_at = wake_at.min(moment),
+                Some(_) => self.learn(&reading.topic),
+                None => {}
             }
         }
         drop(buffer);
