@@ -82,6 +82,8 @@ fn decode_as_every_message(frame: &Frame) {
         Some(Api::DescribeLogs) => both::<m::DescribeLogs>(frame),
         Some(Api::DescribeCluster) => both::<m::DescribeCluster>(frame),
         Some(Api::DeleteRecords) => both::<m::DeleteRecords>(frame),
+        Some(Api::AddPartitions) => both::<m::AddPartitions>(frame),
+        Some(Api::ReassignPartitions) => both::<m::ReassignPartitions>(frame),
         Some(Api::DescribeNode) => both::<m::DescribeNode>(frame),
     }
 }

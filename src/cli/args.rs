@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::args::BenchCommand;
 use super::completions::CompletionsArgs;
@@ -11,12 +11,13 @@ use super::consume::format::Format;
 use super::consume::start::From;
 use super::dev_cluster::{self, args::DevClusterArgs};
 use super::doctor;
+use super::error::CliError;
 use super::evaluate::args::EvaluateCommand;
 use super::examples;
 use super::man::ManArgs;
 use super::produce::lines::Delimiter;
 pub use super::topic::args::TopicCommand;
-use crate::client::{Acks, Compression};
+use crate::client::{Acks, Compression, ReadFrom};
 use crate::config::keys::host_and_port;
 
 /// Where the help lists what every command takes.
@@ -178,7 +179,7 @@ pub enum LogCommand {
 /// `callboard cluster`.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
-    /// Show the cluster, its controller and its brokers
+    /// Show the cluster, its controller, its brokers, and the partitions that are not whole
     #[command(after_help = examples::CLUSTER_DESCRIBE)]
     Describe,
 }
@@ -264,12 +265,50 @@ pub struct ConsumeArgs {
     /// Leave out the delimiter after the very last record: gives back a file whose last line has no end, byte for byte
     #[arg(long)]
     pub no_final_newline: bool,
+    /// Which replicas to read: the leaders, any that are in sync (so that many consumers spread over the brokers), or those on
+    /// brokers of a rack
+    #[arg(long, value_name = "WHICH", default_value = "leader")]
+    pub read_from: ReadFromKind,
+    /// With --read-from rack: the rack, as the brokers' node.rack names it. Where it has no replica in sync, the leader is read
+    #[arg(long, value_name = "NAME", required_if_eq("read_from", "rack"))]
+    pub rack: Option<String>,
     /// Write to this file instead of standard output; with --consumers, a directory
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Read N times side by side: every consumer reads everything, and writes DIR/consumer-1.txt and so on
     #[arg(long, value_name = "N", requires = "output", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub consumers: Option<u32>,
+}
+
+/// Which replicas a consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReadFromKind {
+    /// The leader of each partition
+    Leader,
+    /// Any replica that is in sync
+    Any,
+    /// A replica that is in sync on a broker of the rack in --rack
+    Rack,
+}
+
+impl ConsumeArgs {
+    /// Which replicas to read.
+    ///
+    /// # Errors
+    /// A rack is named and not asked for.
+    pub fn read_from(&self) -> Result<ReadFrom, CliError> {
+        match (self.read_from, &self.rack) {
+            (ReadFromKind::Rack, Some(rack)) => Ok(ReadFrom::Rack(rack.clone())),
+            (ReadFromKind::Leader, None) => Ok(ReadFrom::Leader),
+            (ReadFromKind::Any, None) => Ok(ReadFrom::Any),
+            (ReadFromKind::Rack, None) => {
+                Err(CliError::Usage("--read-from rack needs the rack: --rack NAME".to_owned()))
+            }
+            (_, Some(rack)) => Err(CliError::Usage(format!(
+                "--rack {rack} counts with --read-from rack only: add that, or leave it out"
+            ))),
+        }
+    }
 }
 
 fn servers(text: &str) -> Result<String, String> {

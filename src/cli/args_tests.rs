@@ -131,3 +131,17 @@ fn topics_are_altered_with_at_least_one_change() {
     assert!(callboard(&["topic", "alter", "t", "--reset", "flush", "--set", "a=b"]).is_ok());
     assert!(callboard(&["topic", "delete"]).is_err());
 }
+
+#[test]
+fn a_consumer_reads_from_leaders_unless_it_is_told_otherwise_and_a_rack_has_a_name() {
+    let read_from = |arguments: &[&str]| {
+        let args = consumer(arguments)?;
+        args.read_from().map_err(|error| error.to_string())
+    };
+    assert_eq!(read_from(&[]), Ok(ReadFrom::Leader));
+    assert_eq!(read_from(&["--read-from", "any"]), Ok(ReadFrom::Any));
+    assert_eq!(read_from(&["--read-from", "rack", "--rack", "eu-1"]), Ok(ReadFrom::Rack("eu-1".to_owned())));
+    assert!(read_from(&["--read-from", "rack"]).expect_err("which").contains("--rack"), "the error names the option");
+    assert!(read_from(&["--rack", "eu-1"]).expect_err("what for").contains("--read-from rack"), "that one, too");
+    assert!(read_from(&["--read-from", "nearby"]).is_err());
+}

@@ -5,6 +5,8 @@ use serde_json::json;
 use super::args::{ClusterCommand, ConnectArgs};
 use super::error::CliError;
 use super::output::{self, counted};
+use crate::protocol::messages::{BrokerDescription, ClusterTrouble, DescribeClusterReply, TroubledPartition};
+use crate::types::NodeId;
 
 /// Carries out one command.
 ///
@@ -14,38 +16,147 @@ pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), 
     let ClusterCommand::Describe = command;
     let client = super::connect(connect, "callboard").await?;
     let cluster = client.admin().describe_cluster().await?;
-    if connect.json {
-        let brokers = cluster.brokers.iter().map(|broker| {
-            json!({
-                "node_id": broker.node_id, "host": broker.host, "port": broker.port, "rack": broker.rack,
-                "fenced": broker.fenced, "leads": broker.leads, "replicas": broker.replicas, "software": broker.software,
-            })
-        });
-        return output::print_json(&json!({
-            "cluster_id": cluster.cluster_id.to_string(),
-            "controller": cluster.controller,
-            "topics": cluster.topics,
-            "partitions": cluster.partitions,
-            "brokers": brokers.collect::<Vec<_>>(),
-        }));
-    }
+    if connect.json { output::print_json(&as_json(&cluster)) } else { output::print(&as_text(&cluster)) }
+}
+
+fn as_json(cluster: &DescribeClusterReply) -> serde_json::Value {
+    let brokers = cluster.brokers.iter().map(|broker| {
+        json!({
+            "node_id": broker.node_id, "host": broker.host, "port": broker.port, "rack": broker.rack,
+            "fenced": broker.fenced, "stopping": broker.stopping, "registration_epoch": broker.registration_epoch,
+            "leads": broker.leads, "replicas": broker.replicas, "software": broker.software,
+        })
+    });
+    let trouble = &cluster.trouble;
+    json!({
+        "cluster_id": cluster.cluster_id.to_string(),
+        "controller": cluster.controller,
+        "topics": cluster.topics,
+        "partitions": cluster.partitions,
+        "brokers": brokers.collect::<Vec<_>>(),
+        "trouble": {
+            "count": trouble.count,
+            "without_leader": trouble.without_leader,
+            "below_minimum": trouble.below_minimum,
+            "under_replicated": trouble.under_replicated,
+            "partitions": trouble.partitions.iter().map(partition_json).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn partition_json(partition: &TroubledPartition) -> serde_json::Value {
+    let missing = partition.missing.iter();
+    let missing = missing.map(|missing| json!({"node_id": missing.node_id, "reason": missing.reason.name()}));
+    json!({
+        "topic": partition.topic.to_string(),
+        "topic_id": partition.topic_id.to_string(),
+        "partition": partition.partition,
+        "leader": partition.leader,
+        "replicas": partition.replicas,
+        "in_sync": partition.in_sync,
+        "min_in_sync": partition.min_in_sync,
+        "missing": missing.collect::<Vec<_>>(),
+    })
+}
+
+fn as_text(cluster: &DescribeClusterReply) -> String {
     let controller = cluster.controller.map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
-    output::print(&format!(
-        "cluster {}\ncontroller: {controller}\n{} with {}\n",
+    let header = ["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "REPLICAS", "EPOCH", "SOFTWARE"];
+    format!(
+        "cluster {}\ncontroller: {controller}\n{} with {}\n\n{}\n\n{}",
         cluster.cluster_id,
         counted(cluster.topics.into(), "topic"),
-        counted(cluster.partitions.into(), "partition")
-    ))?;
-    let rows = cluster.brokers.iter().map(|broker| {
-        vec![
-            broker.node_id.to_string(),
-            format!("{}:{}", broker.host, broker.port),
-            broker.rack.clone().unwrap_or_else(|| "-".to_owned()),
-            if broker.fenced { "fenced" } else { "up" }.to_owned(),
-            broker.leads.to_string(),
-            broker.replicas.to_string(),
-            broker.software.clone(),
-        ]
-    });
-    output::print(&output::table(&["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "REPLICAS", "SOFTWARE"], rows))
+        counted(cluster.partitions.into(), "partition"),
+        output::table(&header, cluster.brokers.iter().map(broker_row)),
+        trouble_text(&cluster.trouble),
+    )
+}
+
+fn broker_row(broker: &BrokerDescription) -> Vec<String> {
+    let state = match broker {
+        BrokerDescription { fenced: true, .. } => "fenced",
+        BrokerDescription { stopping: true, .. } => "stopping",
+        _ => "up",
+    };
+    vec![
+        broker.node_id.to_string(),
+        format!("{}:{}", broker.host, broker.port),
+        broker.rack.clone().unwrap_or_else(|| "-".to_owned()),
+        state.to_owned(),
+        broker.leads.to_string(),
+        broker.replicas.to_string(),
+        broker.registration_epoch.to_string(),
+        broker.software.clone(),
+    ]
+}
+
+fn trouble_text(trouble: &ClusterTrouble) -> String {
+    if trouble.count == 0 {
+        return "every replica is in sync".to_owned();
+    }
+    let header = ["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN SYNC", "MINIMUM", "MISSING"];
+    let mut text = format!(
+        "{} not whole: {} without a leader, {} below min_insync_replicas, {} with a replica out of sync\n\n{}",
+        counted(trouble.count.into(), "partition"),
+        trouble.without_leader,
+        trouble.below_minimum,
+        trouble.under_replicated,
+        output::table(&header, trouble.partitions.iter().map(partition_row))
+    );
+    let listed = u32::try_from(trouble.partitions.len()).unwrap_or(u32::MAX);
+    if listed < trouble.count {
+        text.push_str(&format!("\nand {} more", trouble.count - listed));
+    }
+    text
+}
+
+fn partition_row(partition: &TroubledPartition) -> Vec<String> {
+    let nodes = |nodes: &[NodeId]| {
+        let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        if names.is_empty() { "-".to_owned() } else { names.join(",") }
+    };
+    let missing = partition.missing.iter().map(|missing| format!("{} ({})", missing.node_id, missing.reason.name()));
+    vec![
+        partition.topic.to_string(),
+        partition.partition.to_string(),
+        partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
+        nodes(&partition.replicas),
+        nodes(&partition.in_sync),
+        partition.min_in_sync.to_string(),
+        missing.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::messages::{MissingReason, MissingReplica};
+    use crate::types::{PartitionIndex, TopicId, TopicName};
+
+    #[test]
+    fn a_partition_in_trouble_says_who_is_missing_and_why() {
+        let missing = [(2, MissingReason::Fenced), (3, MissingReason::CatchingUp)];
+        let partition = TroubledPartition {
+            topic_id: TopicId::random(),
+            topic: TopicName::new("rides").expect("legal"),
+            partition: PartitionIndex(4),
+            leader: None,
+            replicas: [1, 2, 3].map(NodeId).to_vec(),
+            in_sync: vec![NodeId(1)],
+            min_in_sync: 2,
+            missing: missing.map(|(node, reason)| MissingReplica { node_id: NodeId(node), reason }).to_vec(),
+        };
+        let trouble = ClusterTrouble {
+            count: 101,
+            without_leader: 1,
+            below_minimum: 1,
+            under_replicated: 101,
+            partitions: vec![partition],
+        };
+        let expected = "101 partitions not whole: 1 without a leader, 1 below min_insync_replicas, 101 with a replica out of sync\n\n\
+            TOPIC  PARTITION  LEADER  REPLICAS  IN SYNC  MINIMUM  MISSING\n\
+            rides  4          none    1,2,3     1        2        2 (fenced), 3 (catching-up)\n\
+            and 100 more";
+        assert_eq!(trouble_text(&trouble), expected);
+    }
 }

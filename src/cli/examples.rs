@@ -108,6 +108,26 @@ What is trimmed is gone for good; offsets go on where they were. Only committed 
 trimmed. Disk space comes back by whole segment files.
 Exit codes: 0 trimmed, 1 one was not, 2 wrong usage or not confirmed, 3 the cluster was not reached.";
 
+/// Below `callboard topic add-partitions --help`.
+pub const TOPIC_ADD_PARTITIONS: &str = "\
+Example:
+  callboard topic add-partitions orders --total 6
+
+A topic never loses partitions. Records with a key go to other partitions from then on: those of one
+key that came before stay where they are.
+Exit codes: 0 added, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard topic reassign --help`.
+pub const TOPIC_REASSIGN: &str = "\
+Examples:
+  callboard topic reassign orders --partition 0 --replicas 2,3,4
+  callboard topic reassign orders --replicas 1,2,3      all its partitions
+  callboard topic reassign orders --cancel              back to the replicas before
+
+The new replicas fetch what they lack, and once all of them are in sync the others are dropped: callboard
+topic describe shows how far that is.
+Exit codes: 0 begun, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+
 /// Below `callboard topic offsets --help`.
 pub const TOPIC_OFFSETS: &str = "\
 Examples:
@@ -172,6 +192,7 @@ Examples:
   callboard-consumer --topic syslog --exit-at-end > FILE
   callboard-consumer --topic chat --from 2026-01-31T12:00:00Z --format key=value
   callboard-consumer --topic load --consumers 4 --output DIR
+  callboard-consumer --topic syslog --read-from rack --rack eu-1    from replicas nearby, where there are some
 
 Ctrl-C ends after the records at hand; a second one ends at once.
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the cluster was not reached.";

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::{Instant, sleep};
+
+use super::backoff::Backoff;
 use super::cluster::Lane;
 use super::{Client, ClientError};
-use crate::protocol::ApiError;
 use crate::protocol::messages::{
-    AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
+    AddPartitions, AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
     DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
     DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
-    MetadataReply, NewTopic, OffsetAt, Outcome, TopicDescription,
+    MetadataReply, NewTopic, OffsetAt, Outcome, PartitionAddition, PartitionMove, ReassignPartitions, Request,
+    TopicDescription,
 };
+use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset, TopicId};
 
 /// One answer for each item of a request, in the order of the request.
@@ -32,8 +36,8 @@ impl Admin {
         topics: &[NewTopic],
         validate_only: bool,
     ) -> Result<Each<CreatedTopic>, ClientError> {
-        let request = CreateTopics { topics: topics.to_vec(), validate_only };
-        Ok(each(self.client.ask(&request, validate_only).await?.topics))
+        let question = |topics| CreateTopics { topics, validate_only };
+        self.decide(topics, validate_only, question, |reply| reply.topics).await
     }
 
     /// Creates one topic with the cluster's default settings.
@@ -62,7 +66,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
     pub async fn delete_topics(&self, names: &[String]) -> Result<Each<TopicId>, ClientError> {
-        Ok(each(self.client.ask(&DeleteTopics { names: names.to_vec() }, false).await?.topics))
+        self.decide(names, false, |names| DeleteTopics { names }, |reply| reply.topics).await
     }
 
     /// Changes topic settings; answers with all settings in force. All changes of a topic are made, or none.
@@ -70,7 +74,54 @@ impl Admin {
     /// # Errors
     /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
     pub async fn alter_topics(&self, topics: &[AlterTopic]) -> Result<Each<Vec<ConfigEntry>>, ClientError> {
-        Ok(each(self.client.ask(&AlterTopics { topics: topics.to_vec() }, true).await?.topics))
+        self.decide(topics, true, |topics| AlterTopics { topics }, |reply| reply.topics).await
+    }
+
+    /// Gives topics more partitions, each on its own; answers with their ids. Records with a key go to other partitions from then on.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each topic is in the answer.
+    pub async fn add_partitions(&self, topics: &[PartitionAddition]) -> Result<Each<TopicId>, ClientError> {
+        self.decide(topics, false, |topics| AddPartitions { topics }, |reply| reply.topics).await
+    }
+
+    /// Begins to move partitions to other replicas, or ends such a move, each on its own; answers with the replicas that each has
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each partition is in the answer.
+    pub async fn reassign_partitions(&self, moves: &[PartitionMove]) -> Result<Each<Vec<NodeId>>, ClientError> {
+        self.decide(moves, true, |partitions| ReassignPartitions { partitions }, |reply| reply.partitions).await
+    }
+
+    /// Has the controller decide on `items`, each on its own. What it could not decide now (it is being replaced, or no broker is
+    /// up yet) is asked again until the delivery timeout: nothing has come of it.
+    async fn decide<I: Clone, R: Request + Sync, T>(
+        &self,
+        items: &[I],
+        harmless: bool,
+        question: impl Fn(Vec<I>) -> R,
+        answers: impl Fn(R::Reply) -> Vec<Outcome<T>>,
+    ) -> Result<Each<T>, ClientError> {
+        let deadline = Instant::now() + self.client.config().delivery_timeout;
+        let mut backoff = Backoff::default();
+        let mut decided: BTreeMap<usize, Result<T, ApiError>> = BTreeMap::new();
+        loop {
+            let open: Vec<usize> = (0..items.len()).filter(|index| !decided.contains_key(index)).collect();
+            let request = question(open.iter().map(|index| items[*index].clone()).collect());
+            let reply = answers(self.client.ask(&request, harmless).await?);
+            let delay = backoff.next_delay();
+            let is_late = Instant::now() + delay >= deadline;
+            for (index, outcome) in open.into_iter().zip(reply.into_iter().map(Outcome::into_result)) {
+                if is_late || !outcome.as_ref().is_err_and(is_undecided) {
+                    decided.insert(index, outcome);
+                }
+            }
+            if is_late || decided.len() == items.len() {
+                return Ok(decided.into_values().collect());
+            }
+            sleep(delay).await;
+        }
     }
 
     /// Topics with their settings and partitions; `None` for all, by name.
@@ -167,6 +218,11 @@ impl Admin {
     pub async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataReply, ClientError> {
         self.client.ask(&Metadata { topics: topics.map(<[String]>::to_vec) }, true).await
     }
+}
+
+/// Whether nobody has decided, and somebody may soon.
+fn is_undecided(error: &ApiError) -> bool {
+    matches!(error.code, ErrorCode::NotController | ErrorCode::NoLiveBroker)
 }
 
 fn each<T>(outcomes: Vec<Outcome<T>>) -> Each<T> {

@@ -20,6 +20,11 @@ impl Backoff {
         full.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
+    /// Whether nothing has failed since the last success.
+    pub fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
     /// Starts over after a success.
     pub fn reset(&mut self) {
         self.failures = 0;

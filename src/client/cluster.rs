@@ -1,39 +1,45 @@
-//! The shared part of every client: the pool of connections, and who leads what.
+//! The shared part of every client: the pool of connections, and whom to ask.
 //!
 //! ```text
-//!   topic("rides") ─► cache ─ too old, or unknown ─► Metadata, asked of any broker, one question at a time
 //!   connection(node, lane) ─► slot ─ none, or dead ─► backoff ─► Connection::open
+//!   ask(..) ─► the controller, else any of: live brokers, the bootstrap list, brokers of earlier replies
 //! ```
+//!
+//! What all brokers can answer is asked of one, and of another beside it when that one is silent: see `first_answer`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::connection::{Connection, lock};
+use super::first_answer::{Attempt, cause_of, first_answer, verdict};
+use super::known::{Known, KnownBroker};
 use super::{Admin, ClientConfig, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig};
-use crate::protocol::ErrorCode;
-use crate::protocol::messages::{Metadata, MetadataReply, PartitionMetadata, Request};
-use crate::types::{ClusterId, NodeId, TopicId};
+use crate::protocol::messages::Request;
+use crate::types::{ClusterId, NodeId};
 
 /// Connections to a cluster and the knowledge of who leads what. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    config: ClientConfig,
+pub(super) struct Shared {
+    pub(super) config: ClientConfig,
     cluster_id: ClusterId,
     /// The smallest frame limit that any node named.
     frame_limit: AtomicUsize,
-    known: Mutex<Known>,
+    pub(super) known: Mutex<Known>,
     slots: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
     /// Held while metadata is asked for, so that a hundred tasks that miss the same topic ask once.
-    refreshing: tokio::sync::Mutex<()>,
+    pub(super) refreshing: tokio::sync::Mutex<()>,
+    /// Whose turn it is to be asked: it moves on when one had nothing new to say, because that one may be cut off from the rest.
+    turn: AtomicUsize,
 }
 
 /// Which of the two connections to a broker: a parked fetch and its large replies never delay an acknowledgement.
@@ -41,6 +47,17 @@ struct Shared {
 pub(super) enum Lane {
     Main,
     Fetch,
+}
+
+/// What to do about a broker that could not be reached a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Wait until it is time to try again.
+    Wait,
+    /// Fail at once until then.
+    Fail,
+    /// Try now: the caller waits between its attempts.
+    Now,
 }
 
 #[derive(Debug, Default)]
@@ -52,23 +69,15 @@ struct Slot {
 #[derive(Debug, Default)]
 struct Opening {
     backoff: Backoff,
-    not_before: Option<Instant>,
+    /// When to try again, and why the last attempt failed.
+    failed: Option<(Instant, ClientError)>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    brokers: HashMap<NodeId, String>,
-    controller: Option<NodeId>,
-    topics: HashMap<String, Arc<Topic>>,
-}
-
-/// A topic as the cluster last described it.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub name: Arc<str>,
-    pub id: TopicId,
-    pub partitions: Vec<PartitionMetadata>,
-    learned: Instant,
+/// Somebody who can answer what all brokers know.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Broker(NodeId),
+    Address(String),
 }
 
 impl Client {
@@ -78,7 +87,7 @@ impl Client {
     /// [`ClientError::Unreachable`] names every address tried and why it failed.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        let first = open_first(config.bootstrap.iter(), &config, None).await?;
+        let first = open_first(&config).await?;
         let client = Self {
             shared: Arc::new(Shared {
                 cluster_id: first.hello().cluster_id,
@@ -87,6 +96,7 @@ impl Client {
                 known: Mutex::default(),
                 slots: Mutex::default(),
                 refreshing: tokio::sync::Mutex::default(),
+                turn: AtomicUsize::new(0),
             }),
         };
         client.adopt(first);
@@ -134,6 +144,16 @@ impl Client {
 
     /// The connection to `node`, opened if need be; after failures not before its backoff.
     pub(super) async fn connection(&self, node: NodeId, lane: Lane) -> Result<Arc<Connection>, ClientError> {
+        self.connect_to(node, lane, Retry::Wait).await
+    }
+
+    /// The connection to `node`, opened if need be.
+    pub(super) async fn connect_to(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        retry: Retry,
+    ) -> Result<Arc<Connection>, ClientError> {
         let slot = self.slot(node, lane);
         if let Some(connection) = slot.open_connection() {
             return Ok(connection);
@@ -142,175 +162,167 @@ impl Client {
         if let Some(connection) = slot.open_connection() {
             return Ok(connection);
         }
-        if let Some(moment) = opening.not_before {
-            sleep_until(moment).await;
+        match &opening.failed {
+            Some((moment, error)) if retry == Retry::Fail && *moment > Instant::now() => return Err(error.clone()),
+            Some((moment, _)) if retry == Retry::Wait => sleep_until(*moment).await,
+            _ => {}
         }
         // After the wait, so that a broker that moved is found where it is now.
-        let Some(address) = lock(&self.shared.known).brokers.get(&node).cloned() else {
+        let Some(address) = lock(&self.shared.known).brokers().get(&node).map(|broker| broker.address.clone()) else {
             let cause = "the cluster names no address for it".to_owned();
             return Err(ClientError::Disconnected { address: format!("broker {node}"), cause });
         };
         match open_checked(&address, &self.shared.config, Some(self.shared.cluster_id)).await {
             Ok(connection) => {
-                opening.backoff.reset();
-                opening.not_before = None;
+                *opening = Opening::default();
                 let connection = Arc::new(connection);
                 self.note_limits(&connection);
                 *lock(&slot.live) = Some(Arc::clone(&connection));
                 Ok(connection)
             }
             Err(error) => {
-                opening.not_before = Some(Instant::now() + opening.backoff.next_delay());
+                opening.failed = Some((Instant::now() + opening.backoff.next_delay(), error.clone()));
                 Err(error)
             }
         }
     }
 
-    /// The topic as it is known, or as it is learned now if that is too old.
-    pub(super) async fn topic(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
-        match self.known_topic(name) {
-            Some(topic) if topic.learned.elapsed() < self.shared.config.metadata_max_age => Ok(topic),
-            _ => self.learn_topic(name).await,
+    /// Every broker that was ever named.
+    pub(super) fn brokers(&self) -> Vec<(NodeId, KnownBroker)> {
+        lock(&self.shared.known).brokers().iter().map(|(node, broker)| (*node, broker.clone())).collect()
+    }
+
+    /// Everybody who can answer what all brokers know, the likeliest to answer first.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        let brokers = self.brokers();
+        let slots = lock(&self.shared.slots).clone();
+        let slot = |node: NodeId| slots.get(&(node, Lane::Main));
+        let is_open = |node: NodeId| slot(node).is_some_and(|slot| slot.open_connection().is_some());
+        let is_troubled = |node: NodeId| slot(node).is_some_and(|slot| slot.is_troubled());
+        let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
+        for (node, broker) in &brokers {
+            let is_likely = is_open(*node) || (broker.is_live && !is_troubled(*node));
+            if is_likely { &mut likely } else { &mut unlikely }.push(Source::Broker(*node));
         }
+        // The one that was reached first is open before anybody has named it.
+        let unnamed = slots.keys().filter(|(node, lane)| *lane == Lane::Main && brokers.iter().all(|(n, _)| n != node));
+        likely.extend(unnamed.map(|(node, _)| Source::Broker(*node)));
+        if !likely.is_empty() {
+            let turn = self.shared.turn.load(Ordering::Relaxed) % likely.len();
+            likely.rotate_left(turn);
+        }
+        let is_new = |address: &&String| brokers.iter().all(|(_, broker)| broker.address != **address);
+        likely.extend(self.shared.config.bootstrap.iter().filter(is_new).cloned().map(Source::Address));
+        likely.extend(unlikely);
+        likely
     }
 
-    /// The topic as it is known, however old that is.
-    pub(super) fn known_topic(&self, name: &str) -> Option<Arc<Topic>> {
-        lock(&self.shared.known).topics.get(name).cloned()
+    /// Asks another one first the next time.
+    pub(super) fn pass_the_turn(&self) {
+        self.shared.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The topic as the cluster describes it now. Keeps asking for a while when nobody knows it.
-    pub(super) async fn learn_topic(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
-        let started = Instant::now();
-        let mut backoff = Backoff::default();
-        loop {
-            let error = match self.ask_for_topic(name).await {
-                Ok(topic) => return Ok(topic),
-                Err(error) => error,
-            };
-            let patience = match &error {
-                ClientError::UnknownTopic { .. } => self.shared.config.unknown_topic_wait,
-                error if error.is_retryable() => self.shared.config.delivery_timeout,
-                _ => return Err(error),
-            };
-            let delay = backoff.next_delay();
-            if started.elapsed() + delay >= patience {
-                return Err(error);
+    /// The connection to one of [`Client::sources`].
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`], for this one.
+    async fn reach(&self, source: Source) -> Result<Arc<Connection>, ClientError> {
+        let name = self.name_of(&source);
+        let reached = match source {
+            Source::Broker(node) => self.connect_to(node, Lane::Main, Retry::Now).await,
+            Source::Address(address) => {
+                let opened = open_checked(&address, &self.shared.config, Some(self.shared.cluster_id)).await;
+                opened.map(|connection| self.adopt(connection))
             }
-            sleep(delay).await;
-        }
+        };
+        reached.map_err(|error| ClientError::Unreachable { tried: vec![(name, cause_of(&error))] })
     }
 
-    async fn ask_for_topic(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
-        let wanted = Instant::now();
-        let _one_at_a_time = self.shared.refreshing.lock().await;
-        if let Some(topic) = self.known_topic(name).filter(|topic| topic.learned > wanted) {
-            return Ok(topic);
-        }
-        let reply = self.fetch_metadata(Some(vec![name.to_owned()])).await?;
-        match reply.topics.into_iter().next().map(|entry| entry.topic.into_result()) {
-            Some(Ok(_)) => self.known_topic(name).ok_or_else(|| ClientError::UnknownTopic { topic: name.to_owned() }),
-            Some(Err(error)) if error.code != ErrorCode::UnknownTopicOrPartition => {
-                Err(ClientError::Refused { what: format!("topic '{name}' cannot be used"), error })
-            }
-            _ => Err(ClientError::UnknownTopic { topic: name.to_owned() }),
-        }
-    }
-
-    /// Asks any broker for metadata, once, and keeps what it says.
-    pub(super) async fn fetch_metadata(&self, topics: Option<Vec<String>>) -> Result<MetadataReply, ClientError> {
-        let connection = self.any_connection().await?;
-        let reply = connection.request(&Metadata { topics }, self.shared.config.request_timeout).await?;
-        let mut known = lock(&self.shared.known);
-        known.controller = reply.controller;
-        if !reply.brokers.is_empty() {
-            let address = |host: &str, port| {
-                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-            };
-            known.brokers = reply.brokers.iter().map(|b| (b.node_id, address(&b.host, b.port))).collect();
-        }
-        for entry in &reply.topics {
-            match &entry.topic.value {
-                Some(topic) => {
-                    let mut partitions = topic.partitions.clone();
-                    partitions.sort_unstable_by_key(|partition| partition.partition);
-                    let topic =
-                        Topic { name: entry.name.as_str().into(), id: topic.id, partitions, learned: Instant::now() };
-                    known.topics.insert(entry.name.clone(), Arc::new(topic));
-                }
-                None => drop(known.topics.remove(&entry.name)),
+    fn name_of(&self, source: &Source) -> String {
+        match source {
+            Source::Address(address) => address.clone(),
+            Source::Broker(node) => {
+                let known = lock(&self.shared.known).brokers().get(node).map(|broker| broker.address.clone());
+                known.unwrap_or_else(|| format!("broker {node}"))
             }
         }
-        drop(known);
-        Ok(reply)
+    }
+
+    /// Asks one of `sources` after the other, as [`first_answer`] does.
+    pub(super) async fn ask_any<R: Request + Sync>(
+        &self,
+        sources: Vec<Source>,
+        request: &R,
+    ) -> Result<R::Reply, ClientError> {
+        let attempt = |source| (self.name_of(&source), self.ask_source(source, request).boxed());
+        let attempts: Vec<Attempt<'_, R::Reply>> = sources.into_iter().map(attempt).collect();
+        first_answer(attempts).await.map_err(verdict)
+    }
+
+    async fn ask_source<R: Request + Sync>(&self, source: Source, request: &R) -> Result<R::Reply, ClientError> {
+        self.reach(source).await?.request(request, self.shared.config.request_timeout).await
     }
 
     /// Asks the controller if it is known to be a broker, else any broker. Retries while nothing was carried out, and with
-    /// `harmless` (asking twice changes nothing) after any failure that may pass.
+    /// `harmless` (asking twice, or two brokers, changes nothing) after any failure that may pass.
     pub(super) async fn ask<R: Request + Sync>(&self, request: &R, harmless: bool) -> Result<R::Reply, ClientError> {
         let deadline = Instant::now() + self.shared.config.delivery_timeout;
         let mut backoff = Backoff::default();
         loop {
-            let (error, carried_out) = match self.controller_connection().await {
-                Err(error) => (error, false),
-                Ok(connection) => match connection.request(request, self.shared.config.request_timeout).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(error) => {
-                        let maybe = error.leaves_outcome_unknown();
-                        (error, maybe)
-                    }
-                },
+            let asked = self.controller();
+            let error = match self.ask_once(asked, request, harmless).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
             };
-            let delay = backoff.next_delay();
+            let (is_first, delay) = (backoff.is_fresh(), backoff.next_delay());
             // Nobody there is answered at once: who calls an administrator's command wants to know.
             let hopeless = matches!(error, ClientError::Unreachable { .. }) || !error.is_retryable();
-            if hopeless || (carried_out && !harmless) || Instant::now() + delay >= deadline {
+            let perhaps_twice = error.leaves_outcome_unknown() && !harmless;
+            if hopeless || perhaps_twice || Instant::now() + delay >= deadline {
                 return Err(error);
             }
-            sleep(delay).await;
+            self.pass_the_turn();
             // Another node may be the controller by now. What fails here fails again above.
             let _ = self.fetch_metadata(Some(Vec::new())).await;
-        }
-    }
-
-    async fn controller_connection(&self) -> Result<Arc<Connection>, ClientError> {
-        let controller = {
-            let known = lock(&self.shared.known);
-            known.controller.filter(|node| known.brokers.contains_key(node))
-        };
-        if let Some(node) = controller
-            && let Ok(connection) = self.connection(node, Lane::Main).await
-        {
-            return Ok(connection);
-        }
-        self.any_connection().await
-    }
-
-    async fn any_connection(&self) -> Result<Arc<Connection>, ClientError> {
-        let slots: Vec<Arc<Slot>> = {
-            let slots = lock(&self.shared.slots);
-            slots.iter().filter(|((_, lane), _)| *lane == Lane::Main).map(|(_, slot)| Arc::clone(slot)).collect()
-        };
-        if let Some(connection) = slots.iter().find_map(|slot| slot.open_connection()) {
-            return Ok(connection);
-        }
-        let mut addresses: Vec<String> = lock(&self.shared.known).brokers.values().cloned().collect();
-        for address in &self.shared.config.bootstrap {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
+            // Once: brokers that do not agree on it would be asked in turn without a pause.
+            if !is_first || self.controller() == asked {
+                sleep(delay).await;
             }
         }
-        let connection = open_first(addresses.iter(), &self.shared.config, Some(self.shared.cluster_id)).await?;
-        Ok(self.adopt(connection))
     }
 
-    /// Puts a connection that was opened by address where its node's connection belongs.
+    async fn ask_once<R: Request + Sync>(
+        &self,
+        controller: Option<NodeId>,
+        request: &R,
+        harmless: bool,
+    ) -> Result<R::Reply, ClientError> {
+        let mut sources = self.sources();
+        if let Some(node) = controller {
+            sources.retain(|source| !matches!(source, Source::Broker(other) if *other == node));
+            sources.insert(0, Source::Broker(node));
+        }
+        if harmless {
+            return self.ask_any(sources, request).await;
+        }
+        // Sent once: what is raced is only who can be reached.
+        let attempt = |source| (self.name_of(&source), self.reach(source).boxed());
+        let attempts: Vec<Attempt<'_, Arc<Connection>>> = sources.into_iter().map(attempt).collect();
+        let connection = first_answer(attempts).await.map_err(verdict)?;
+        connection.request(request, self.shared.config.request_timeout).await
+    }
+
+    pub(super) fn controller(&self) -> Option<NodeId> {
+        lock(&self.shared.known).controller()
+    }
+
+    /// Puts a connection that was opened by address where its node's connection belongs, unless there is one.
     fn adopt(&self, connection: Connection) -> Arc<Connection> {
-        let connection = Arc::new(connection);
         self.note_limits(&connection);
         let slot = self.slot(connection.hello().node_id, Lane::Main);
-        *lock(&slot.live) = Some(Arc::clone(&connection));
-        connection
+        let mut live = lock(&slot.live);
+        let open = live.take().filter(|connection| connection.is_open());
+        Arc::clone(live.insert(open.unwrap_or_else(|| Arc::new(connection))))
     }
 
     fn note_limits(&self, connection: &Connection) {
@@ -327,36 +339,21 @@ impl Slot {
     fn open_connection(&self) -> Option<Arc<Connection>> {
         lock(&self.live).as_ref().filter(|connection| connection.is_open()).cloned()
     }
-}
 
-impl Topic {
-    /// The partition with this number.
-    pub fn partition(&self, number: u32) -> Result<&PartitionMetadata, ClientError> {
-        let found = self.partitions.iter().find(|partition| partition.partition.0 == number);
-        found.ok_or_else(|| ClientError::UnknownPartition {
-            topic: self.name.to_string(),
-            partition: number,
-            partitions: u32::try_from(self.partitions.len()).unwrap_or(u32::MAX),
-        })
+    /// Whether it could not be reached when that was last tried, or is being tried now.
+    fn is_troubled(&self) -> bool {
+        self.opening.try_lock().map_or(true, |opening| opening.failed.is_some())
     }
 }
 
-async fn open_first(
-    addresses: impl Iterator<Item = &String>,
-    config: &ClientConfig,
-    cluster: Option<ClusterId>,
-) -> Result<Connection, ClientError> {
-    let mut tried = Vec::new();
-    for address in addresses {
-        match open_checked(address, config, cluster).await {
-            Ok(connection) => return Ok(connection),
-            Err(ClientError::Disconnected { cause, .. }) => tried.push((address.clone(), cause)),
-            Err(ClientError::Refused { error, .. }) => tried.push((address.clone(), error.message)),
-            Err(ClientError::Protocol { reason, .. }) => tried.push((address.clone(), reason)),
-            Err(error) => tried.push((address.clone(), error.to_string())),
-        }
+async fn open_first(config: &ClientConfig) -> Result<Connection, ClientError> {
+    let mut attempts: Vec<Attempt<'_, Connection>> = Vec::new();
+    for address in &config.bootstrap {
+        attempts.push((address.clone(), open_checked(address, config, None).boxed()));
     }
-    Err(ClientError::Unreachable { tried })
+    let named = |(address, error)| (address, cause_of(&error));
+    let unreachable = |failed: Vec<_>| ClientError::Unreachable { tried: failed.into_iter().map(named).collect() };
+    first_answer(attempts).await.map_err(unreachable)
 }
 
 async fn open_checked(

@@ -27,11 +27,13 @@ macro_rules! with_setters {
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Where to ask first, `host:port` each. Tried in turn; one that answers is enough, it names the others.
+    /// Where to ask first, `host:port` each. Tried in turn, the next when one fails or has not answered within 250 ms; one that
+    /// answers is enough, it names the others.
     pub bootstrap: Vec<String>,
     /// What this client calls itself in the brokers' logs, at most 255 bytes.
     pub client_id: String,
-    /// How long opening one connection may take, `Hello` included.
+    /// How long opening one connection may take, `Hello` included. A machine that accepts none within two seconds is given up
+    /// before.
     pub connect_timeout: Duration,
     /// How long one request may take (a long poll: on top of its waiting time). A connection that misses it is given up.
     pub request_timeout: Duration,
@@ -198,6 +200,19 @@ pub enum OutOfRange {
     Error,
 }
 
+/// Which replicas a consumer reads. Offsets are asked of leaders in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The leader of each partition.
+    #[default]
+    Leader,
+    /// Any replica that is in sync, the leader among them. Each consumer begins with another one and stays with it, so that
+    /// many consumers spread over all replicas.
+    Any,
+    /// A replica that is in sync on a broker of this rack; the leader while there is none.
+    Rack(String),
+}
+
 /// What a consumer does about records that are damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Damaged {
@@ -221,6 +236,8 @@ pub struct ConsumerConfig {
     pub partition_max_bytes: usize,
     /// About how many bytes are fetched ahead of [`super::Consumer::recv`]; at most one fetch's first batch more.
     pub prefetch_bytes: usize,
+    /// Which replicas are read. Another one than the leader has records a little later; it has the same ones.
+    pub read_from: ReadFrom,
     /// What to do when an offset is not in the log.
     pub out_of_range: OutOfRange,
     /// The most bytes that a compressed batch may inflate to.
@@ -237,6 +254,7 @@ impl Default for ConsumerConfig {
             max_bytes: 8 << 20,
             partition_max_bytes: 1 << 20,
             prefetch_bytes: 16 << 20,
+            read_from: ReadFrom::Leader,
             out_of_range: OutOfRange::Earliest,
             inflate_limit_bytes: 64 << 20,
             on_damaged: Damaged::Error,
@@ -264,6 +282,8 @@ with_setters!(ConsumerConfig {
     partition_max_bytes: usize,
     /// Sets [`ConsumerConfig::prefetch_bytes`].
     prefetch_bytes: usize,
+    /// Sets [`ConsumerConfig::read_from`].
+    read_from: ReadFrom,
     /// Sets [`ConsumerConfig::out_of_range`].
     out_of_range: OutOfRange,
     /// Sets [`ConsumerConfig::inflate_limit_bytes`].

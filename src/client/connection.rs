@@ -35,6 +35,10 @@ use reader::FrameReader;
 /// Frames that the writer takes from its queue for one vectored write: as many slices as one system call takes.
 const FRAMES_A_WRITE: usize = 64;
 
+/// How long a machine may take to accept a connection. Its kernel does that, however busy the broker is, and there is time for a
+/// lost packet to be sent once more: one that takes longer is off.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Locks what no holder can leave half changed: every critical section here is a few assignments that cannot panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,7 +94,9 @@ impl Connection {
     pub async fn open(address: &str, config: &ClientConfig) -> Result<Self, ClientError> {
         let disconnected = |cause: String| ClientError::Disconnected { address: address.to_owned(), cause };
         let opening = async {
-            let stream = TcpStream::connect(address).await.map_err(|error| disconnected(error.to_string()))?;
+            let connecting = timeout(REACH_TIMEOUT, TcpStream::connect(address)).await;
+            let unreached = |_| disconnected(format!("nothing there within {} ms", REACH_TIMEOUT.as_millis()));
+            let stream = connecting.map_err(unreached)?.map_err(|error| disconnected(error.to_string()))?;
             stream.set_nodelay(true).map_err(|error| disconnected(error.to_string()))?;
             Self::say_hello(stream, address, config).await
         };

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::backoff::Backoff;
-use super::cluster::{Client, Lane};
+use super::cluster::{Client, Lane, Retry};
 use super::{ClientError, admin::Each};
 use crate::protocol::messages::{Outcome, Request};
 use crate::protocol::{ApiError, ErrorCode};
@@ -17,6 +17,9 @@ pub(super) type Place<T> = (String, u32, T);
 
 /// A question about a partition as it goes to its leader.
 pub(super) type Asked<T> = (TopicId, PartitionIndex, T);
+
+/// Questions by the node that leads, each with the index of its place.
+type ByLeader<T> = HashMap<Option<NodeId>, Vec<(usize, Asked<T>)>>;
 
 impl Client {
     /// Asks the leader of each place. Failures that may pass are retried, with fresh metadata, until the delivery timeout.
@@ -30,8 +33,8 @@ impl Client {
         let mut backoff = Backoff::default();
         let mut found: Vec<Option<Result<A, ApiError>>> = places.iter().map(|_| None).collect();
         loop {
-            let open: Vec<usize> = (0..places.len()).filter(|index| found[*index].is_none()).collect();
-            let by_leader = self.group_by_leader(places, &open).await?;
+            let by_leader = self.group_by_leader(places, &missing(&found)).await?;
+            let before = by_index(&by_leader);
             let rounds = by_leader.into_iter().map(|(node, asked)| {
                 let request = question(asked.iter().map(|(_, asked)| *asked).collect());
                 async move { (asked, self.ask_node(node, request).await) }
@@ -61,8 +64,12 @@ impl Client {
                     || ClientError::Protocol { address: "a leader".into(), reason: "answers are missing".into() };
                 return Err(last.unwrap_or_else(nothing));
             }
-            sleep(delay).await;
             self.relearn(places, &found).await?;
+            let now = by_index(&self.group_by_leader(places, &missing(&found)).await?);
+            // Where another leads, that one is asked at once.
+            if now.iter().all(|(index, node)| before.get(index) == Some(node)) {
+                sleep(delay).await;
+            }
         }
     }
 
@@ -71,15 +78,12 @@ impl Client {
             let cause = "a partition has no leader now".to_owned();
             return Err(ClientError::Disconnected { address: "the leader".to_owned(), cause });
         };
-        self.connection(node, Lane::Main).await?.request(&request, self.config().request_timeout).await
+        // The rounds have their own backoff, in which another may become the leader.
+        self.connect_to(node, Lane::Main, Retry::Fail).await?.request(&request, self.config().request_timeout).await
     }
 
-    async fn group_by_leader<T: Copy>(
-        &self,
-        places: &[Place<T>],
-        open: &[usize],
-    ) -> Result<HashMap<Option<NodeId>, Vec<(usize, Asked<T>)>>, ClientError> {
-        let mut by_leader: HashMap<_, Vec<_>> = HashMap::new();
+    async fn group_by_leader<T: Copy>(&self, places: &[Place<T>], open: &[usize]) -> Result<ByLeader<T>, ClientError> {
+        let mut by_leader = ByLeader::new();
         for &index in open {
             let (name, number, what) = &places[index];
             let topic = self.topic(name).await?;
@@ -99,6 +103,14 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn by_index<T>(by_leader: &ByLeader<T>) -> HashMap<usize, Option<NodeId>> {
+    by_leader.iter().flat_map(|(node, asked)| asked.iter().map(|(index, _)| (*index, *node))).collect()
+}
+
+fn missing<A>(found: &[Option<A>]) -> Vec<usize> {
+    (0..found.len()).filter(|index| found[*index].is_none()).collect()
 }
 
 fn may_pass(error: &ApiError) -> bool {

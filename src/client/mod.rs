@@ -46,7 +46,8 @@
 //! Many records a second are sent with a [`TopicProducer`] and read with [`Consumer::next_batch`]: both work on borrowed
 //! bytes, and allocate nothing for a record.
 //!
-//! Reading order: [`config`], [`record`], `connection`, `cluster`, [`producer`], [`consumer`], [`admin`], [`error`].
+//! Reading order: [`config`], [`record`], `connection`, `known`, `first_answer`, `cluster`,
+//! `metadata`, [`producer`], [`consumer`], [`admin`], [`error`].
 
 pub mod admin;
 pub mod config;
@@ -58,7 +59,10 @@ pub mod record;
 mod backoff;
 mod cluster;
 mod connection;
+mod first_answer;
+mod known;
 mod leaders;
+mod metadata;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -66,7 +70,7 @@ pub use crate::protocol::messages::Acks;
 pub use crate::types::record_batch::{Compression, Header, RecordView};
 pub use admin::Admin;
 pub use cluster::Client;
-pub use config::{ClientConfig, ConsumerConfig, Damaged, OutOfRange, ProducerConfig, StartAt};
+pub use config::{ClientConfig, ConsumerConfig, Damaged, OutOfRange, ProducerConfig, ReadFrom, StartAt};
 pub use consumer::{Consumer, FetchedBatch};
 pub use error::ClientError;
 pub use producer::{Deliveries, Delivery, Producer, ProducerStats, TopicProducer};

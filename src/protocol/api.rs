@@ -36,6 +36,10 @@ pub enum Api {
     DescribeNode,
     /// Delete the first records of partitions.
     DeleteRecords,
+    /// Give topics more partitions.
+    AddPartitions,
+    /// Move partitions to other replicas.
+    ReassignPartitions,
 }
 
 /// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
@@ -59,7 +63,7 @@ impl ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -74,6 +78,8 @@ impl Api {
         Self::DescribeCluster,
         Self::DescribeNode,
         Self::DeleteRecords,
+        Self::AddPartitions,
+        Self::ReassignPartitions,
     ];
 
     /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
@@ -94,6 +100,8 @@ impl Api {
             Self::DescribeCluster => 105,
             Self::DescribeNode => 106,
             Self::DeleteRecords => 107,
+            Self::AddPartitions => 108,
+            Self::ReassignPartitions => 109,
         }
     }
 

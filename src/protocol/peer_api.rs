@@ -45,13 +45,17 @@ pub enum PeerApi {
     ForwardAlterTopics,
     /// A client of another node wants a producer id.
     ForwardInitProducer,
+    /// A client of another node gives topics more partitions.
+    ForwardAddPartitions,
+    /// A client of another node moves partitions.
+    ForwardReassign,
     /// What followers hold, and want next.
     FetchReplicas,
 }
 
 impl PeerApi {
     /// Every request kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PeerHello,
         Self::Ping,
         Self::FormController,
@@ -69,6 +73,8 @@ impl PeerApi {
         Self::ForwardDeleteTopics,
         Self::ForwardAlterTopics,
         Self::ForwardInitProducer,
+        Self::ForwardAddPartitions,
+        Self::ForwardReassign,
         Self::FetchReplicas,
     ];
 
@@ -93,6 +99,8 @@ impl PeerApi {
             Self::ForwardDeleteTopics => 231,
             Self::ForwardAlterTopics => 232,
             Self::ForwardInitProducer => 233,
+            Self::ForwardAddPartitions => 234,
+            Self::ForwardReassign => 235,
             Self::FetchReplicas => 240,
         }
     }

@@ -98,7 +98,7 @@ fn programs_get_the_same_as_json_with_stable_keys() {
     let log = json!({"log_start_offset": 0, "high_watermark": 2, "durable_end_offset": 2, "log_end_offset": 2,
         "size_bytes": size, "segments": 1, "damaged": []});
     let expected = json!({"partition": 1, "leader": 1, "leader_epoch": 0, "replicas": [1], "in_sync": [1],
-        "error": null, "log": log});
+        "eligible": [], "error": null, "log": log});
     assert_eq!(topic["partitions"][1], expected);
     assert_eq!(topic["config"]["flush"], json!({"value": "always", "overridden": false}));
 
@@ -141,9 +141,9 @@ fn people_see_settings_and_partitions_in_columns() {
     let id = node.callboard(&["topic", "list", "--json"]).json()[0]["id"].as_str().expect("an id").to_owned();
     let expected = format!(
         "topic t (id {id})\n\n\
-         PARTITION  LEADER  EPOCH  REPLICAS  IN SYNC  START  END  SIZE  SEGMENTS  STATE\n\
-         0          1       0      1         1        0      2    81 B  1         ok\n\
-         1          1       0      1         1        0      0    0 B   0         ok\n\n{settings}"
+         PARTITION  LEADER  EPOCH  REPLICAS  IN SYNC  ELIGIBLE  START  END  SIZE  SEGMENTS  STATE\n\
+         0          1       0      1         1        -         0      2    81 B  1         ok\n\
+         1          1       0      1         1        -         0      0    0 B   0         ok\n\n{settings}"
     );
     assert_eq!(described, expected);
 }
@@ -191,6 +191,28 @@ fn nothing_is_deleted_in_a_pipe_without_yes() {
 }
 
 #[test]
+fn a_topic_gets_more_partitions_and_moves_only_to_brokers_that_there_are() {
+    let node = Node::start();
+    node.create("t", 1);
+    let add = |total: &str| node.callboard(&["topic", "add-partitions", "t", "--total", total]);
+    assert_eq!(add("3").quietly(), "topic t has 3 partitions now\n");
+    let (code, line) = add("3").refusal();
+    assert_eq!(code, 1);
+    assert!(line.contains("topic 't' has 3 partitions: it can have more, not fewer and not 3"), "{line}");
+    assert_eq!(node.callboard(&["topic", "list"]).quietly(), "TOPIC  PARTITIONS\nt      3\n");
+    node.produce(b"one\n", &["--topic", "t", "--partition", "2"]).quietly();
+
+    let moved = node.callboard(&["topic", "reassign", "t", "--partition", "0", "--replicas", "2", "--json"]);
+    let error = json!({"code": "invalid-replication-factor", "message": "there is no broker 2: start it first"});
+    assert_eq!((moved.code, moved.json()), (1, json!([{"partition": 0, "replicas": null, "error": error}])));
+    let here = node.callboard(&["topic", "reassign", "t", "--replicas", "1", "--json"]).json();
+    let stays = |partition: u32| json!({"partition": partition, "replicas": [1], "error": null});
+    assert_eq!(here, json!([stays(0), stays(1), stays(2)]));
+    let back = node.callboard(&["topic", "reassign", "t", "-p", "1", "--cancel"]).quietly();
+    assert_eq!(back, "partition 1 of topic t goes back; replicas now: 1\n");
+}
+
+#[test]
 fn the_cluster_shows_its_brokers_and_is_not_reached_once_it_stopped() {
     let node = Node::start();
     node.create("t", 1);
@@ -199,16 +221,21 @@ fn the_cluster_shows_its_brokers_and_is_not_reached_once_it_stopped() {
     let (host, port) = node.address.split_once(':').expect("HOST:PORT");
     let port: u16 = port.parse().expect("a port");
     let version = env!("CARGO_PKG_VERSION");
-    let broker = json!({"node_id": 1, "host": host, "port": port, "rack": null, "fenced": false, "leads": 1,
-        "replicas": 1, "software": version});
-    let expected = json!({"cluster_id": cluster, "controller": 1, "topics": 1, "partitions": 1, "brokers": [broker]});
+    let epoch = described["brokers"][0]["registration_epoch"].as_u64().expect("a number");
+    assert!(epoch > 0, "it is registered");
+    let broker = json!({"node_id": 1, "host": host, "port": port, "rack": null, "fenced": false, "stopping": false,
+        "registration_epoch": epoch, "leads": 1, "replicas": 1, "software": version});
+    let trouble = json!({"count": 0, "without_leader": 0, "below_minimum": 0, "under_replicated": 0, "partitions": []});
+    let expected = json!({"cluster_id": cluster, "controller": 1, "topics": 1, "partitions": 1, "brokers": [broker],
+        "trouble": trouble});
     assert_eq!(described, expected);
     let address = &node.address;
     let width = address.len() + 2;
     let expected = format!(
         "cluster {cluster}\ncontroller: node 1\n1 topic with 1 partition\n\n\
-         BROKER  {:width$}RACK  STATE  LEADS  REPLICAS  SOFTWARE\n\
-         1       {address}  -     up     1      1         {version}\n",
+         BROKER  {:width$}RACK  STATE  LEADS  REPLICAS  EPOCH  SOFTWARE\n\
+         1       {address}  -     up     1      1         {epoch:<7}{version}\n\n\
+         every replica is in sync\n",
         "ADDRESS"
     );
     assert_eq!(node.callboard(&["cluster", "describe"]).quietly(), expected);

@@ -16,6 +16,8 @@ impl ReplyBody {
             Self::CreateTopics(reply) => each(&reply.topics, count),
             Self::DeleteTopics(reply) => each(&reply.topics, count),
             Self::AlterTopics(reply) => each(&reply.topics, count),
+            Self::AddPartitions(reply) => each(&reply.topics, count),
+            Self::ReassignPartitions(reply) => each(&reply.partitions, count),
             Self::DescribeTopics(reply) => each(&reply.topics, count),
             Self::Metadata(reply) => {
                 let errors = reply.topics.iter().filter_map(|entry| entry.topic.error.as_ref());

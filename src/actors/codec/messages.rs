@@ -59,6 +59,8 @@ bodies!(
     DescribeCluster,
     DeleteRecords,
     DescribeNode,
+    AddPartitions,
+    ReassignPartitions,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

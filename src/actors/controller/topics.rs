@@ -11,11 +11,11 @@ use crate::protocol::messages::{CreatedTopic, InitProducerReply};
 use crate::types::TopicId;
 
 /// An answer for each item, or why nothing was decided.
-type Each<T> = Result<Committed<Vec<Result<T, ApiError>>>, ApiError>;
+pub(super) type Each<T> = Result<Committed<Vec<Result<T, ApiError>>>, ApiError>;
 
 impl Controller {
     /// Like [`Controller::ask`] for items that are decided each on its own.
-    fn ask_each<I: 'static, T: 'static>(
+    pub(super) fn ask_each<I: 'static, T: 'static>(
         &mut self,
         ctx: &mut Context<Self>,
         items: Vec<I>,

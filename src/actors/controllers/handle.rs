@@ -9,7 +9,7 @@ use super::local::LocalController;
 use super::member::{Failed, Member};
 use super::search::{Office, PAUSE, Search};
 use crate::actors::controller::{
-    AlterTopics, Committed, CreateTopics, DeleteTopics, FollowMetadata, InitProducer, MetadataNews,
+    AddPartitions, AlterTopics, Committed, CreateTopics, DeleteTopics, FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer::{PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
@@ -114,6 +114,30 @@ impl Controllers {
     ) -> Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError> {
         let attempt = async |member: &Member, patience| member.alter_topics(&request, patience).await;
         self.decided(DECISION_PATIENCE, Repeat::Never, attempt).await
+    }
+
+    /// Gives topics more partitions.
+    ///
+    /// # Errors
+    /// As [`Controllers::create_topics`].
+    pub async fn add_partitions(
+        &self,
+        request: AddPartitions,
+    ) -> Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError> {
+        let attempt = async |member: &Member, patience| member.add_partitions(&request, patience).await;
+        self.decided(DECISION_PATIENCE, Repeat::Never, attempt).await
+    }
+
+    /// Moves partitions to other replicas, or ends such a move. Asking twice is asking once.
+    ///
+    /// # Errors
+    /// As [`Controllers::ask`].
+    pub async fn reassign(
+        &self,
+        request: Reassign,
+    ) -> Result<Committed<Vec<Result<Vec<NodeId>, ApiError>>>, ApiError> {
+        let attempt = async |member: &Member, patience| member.reassign(&request, patience).await;
+        self.decided(DECISION_PATIENCE, Repeat::Freely(DECISION_PATIENCE), attempt).await
     }
 
     /// Hands out a producer id, or the next epoch of one. An id that nobody heard of is never used: asking again costs nothing else.

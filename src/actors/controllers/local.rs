@@ -3,7 +3,7 @@
 use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::actors::controller::{
-    AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer, Reassign,
 };
 
 /// Where a controller in this process takes its messages. By message, so that something else can stand in its place.
@@ -23,6 +23,10 @@ pub struct LocalController {
     pub alter_topics: Recipient<AlterTopics>,
     /// Producer ids.
     pub init_producer: Recipient<InitProducer>,
+    /// More partitions.
+    pub add_partitions: Recipient<AddPartitions>,
+    /// Other replicas.
+    pub reassign: Recipient<Reassign>,
 }
 
 impl<A> From<Addr<A>> for LocalController
@@ -34,7 +38,9 @@ where
         + Handler<CreateTopics>
         + Handler<DeleteTopics>
         + Handler<AlterTopics>
-        + Handler<InitProducer>,
+        + Handler<InitProducer>
+        + Handler<AddPartitions>
+        + Handler<Reassign>,
 {
     fn from(address: Addr<A>) -> Self {
         Self {
@@ -44,7 +50,9 @@ where
             create_topics: address.clone().recipient(),
             delete_topics: address.clone().recipient(),
             alter_topics: address.clone().recipient(),
-            init_producer: address.recipient(),
+            init_producer: address.clone().recipient(),
+            add_partitions: address.clone().recipient(),
+            reassign: address.recipient(),
         }
     }
 }

@@ -10,14 +10,14 @@ use super::local::LocalController;
 use super::metadata;
 use super::wire;
 use crate::actors::controller::{
-    AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+    MetadataNews, Reassign,
 };
 use crate::actors::peer::{self, PeerError, PeerHandle, PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::{
-    Decided, FindControllerReply, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics, ForwardInitProducer,
+    Decided, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics, ForwardInitProducer, ForwardReassign,
     PeerConnection, PeerRequest,
 };
 use crate::protocol::messages::{CreatedTopic, InitProducerReply, Outcome};
@@ -156,6 +156,26 @@ impl Member {
             Door::Here(local) => Ok(send(&local.alter_topics, request.clone(), patience).await??),
             Door::There(target, links) => {
                 let request = ForwardAlterTopics { topics: request.0.clone() };
+                pass_on(&link(target, links), &request, patience).await
+            }
+        }
+    }
+
+    pub async fn add_partitions(&self, request: &AddPartitions, patience: Duration) -> Answers<TopicId> {
+        match &self.door {
+            Door::Here(local) => Ok(send(&local.add_partitions, request.clone(), patience).await??),
+            Door::There(target, links) => {
+                let request = ForwardAddPartitions { topics: request.0.clone() };
+                pass_on(&link(target, links), &request, patience).await
+            }
+        }
+    }
+
+    pub async fn reassign(&self, request: &Reassign, patience: Duration) -> Answers<Vec<NodeId>> {
+        match &self.door {
+            Door::Here(local) => Ok(send(&local.reassign, request.clone(), patience).await??),
+            Door::There(target, links) => {
+                let request = ForwardReassign { partitions: request.0.clone() };
                 pass_on(&link(target, links), &request, patience).await
             }
         }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::local::LocalController;
 use super::wire;
 use crate::actors::controller::{
-    AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+    MetadataNews, Reassign,
 };
 use crate::actors::peer_session::{PeerCall, PeerContext, PeerReplyBody, PeerRequestBody};
 use crate::engine::broker::{Answer, Request};
@@ -66,6 +66,14 @@ async fn serve(controller: &LocalController, from: &PeerContext, body: PeerReque
         PeerRequestBody::ForwardInitProducer(request) => {
             let reply = send(&controller.init_producer, InitProducer(request.current)).await??;
             PeerReplyBody::ForwardInitProducer(reply)
+        }
+        PeerRequestBody::ForwardAddPartitions(request) => {
+            let decision = send(&controller.add_partitions, AddPartitions(request.topics)).await??;
+            PeerReplyBody::ForwardAddPartitions(decided(decision))
+        }
+        PeerRequestBody::ForwardReassign(request) => {
+            let decision = send(&controller.reassign, Reassign(request.partitions)).await??;
+            PeerReplyBody::ForwardReassign(decided(decision))
         }
         body => ask(controller, from, body).await?,
     };

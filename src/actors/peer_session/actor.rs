@@ -97,7 +97,7 @@ impl PeerSession {
 
     fn route(&mut self, PeerIncoming { head, body, attachments, permit }: PeerIncoming) {
         let answer = AnswerTo::new(self.codec.clone(), head, permit);
-        use PeerRequestBody::{
+        use PeerRequestBody::{ForwardAddPartitions, ForwardReassign,
             FetchMetadata, FetchReplicas, FindController, FormController, ForwardAlterTopics, ForwardCreateTopics,
             ForwardDeleteTopics, ForwardInitProducer, PeerHello, Ping, ProposeInSync, RaftAppend, RaftSnapshot,
             RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
@@ -134,6 +134,8 @@ impl PeerSession {
                     | ForwardDeleteTopics(_)
                     | ForwardAlterTopics(_)
                     | ForwardInitProducer(_)
+                    | ForwardAddPartitions(_)
+                    | ForwardReassign(_)
                     // These two are answered above.
                     | PeerHello(_)
                     | Ping(_) => (services.controller.as_ref(), "controller"),

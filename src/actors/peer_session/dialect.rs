@@ -55,6 +55,8 @@ bodies!(
     ForwardDeleteTopics,
     ForwardAlterTopics,
     ForwardInitProducer,
+    ForwardAddPartitions,
+    ForwardReassign,
     FetchReplicas,
 );
 

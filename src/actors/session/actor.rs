@@ -232,6 +232,8 @@ impl Session {
             RequestBody::CreateTopics(create) => self.create_topics(head, create, permit),
             RequestBody::DeleteTopics(delete) => self.delete_topics(head, delete, permit),
             RequestBody::AlterTopics(alter) => self.alter_topics(head, alter, permit),
+            RequestBody::AddPartitions(add) => self.add_partitions(head, add, permit),
+            RequestBody::ReassignPartitions(reassign) => self.reassign(head, reassign, permit),
         }
     }
 

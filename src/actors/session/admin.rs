@@ -32,20 +32,20 @@ pub(super) fn stopping(_: MailboxError) -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later")
 }
 
-async fn applied<T>(broker: &Addr<Broker>, committed: Result<Committed<T>, ApiError>) -> Result<T, ApiError> {
+pub(super) async fn applied<T>(broker: &Addr<Broker>, committed: Result<Committed<T>, ApiError>) -> Result<T, ApiError> {
     let Committed { index, answer } = committed?;
     broker.send(AwaitMetadata { index }).await.map_err(stopping)?;
     Ok(answer)
 }
 
 /// Items that pass, and for each item its place among them or the error that it gets at once.
-struct Sifted<T> {
-    passed: Vec<T>,
-    places: Vec<Result<usize, ApiError>>,
+pub(super) struct Sifted<T> {
+    pub(super) passed: Vec<T>,
+    pub(super) places: Vec<Result<usize, ApiError>>,
 }
 
 impl<T> Sifted<T> {
-    fn new(items: Vec<T>, check: impl Fn(&T) -> Result<(), ApiError>) -> Self {
+    pub(super) fn new(items: Vec<T>, check: impl Fn(&T) -> Result<(), ApiError>) -> Self {
         let mut sifted = Self { passed: Vec::new(), places: Vec::new() };
         for item in items {
             sifted.places.push(check(&item).map(|()| sifted.passed.len()));
@@ -58,7 +58,10 @@ impl<T> Sifted<T> {
 }
 
 /// Puts the answers of the items that passed in the places of the request.
-fn merge<T: Clone>(places: Vec<Result<usize, ApiError>>, answers: &[Result<T, ApiError>]) -> Vec<Outcome<T>> {
+pub(super) fn merge<T: Clone>(
+    places: Vec<Result<usize, ApiError>>,
+    answers: &[Result<T, ApiError>],
+) -> Vec<Outcome<T>> {
     let missing = || Err(ApiError::new(ErrorCode::Unknown, "the controller left an item unanswered"));
     let pick = |at: usize| answers.get(at).cloned().unwrap_or_else(missing);
     places.into_iter().map(|place| place.and_then(pick).into()).collect()
@@ -66,7 +69,7 @@ fn merge<T: Clone>(places: Vec<Result<usize, ApiError>>, answers: &[Result<T, Ap
 
 impl Session {
     /// Whether the client may do `action` to the topic. An illegal name is left to the controller, which says why.
-    fn allow_topic(&self, name: &str, action: TopicAction) -> Result<(), ApiError> {
+    pub(super) fn allow_topic(&self, name: &str, action: TopicAction) -> Result<(), ApiError> {
         TopicName::new(name).map_or(Ok(()), |name| self.allow(Operation::Topic(action, &name)))
     }
 

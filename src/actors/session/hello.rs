@@ -6,11 +6,11 @@ use crate::engine::metadata::{ClusterImage, TopicImage};
 use crate::protocol::api::PROTOCOL_VERSION;
 use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{
-    self, BrokerAddress, BrokerDescription, DescribeClusterReply, DescribeTopicsReply, HelloReply, MetadataReply,
-    Outcome, PartitionMetadata, TopicDescription, TopicEntry, TopicMetadata,
+    self, BrokerAddress, DescribeTopicsReply, HelloReply, MetadataReply, Outcome, PartitionMetadata, TopicDescription,
+    TopicEntry, TopicMetadata,
 };
 use crate::protocol::{Api, ApiError, ErrorCode};
-use crate::types::{NodeId, Operation, PartitionIndex, TopicAction, TopicName};
+use crate::types::{Operation, PartitionIndex, TopicAction, TopicName};
 
 use super::admin::config_entries;
 
@@ -88,6 +88,7 @@ impl Session {
                 name: topic.name.clone(),
                 config: config_entries(&topic.config, &self.settings.topic_defaults),
                 partitions: partitions(topic),
+                eligible: topic.partitions.iter().map(|partition| partition.eligible.clone()).collect(),
             })
         };
         let names = topic_names(&view.image, request.names.as_deref());
@@ -101,32 +102,6 @@ impl Session {
             ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}': create it first"))
         };
         image.topic_by_name(&name).map(AsRef::as_ref).ok_or_else(unknown)
-    }
-
-    pub(super) fn describe_cluster(&mut self) -> Result<DescribeClusterReply, ApiError> {
-        self.allow(Operation::DescribeCluster)?;
-        let view = self.view().clone();
-        let image = &view.image;
-        let count = |node: NodeId, of: fn(&crate::engine::metadata::PartitionImage, NodeId) -> bool| {
-            u32::try_from(image.partitions().filter(|(_, partition)| of(partition, node)).count()).unwrap_or(u32::MAX)
-        };
-        let describe = |(node, broker): (&NodeId, &crate::engine::metadata::BrokerImage)| BrokerDescription {
-            node_id: *node,
-            host: broker.registration.host.clone(),
-            port: broker.registration.port,
-            rack: broker.registration.rack.clone(),
-            fenced: broker.fenced,
-            leads: count(*node, |partition, node| partition.leader == Some(node)),
-            replicas: count(*node, |partition, node| partition.replicas.contains(&node)),
-            software: broker.registration.software.clone(),
-        };
-        Ok(DescribeClusterReply {
-            cluster_id: image.cluster_id,
-            controller: self.settings.controllers.decides(),
-            brokers: image.brokers.iter().map(describe).collect(),
-            topics: u32::try_from(image.topics.len()).unwrap_or(u32::MAX),
-            partitions: u32::try_from(image.partition_count()).unwrap_or(u32::MAX),
-        })
     }
 }
 

@@ -16,10 +16,12 @@
 
 mod actor;
 mod admin;
+mod cluster;
 mod fetch;
 mod gather;
 mod hello;
 mod node;
+mod partitions;
 #[cfg(test)]
 mod tests;
 

@@ -63,6 +63,8 @@ struct Counters {
 /// # Errors
 /// [`CliError`]; [`CliError::OutputClosed`] when the reader of stdout is gone.
 pub async fn run(connect: &ConnectArgs, args: ConsumeArgs) -> Result<(), CliError> {
+    // Before anything is connected.
+    args.read_from()?;
     let stop = Stop::on_signals()?;
     let counters = Arc::new(Counters::default());
     let started = Instant::now();
@@ -142,7 +144,7 @@ async fn read(
 
 async fn open(connect: &ConnectArgs, args: &ConsumeArgs, client_id: &str) -> Result<Consumer, CliError> {
     let client = super::connect(connect, client_id).await?;
-    let mut consumer = client.consumer(ConsumerConfig::default()).await?;
+    let mut consumer = client.consumer(ConsumerConfig::default().read_from(args.read_from()?)).await?;
     let partitions = (!args.partition.is_empty()).then(|| args.partition.clone());
     // Before reading starts: it would start elsewhere.
     if let StartAt::Offset(from) = start(args) {

@@ -161,6 +161,7 @@ mod tests {
             name: TopicName::new("orders").expect("legal"),
             config: vec![ConfigEntry { key: "retention_ms".into(), value: retention_ms.into(), overridden: true }],
             partitions: (0..partitions).map(partition).collect(),
+            eligible: (0..partitions).map(|_| Vec::new()).collect(),
         }
     }
 

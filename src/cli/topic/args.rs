@@ -43,6 +43,18 @@ pub enum TopicCommand {
     /// Show where a topic's partitions start and end, or the offsets at a time
     #[command(after_help = examples::TOPIC_OFFSETS)]
     Offsets(OffsetsArgs),
+    /// Give a topic more partitions
+    #[command(after_help = examples::TOPIC_ADD_PARTITIONS)]
+    AddPartitions {
+        /// The topic
+        name: String,
+        /// How many partitions it is to have in all
+        #[arg(long, value_name = "N")]
+        total: u32,
+    },
+    /// Move the partitions of a topic to other brokers, or end such a move
+    #[command(after_help = examples::TOPIC_REASSIGN)]
+    Reassign(ReassignArgs),
     /// Delete topics with all their records
     #[command(after_help = examples::TOPIC_DELETE)]
     Delete {
@@ -81,6 +93,22 @@ pub struct CreateTopicArgs {
     /// Check only, create nothing
     #[arg(long)]
     pub validate_only: bool,
+}
+
+/// `callboard topic reassign`.
+#[derive(Debug, Args)]
+pub struct ReassignArgs {
+    /// The topic
+    pub topic: String,
+    /// This partition only; may repeat
+    #[arg(long, short, value_name = "N")]
+    pub partition: Vec<u32>,
+    /// The brokers that are to hold a replica, the preferred leader first
+    #[arg(long, value_name = "BROKER,...", value_delimiter = ',', required_unless_present = "cancel")]
+    pub replicas: Vec<u32>,
+    /// End a move that is under way, and go back to the replicas before it
+    #[arg(long, conflicts_with = "replicas")]
+    pub cancel: bool,
 }
 
 /// `callboard topic trim`.

@@ -9,6 +9,7 @@ use crate::cli::progress::print_line;
 use crate::client::Admin;
 use crate::protocol::ApiError;
 use crate::protocol::messages::{ConfigEntry, LogDescription, PartitionMetadata, TopicDescription};
+use crate::types::NodeId;
 
 /// What is known of a partition's log: an answer, a refusal, or nothing when the leaders could not be asked.
 type Log = Option<Result<LogDescription, ApiError>>;
@@ -58,8 +59,21 @@ async fn logs_of(admin: &Admin, topic: &TopicDescription) -> Vec<Log> {
 }
 
 fn topic_text(topic: &TopicDescription, logs: &[Log]) -> String {
-    let rows = topic.partitions.iter().zip(logs).map(|(partition, log)| partition_row(partition, log));
-    let header = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "START", "END", "SIZE", "SEGMENTS", "STATE"];
+    let with_logs = topic.partitions.iter().zip(&topic.eligible).zip(logs);
+    let rows = with_logs.map(|((partition, eligible), log)| partition_row(partition, eligible, log));
+    let header = [
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "IN SYNC",
+        "ELIGIBLE",
+        "START",
+        "END",
+        "SIZE",
+        "SEGMENTS",
+        "STATE",
+    ];
     format!(
         "topic {} (id {})\n\n{}\n\n{}",
         topic.name,
@@ -69,12 +83,15 @@ fn topic_text(topic: &TopicDescription, logs: &[Log]) -> String {
     )
 }
 
-fn partition_row(partition: &PartitionMetadata, log: &Log) -> Vec<String> {
+fn partition_row(partition: &PartitionMetadata, eligible: &[NodeId], log: &Log) -> Vec<String> {
     let unknown = || "-".to_owned();
     let of_log = |text: &dyn Fn(&LogDescription) -> String| {
         log.as_ref().and_then(|log| log.as_ref().ok()).map_or_else(unknown, text)
     };
-    let nodes = |nodes: &[crate::types::NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let nodes = |nodes: &[NodeId]| {
+        let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        if names.is_empty() { unknown() } else { names.join(",") }
+    };
     let state = match log {
         None => unknown(),
         Some(Err(error)) => error.code.name().to_owned(),
@@ -90,6 +107,7 @@ fn partition_row(partition: &PartitionMetadata, log: &Log) -> Vec<String> {
         partition.leader_epoch.to_string(),
         nodes(&partition.replicas),
         nodes(&partition.in_sync),
+        nodes(eligible),
         of_log(&|log| log.log_start_offset.to_string()),
         of_log(&|log| log.high_watermark.to_string()),
         of_log(&|log| output::bytes(log.size_bytes)),
@@ -114,7 +132,7 @@ pub(super) fn settings_json(settings: &[ConfigEntry]) -> Value {
 }
 
 fn topic_json(topic: &TopicDescription, logs: &[Log]) -> Value {
-    let partitions = topic.partitions.iter().zip(logs).map(|(partition, log)| {
+    let partitions = topic.partitions.iter().zip(&topic.eligible).zip(logs).map(|((partition, eligible), log)| {
         let answer = log.as_ref().and_then(|log| log.as_ref().ok());
         let error = log.as_ref().and_then(|log| log.as_ref().err());
         json!({
@@ -123,6 +141,7 @@ fn topic_json(topic: &TopicDescription, logs: &[Log]) -> Value {
             "leader_epoch": partition.leader_epoch,
             "replicas": partition.replicas,
             "in_sync": partition.in_sync,
+            "eligible": eligible,
             "error": error.map(error_json),
             "log": answer.map(|log| json!({
                 "log_start_offset": log.log_start_offset,

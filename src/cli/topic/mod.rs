@@ -1,11 +1,12 @@
 //! `callboard topic`.
 //!
-//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`].
+//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`], [`partitions`].
 
 pub mod apply;
 pub mod args;
 pub mod describe;
 pub mod offsets;
+pub mod partitions;
 pub mod trim;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), Cli
         TopicCommand::Alter { name, set, reset } => alter(&admin, name, set, reset, connect.json).await,
         TopicCommand::Trim(args) => trim::run(&admin, &args, connect.json).await,
         TopicCommand::Offsets(args) => offsets::run(&admin, &args, connect.json).await,
+        TopicCommand::AddPartitions { name, total } => partitions::add(&admin, name, total, connect.json).await,
+        TopicCommand::Reassign(args) => partitions::reassign(&admin, args, connect.json).await,
         TopicCommand::Delete { names, .. } => delete(&admin, &names, connect.json).await,
         TopicCommand::Apply { .. } => apply::run(&admin, declared, connect.json).await,
     }

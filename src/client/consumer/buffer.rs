@@ -1,4 +1,4 @@
-//! What a consumer has fetched ahead, and where it fetches next. Behind one lock, which `recv` takes once a batch.
+//! What a consumer has fetched ahead, and what it reads. Behind one lock, which `recv` takes once a batch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::client::backoff::Backoff;
-use crate::client::cluster::Topic;
+use super::choice::Choice;
+use super::reading::Reading;
+use crate::client::known::Topic;
 use crate::client::{ClientError, ConsumerConfig, Damaged};
-use crate::protocol::messages::{FetchPartition, FetchedPartition};
+use crate::protocol::messages::FetchedPartition;
+use crate::types::Offset;
 use crate::types::record_batch::{BatchHeader, RecordBatch};
-use crate::types::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
 
 /// Everything behind the consumer's lock.
 #[derive(Debug, Default)]
@@ -20,30 +21,6 @@ pub(super) struct Buffer {
     queue: VecDeque<Item>,
     /// The consumer is dropped.
     pub is_closed: bool,
-}
-
-/// One partition that is read, or was.
-#[derive(Debug)]
-pub(super) struct Reading {
-    pub topic: Arc<str>,
-    pub topic_id: TopicId,
-    pub number: u32,
-    /// Raised by every seek: what was fetched for an older one is dropped.
-    pub generation: u64,
-    pub is_assigned: bool,
-    pub fetch_from: Offset,
-    pub high_watermark: Option<Offset>,
-    pub leader: Option<NodeId>,
-    pub leader_epoch: LeaderEpoch,
-    pub buffered_bytes: usize,
-    /// A fetch or a look-up for this generation is on its way.
-    pub is_busy: bool,
-    /// Who leads must be asked before the next fetch.
-    pub needs_leader: bool,
-    pub backoff: Backoff,
-    pub not_before: Option<Instant>,
-    /// Why nothing more is fetched, until a seek.
-    pub stopped: Option<ClientError>,
 }
 
 /// What was fetched, in the order in which it came.
@@ -71,7 +48,7 @@ impl Item {
 
 impl Buffer {
     /// Starts reading a partition at `from`. One that is read already goes on there instead.
-    pub fn assign(&mut self, topic: &Topic, number: u32, from: Offset) -> usize {
+    pub fn assign(&mut self, topic: &Topic, number: u32, from: Offset, choice: &Choice) -> usize {
         let same = |reading: &Reading| *reading.topic == *topic.name && reading.number == number;
         let slot = self.readings.iter().position(same).unwrap_or_else(|| {
             self.readings.push(Reading::new(Arc::clone(&topic.name), topic.id, number));
@@ -82,7 +59,7 @@ impl Buffer {
         reading.topic_id = topic.id;
         reading.is_assigned = true;
         reading.high_watermark = None;
-        reading.follow(topic);
+        reading.follow(topic, choice, Instant::now());
         slot
     }
 
@@ -179,77 +156,6 @@ impl Buffer {
                 },
             }
         }
-    }
-}
-
-impl Reading {
-    fn new(topic: Arc<str>, topic_id: TopicId, number: u32) -> Self {
-        Self {
-            topic,
-            topic_id,
-            number,
-            generation: 0,
-            is_assigned: false,
-            fetch_from: Offset::ZERO,
-            high_watermark: None,
-            leader: None,
-            leader_epoch: LeaderEpoch(0),
-            buffered_bytes: 0,
-            is_busy: false,
-            needs_leader: false,
-            backoff: Backoff::default(),
-            not_before: None,
-            stopped: None,
-        }
-    }
-
-    /// Whether it is this reader's turn to do something.
-    pub fn is_waiting(&self) -> bool {
-        self.is_assigned && !self.is_busy && self.stopped.is_none()
-    }
-
-    /// Takes over who leads.
-    pub fn follow(&mut self, topic: &Topic) {
-        if let Ok(partition) = topic.partition(self.number) {
-            (self.leader, self.leader_epoch) = (partition.leader, partition.leader_epoch);
-        }
-        self.needs_leader = self.leader.is_none();
-    }
-
-    /// Something failed that may pass: asks who leads, after a while.
-    pub fn try_again(&mut self, now: Instant) {
-        self.needs_leader = true;
-        self.not_before = Some(now + self.backoff.next_delay());
-    }
-
-    /// Whether so little is unread that more can be fetched.
-    fn has_room(&self, share_bytes: usize) -> bool {
-        self.buffered_bytes <= share_bytes / 2
-    }
-
-    /// What to ask for, with room for `share_bytes` of this partition; `None` while half of that is still unread.
-    pub fn next_fetch(&self, share_bytes: usize, config: &ConsumerConfig) -> Option<FetchPartition> {
-        if !self.has_room(share_bytes) {
-            return None;
-        }
-        let max_bytes = config.partition_max_bytes.min(share_bytes - self.buffered_bytes);
-        Some(FetchPartition {
-            topic: self.topic_id,
-            partition: PartitionIndex(self.number),
-            leader_epoch: Some(self.leader_epoch),
-            offset: self.fetch_from,
-            max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
-        })
-    }
-
-    pub fn skip_damage(&mut self, end: Offset, reason: &str) {
-        let (topic, partition, from) = (&self.topic, self.number, self.fetch_from);
-        tracing::warn!(%topic, partition, %from, %end, reason, "skipped damaged records");
-        self.fetch_from = end;
-    }
-
-    pub fn damaged(&self, reason: String) -> ClientError {
-        ClientError::Damaged { topic: self.topic.to_string(), partition: self.number, offset: self.fetch_from, reason }
     }
 }
 

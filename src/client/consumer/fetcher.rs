@@ -1,7 +1,10 @@
-//! The task behind a consumer: fetches ahead from every leader, and deals with what they answer.
+//! The task behind a consumer: fetches ahead from every broker that is read, and deals with what they answer.
 //!
-//! One turn: each leader that has partitions to read without a fetch on its way gets one request for all of them. Fetches
-//! are parked at the leaders until records come, over connections of their own.
+//! One turn: each broker that has partitions to read without a fetch on its way gets one request for all of them. Fetches
+//! are parked at the brokers until records come, over connections of their own.
+//!
+//! Other replicas than the leader (KIP-392) are believed in all they have. What they say that they do not have is asked of the
+//! leader: their logs may begin elsewhere, and may be damaged where the leader's is not.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,12 +18,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::buffer::Buffer;
-use crate::client::cluster::{Lane, Topic};
+use crate::client::cluster::{Lane, Retry};
 use crate::client::connection::lock;
+use crate::client::known::Topic;
 use crate::client::{Client, ClientError, Damaged, OutOfRange};
 use crate::protocol::messages::{Fetch, FetchPartition, FetchReply, FetchedPartition, OffsetAt};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset};
+
+/// How often to ask who is in sync, where others than leaders are read: nobody else says that a replica lags. And how often who
+/// leads, while a leader is silent.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Runs until the consumer is dropped.
 pub(super) struct Fetcher {
@@ -29,18 +37,27 @@ pub(super) struct Fetcher {
     learning: HashSet<Arc<str>>,
 }
 
-/// A partition at the generation for which something was asked.
+/// A partition at the generation for which something was asked, and who was asked.
 #[derive(Clone, Copy)]
 struct Asked {
     slot: usize,
     generation: u64,
+    source: NodeId,
 }
 
 enum Event {
     Fetched(Vec<Asked>, Result<(FetchReply, Vec<Bytes>), ClientError>),
     Learned(Arc<str>, Result<Arc<Topic>, ClientError>),
     /// Where to go on after an offset that is out of range or damaged.
-    Found(Asked, Result<Offset, ClientError>),
+    Found(Asked, Result<Found, ClientError>),
+}
+
+/// Where to go on.
+enum Found {
+    /// At this offset.
+    At(Offset),
+    /// Where it was, from the leader: it has what another replica does not.
+    AtLeader,
 }
 
 impl Fetcher {
@@ -75,26 +92,40 @@ impl Fetcher {
             return None;
         }
         let share_bytes = buffer.share_bytes(&shared.config);
+        let reads_followers = lock(&shared.choice).is_for_followers();
+        let interval = shared.client.config().metadata_max_age.min(LOOK_AROUND);
         for (slot, reading) in buffer.readings.iter_mut().enumerate().filter(|(_, reading)| reading.is_waiting()) {
-            if let Some(moment) = reading.not_before.filter(|moment| *moment > now) {
+            let later = |moment: &Instant| *moment > now;
+            let Some(source) = reading.source.filter(|_| !reading.needs_leader) else {
+                reading.needs_leader = true;
+                match reading.learn_at.filter(later) {
+                    Some(moment) => wake_at = wake_at.min(moment),
+                    None => self.learn(&reading.topic),
+                }
+                continue;
+            };
+            if let Some(moment) = reading.not_before.filter(later) {
                 wake_at = wake_at.min(moment);
                 continue;
             }
-            let Some(leader) = reading.leader.filter(|_| !reading.needs_leader) else {
-                reading.needs_leader = true;
-                self.learn(&reading.topic);
-                continue;
-            };
             if let Some(fetch) = reading.next_fetch(share_bytes, &shared.config) {
-                reading.is_busy = true;
-                let (asked, partitions) = fetches.entry(leader).or_default();
-                asked.push(Asked { slot, generation: reading.generation });
+                (reading.is_busy, reading.asked_at) = (true, now);
+                let (asked, partitions) = fetches.entry(source).or_default();
+                asked.push(Asked { slot, generation: reading.generation, source });
                 partitions.push(fetch);
             }
         }
+        // With those whose fetch begins now.
+        for reading in buffer.readings.iter().filter(|reading| reading.is_read()) {
+            match reading.look_around_at(reads_followers, interval, shared.config.max_wait) {
+                Some(moment) if moment > now => wake_at = wake_at.min(moment),
+                Some(_) => self.learn(&reading.topic),
+                None => {}
+            }
+        }
         drop(buffer);
-        for (leader, (asked, partitions)) in fetches {
-            self.fetch(leader, asked, partitions);
+        for (source, (asked, partitions)) in fetches {
+            self.fetch(source, asked, partitions);
         }
         Some(wake_at)
     }
@@ -112,7 +143,7 @@ impl Fetcher {
         }
     }
 
-    fn fetch(&mut self, leader: NodeId, asked: Vec<Asked>, partitions: Vec<FetchPartition>) {
+    fn fetch(&mut self, source: NodeId, asked: Vec<Asked>, partitions: Vec<FetchPartition>) {
         let config = &self.shared.config;
         let wanted: usize = partitions.iter().map(|partition| partition.max_bytes as usize).sum();
         let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
@@ -126,7 +157,9 @@ impl Fetcher {
         let patience = config.max_wait + self.shared.client.config().request_timeout;
         let client = self.shared.client.clone();
         let fetching = async move {
-            client.connection(leader, Lane::Fetch).await?.begin(&fetch, Vec::new())?.wait(patience).await
+            // Each partition has a backoff of its own, in which it may find somebody else to read from.
+            let connection = client.connect_to(source, Lane::Fetch, Retry::Fail).await?;
+            connection.begin(&fetch, Vec::new())?.wait(patience).await
         };
         self.events.push(fetching.map(|result| Event::Fetched(asked, result)).boxed());
     }
@@ -168,7 +201,7 @@ impl Fetcher {
                 Ok(None) => reading.try_again(now),
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(%error, "a fetch failed and is tried again");
-                    reading.try_again(now);
+                    reading.failed_at(asked.source, now);
                 }
                 Err(error) => buffer.stop(asked.slot, error),
             }
@@ -182,14 +215,17 @@ impl Fetcher {
     fn on_refused(&mut self, buffer: &mut Buffer, asked: Asked, error: ApiError, now: Instant) {
         let config = &self.shared.config;
         let reading = &mut buffer.readings[asked.slot];
+        let is_leader = reading.leader == Some(asked.source);
         match error.code {
             ErrorCode::OffsetOutOfRange => {
                 reading.is_busy = true;
                 let (client, topic, number) = (self.shared.client.clone(), reading.topic.to_string(), reading.number);
-                let (offset, policy) = (reading.fetch_from, config.out_of_range);
+                let policy = Policy { out_of_range: config.out_of_range, is_to_be_confirmed: !is_leader };
+                let offset = reading.fetch_from;
                 let finding = async move { range_end(&client, topic, number, offset, policy).await };
                 self.events.push(finding.map(move |found| Event::Found(asked, found)).boxed());
             }
+            ErrorCode::DamagedLog if !is_leader => reading.failed_at(asked.source, now),
             ErrorCode::DamagedLog if config.on_damaged == Damaged::Skip => {
                 reading.is_busy = true;
                 let (client, topic, number) = (self.shared.client.clone(), reading.topic.to_string(), reading.number);
@@ -202,7 +238,9 @@ impl Fetcher {
                 let damage = reading.damaged(error.message);
                 buffer.stop(asked.slot, damage);
             }
-            code if code.is_retryable() => reading.try_again(now),
+            // It is ahead of what is known here: whom to read from is not the question.
+            ErrorCode::FencedLeaderEpoch => reading.try_again(now),
+            code if code.is_retryable() => reading.failed_at(asked.source, now),
             _ => {
                 let what = format!("partition {} of topic '{}' cannot be read", reading.number, reading.topic);
                 buffer.stop(asked.slot, ClientError::Refused { what, error });
@@ -213,6 +251,8 @@ impl Fetcher {
     fn on_learned(&mut self, buffer: &mut Buffer, topic: &Arc<str>, result: Result<Arc<Topic>, ClientError>) {
         self.learning.remove(topic);
         let now = Instant::now();
+        self.shared.learn_brokers();
+        let choice = lock(&self.shared.choice);
         for slot in 0..buffer.readings.len() {
             let reading = &mut buffer.readings[slot];
             if reading.topic != *topic || !reading.is_assigned || reading.stopped.is_some() {
@@ -222,7 +262,7 @@ impl Fetcher {
             match &result {
                 Ok(described) if described.id != reading.topic_id => buffer.stop(slot, deleted(true)),
                 Ok(described) => {
-                    reading.follow(described);
+                    reading.follow(described, &choice, now);
                     if reading.needs_leader {
                         reading.try_again(now);
                     }
@@ -238,13 +278,14 @@ impl Fetcher {
     }
 }
 
-fn on_found(buffer: &mut Buffer, asked: Asked, result: Result<Offset, ClientError>) {
+fn on_found(buffer: &mut Buffer, asked: Asked, result: Result<Found, ClientError>) {
     let Some(reading) = buffer.readings.get_mut(asked.slot).filter(|r| r.generation == asked.generation) else {
         return;
     };
     reading.is_busy = false;
     match result {
-        Ok(offset) => {
+        Ok(Found::AtLeader) => reading.avoid(asked.source, Instant::now()),
+        Ok(Found::At(offset)) => {
             let (topic, partition, from) = (&reading.topic, reading.number, reading.fetch_from);
             tracing::warn!(%topic, partition, %from, to = %offset, "the offset cannot be read; reading goes on elsewhere");
             reading.fetch_from = offset;
@@ -254,14 +295,21 @@ fn on_found(buffer: &mut Buffer, asked: Asked, result: Result<Offset, ClientErro
     }
 }
 
+/// What to do about an offset that a replica does not have.
+struct Policy {
+    out_of_range: OutOfRange,
+    /// It was not the leader who said so.
+    is_to_be_confirmed: bool,
+}
+
 /// Where the policy says to go on.
 async fn range_end(
     client: &Client,
     topic: String,
     partition: u32,
     offset: Offset,
-    policy: OutOfRange,
-) -> Result<Offset, ClientError> {
+    policy: Policy,
+) -> Result<Found, ClientError> {
     let places = [(topic.clone(), partition, OffsetAt::Earliest), (topic.clone(), partition, OffsetAt::Latest)];
     let mut ends = Vec::with_capacity(2);
     for listed in client.admin().list_offsets(&places).await? {
@@ -271,9 +319,12 @@ async fn range_end(
     }
     let (log_start_offset, end_offset) =
         (ends.first().copied().unwrap_or_default(), ends.last().copied().unwrap_or_default());
-    match policy {
-        OutOfRange::Earliest => Ok(log_start_offset),
-        OutOfRange::Latest => Ok(end_offset),
+    if policy.is_to_be_confirmed && (log_start_offset..=end_offset).contains(&offset) {
+        return Ok(Found::AtLeader);
+    }
+    match policy.out_of_range {
+        OutOfRange::Earliest => Ok(Found::At(log_start_offset)),
+        OutOfRange::Latest => Ok(Found::At(end_offset)),
         OutOfRange::Error => {
             Err(ClientError::OffsetOutOfRange { topic, partition, offset, log_start_offset, end_offset })
         }
@@ -287,10 +338,10 @@ async fn end_of_damage(
     partition: u32,
     from: Offset,
     damage: ClientError,
-) -> Result<Offset, ClientError> {
+) -> Result<Found, ClientError> {
     let described = client.admin().describe_logs(&[(topic, partition)]).await?;
     let ranges = described.into_iter().flatten().flat_map(|log| log.damaged);
     // The fetch may have stopped at a batch that starts before the damage is listed to begin.
     let next = ranges.filter(|(_, end)| *end > from).map(|(_, end)| end).min();
-    next.ok_or(damage)
+    next.map(Found::At).ok_or(damage)
 }

@@ -1,17 +1,19 @@
 //! Reading records: fetched ahead in the background, decoded when they are asked for.
 //!
 //! ```text
-//!   leaders ─ parked fetches ─► fetcher task ─ checksums ─► buffer, bounded by bytes ─► recv(): decode, hand out
+//!   brokers ─ parked fetches ─► fetcher task ─ checksums ─► buffer, bounded by bytes ─► recv(): decode, hand out
 //!                                    ▲                                                     │
 //!                                    └────────────────────── room ◄────────────────────────┘
 //! ```
 //!
 //! Records of one partition come in the order of their offsets; partitions come as their batches do. Reading order:
-//! `buffer`, `fetcher`, [`batch`], this file.
+//! `choice`, `reading`, `buffer`, `fetcher`, [`batch`], this file.
 
 pub mod batch;
 mod buffer;
+mod choice;
 mod fetcher;
+mod reading;
 
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +26,7 @@ use crate::types::Offset;
 use crate::types::record_batch::{RecordBatch, Records};
 pub use batch::FetchedBatch;
 use buffer::{Buffer, Item};
+use choice::Choice;
 use fetcher::Fetcher;
 
 /// Reads records of the partitions assigned to it. Fetching goes on in the background from the first [`Consumer::assign`]
@@ -60,6 +63,7 @@ struct Shared {
     client: Client,
     config: ConsumerConfig,
     buffer: Mutex<Buffer>,
+    choice: Mutex<Choice>,
     /// Tells the fetcher that there is room, or another assignment.
     wake: Notify,
     /// Tells the reader that something came.
@@ -86,8 +90,15 @@ struct Current {
 impl Consumer {
     pub(super) fn start(client: Client, config: ConsumerConfig) -> Result<Self, ClientError> {
         config.validate()?;
-        let shared =
-            Arc::new(Shared { client, config, buffer: Mutex::default(), wake: Notify::new(), arrived: Notify::new() });
+        let choice = Mutex::new(Choice::new(config.read_from.clone(), fastrand::usize(..)));
+        let shared = Arc::new(Shared {
+            client,
+            config,
+            buffer: Mutex::default(),
+            choice,
+            wake: Notify::default(),
+            arrived: Notify::default(),
+        });
         tokio::spawn(Fetcher::new(Arc::clone(&shared)).run());
         Ok(Self { shared, places: Vec::new(), current: None })
     }
@@ -111,8 +122,9 @@ impl Consumer {
             described.partition(*number)?;
         }
         let starts = self.resolve(topic, &numbers, start).await?;
+        self.shared.learn_brokers();
         for (number, from) in numbers.into_iter().zip(starts) {
-            let slot = lock(&self.shared.buffer).assign(&described, number, from);
+            let slot = lock(&self.shared.buffer).assign(&described, number, from, &lock(&self.shared.choice));
             let place = Place { topic: Arc::clone(&described.name), number, is_assigned: true, position: from };
             match self.places.get_mut(slot) {
                 Some(known) => *known = place,
@@ -371,6 +383,12 @@ impl Consumer {
         // A notification that came since the buffer was looked at is kept for this.
         self.shared.arrived.notified().await;
         Ok(())
+    }
+}
+
+impl Shared {
+    fn learn_brokers(&self) {
+        lock(&self.choice).learn(self.client.brokers());
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use super::partition::{Landed, Partition};
 use super::partitioner::partition_for_key;
 use super::spare::Spares;
 use crate::client::backoff::Backoff;
-use crate::client::cluster::Topic;
+use crate::client::known::Topic;
 use crate::client::{ClientError, ProducerConfig, RecordRef};
 use crate::types::record_batch::{BatchBuilder, HEADER_BYTES, Header};
 use crate::types::{TimestampMs, TopicId};
@@ -24,6 +25,9 @@ const RECORD_OVERHEAD_BYTES: usize = 21;
 const BUILDER_SLACK_BYTES: usize = HEADER_BYTES + 128;
 /// The same for a header.
 const HEADER_OVERHEAD_BYTES: usize = 10;
+
+/// A topic that was not asked about for so long is asked about at once when something fails. Longer than the longest backoff.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Everything behind the producer's lock.
 #[derive(Debug, Default)]
@@ -60,6 +64,7 @@ pub(super) struct TopicState {
     /// What is known about it is too old: ask again.
     pub is_stale: bool,
     pub is_learning: bool,
+    /// How long to wait after one answer before asking again.
     pub backoff: Backoff,
     pub not_before: Option<Instant>,
     /// Nobody knows it any more: the next record asks again.
@@ -222,23 +227,22 @@ impl Accumulator {
         self.add_partitions(at, described.partitions.len());
         for (known, slot) in described.partitions.iter().zip(&self.topics[at].partitions) {
             let partition = &mut self.partitions[*slot];
-            (partition.leader, partition.leader_epoch) = (known.leader, known.leader_epoch);
+            partition.follow(known.leader, known.leader_epoch);
             if is_other {
                 landed.extend(partition.renew("the topic was deleted and created anew"));
             }
         }
         let missing = described.partitions.iter().any(|partition| partition.leader.is_none());
-        let topic = &mut self.topics[at];
+        let (topic, now) = (&mut self.topics[at], Instant::now());
+        if now.duration_since(topic.learned) > QUIET {
+            topic.backoff.reset();
+        }
         topic.id = described.id;
-        topic.learned = Instant::now();
+        topic.learned = now;
         topic.is_gone = false;
         topic.is_stale = missing;
-        if missing {
-            topic.not_before = Some(topic.learned + topic.backoff.next_delay());
-        } else {
-            topic.backoff.reset();
-            topic.not_before = None;
-        }
+        // Whatever fails now may not be known to the brokers yet: who asks again at once learns the same.
+        topic.not_before = Some(now + topic.backoff.next_delay());
         if usize::try_from(topic.sticky).map_or(true, |sticky| sticky >= topic.partitions.len()) {
             self.topics[at].sticky = self.next_sticky(at);
         }

@@ -3,6 +3,7 @@
 //! One turn: expire what is late, learn what is unknown, then one request to each leader that has room for one, with the
 //! next batches of each of its partitions. Then it sleeps until a reply, a new batch, or the next moment that matters.
 
+mod nodes;
 mod replies;
 
 use std::collections::HashMap;
@@ -16,15 +17,16 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulator, TopicState};
 use super::batch::{Batch, Identity};
 use crate::client::backoff::Backoff;
-use crate::client::cluster::{Client, Lane, Topic};
 use crate::client::connection::{Connection, lock};
+use crate::client::known::Topic;
 use crate::client::{Acks, ClientError};
 use crate::protocol::frame::Attachment;
 use crate::protocol::messages::{InitProducer, InitProducerReply, Outcome, Produce, ProducePartition, ProducedBatch};
 use crate::types::{NodeId, PartitionIndex};
+use nodes::Node;
 
 /// About how many bytes of batches go into one request. Larger ones make a failure dearer and save nothing.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -41,14 +43,6 @@ pub(super) struct Sender {
     identity_not_before: Option<Instant>,
     is_asking_identity: bool,
     /// Why nothing can be sent at all, for the error of records that time out.
-    trouble: Option<ClientError>,
-}
-
-#[derive(Default)]
-struct Node {
-    connection: Option<Arc<Connection>>,
-    is_connecting: bool,
-    in_flight: usize,
     trouble: Option<ClientError>,
 }
 
@@ -215,15 +209,17 @@ impl Sender {
                 continue;
             }
             let Some(node) = partition.leader else {
-                topics[partition.topic].is_stale = true;
-                sooner(wake_at, Some(now + Duration::from_millis(20)), now);
+                ask_who_leads(&mut topics[partition.topic], now, wake_at);
                 continue;
             };
             if is_idempotent && !partition.has_identity(self.identity) {
                 self.ask_identity(now, wake_at);
                 continue;
             }
-            if !self.is_ready(node) {
+            if !self.is_ready(node, now) {
+                if self.is_out_of_reach(node, now, wake_at) {
+                    ask_who_leads(&mut topics[partition.topic], now, wake_at);
+                }
                 continue;
             }
             let at = loads.iter().position(|(id, ..)| *id == node).unwrap_or_else(|| {
@@ -248,21 +244,6 @@ impl Sender {
             }
         }
         loads.into_iter().map(|(node, _, load)| (node, load)).filter(|(_, load)| !load.is_empty()).collect()
-    }
-
-    /// Whether a request to `node` may go now. Starts to connect if need be.
-    fn is_ready(&mut self, id: NodeId) -> bool {
-        let node = self.nodes.entry(id).or_default();
-        if node.connection.as_ref().is_some_and(|connection| connection.is_open()) {
-            return node.in_flight < self.shared.config.max_in_flight;
-        }
-        node.connection = None;
-        if !node.is_connecting {
-            node.is_connecting = true;
-            let client: Client = self.shared.client.clone();
-            self.events.push(async move { Event::Connected(id, client.connection(id, Lane::Main).await) }.boxed());
-        }
-        false
     }
 
     fn ask_identity(&mut self, now: Instant, wake_at: &mut Instant) {
@@ -368,6 +349,15 @@ fn timed_out(batch: &Batch, partition: u32, after: Duration, trouble: Option<Cli
         partition,
         after,
         last_error: batch.last_error.clone().or(trouble).map(Box::new),
+    }
+}
+
+/// The next turn asks who leads the topic's partitions, when it is time to ask again.
+fn ask_who_leads(topic: &mut TopicState, now: Instant, wake_at: &mut Instant) {
+    topic.is_stale = true;
+    if !topic.is_learning {
+        let soonest = now + Duration::from_millis(1);
+        sooner(wake_at, topic.not_before.map(|moment| moment.max(soonest)).or(Some(soonest)), now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A broker in a few hundred lines: keeps batches in memory, checks sequence numbers as a node does, and misbehaves on
-//! command.
+//! command. Several of them share what they keep, as if replication took no time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,6 +48,15 @@ pub struct State {
     pub seen: Vec<Stamp>,
     pub produce_requests: usize,
     pub fetches: Vec<Fetch>,
+    /// Who was asked, for each of `fetches`.
+    pub fetched_at: Vec<NodeId>,
+    /// Which brokers there are, as metadata lists them.
+    pub brokers: BTreeMap<NodeId, BrokerAddress>,
+    /// Who leads everything, and in which epoch.
+    pub leader: (NodeId, LeaderEpoch),
+    pub in_sync: Vec<NodeId>,
+    /// Where the logs of a broker start, if they start later than those of others.
+    pub starts: HashMap<NodeId, Offset>,
     pub metadata_requests: usize,
     pub connections: usize,
     pub next_producer: i64,
@@ -105,32 +114,56 @@ impl Log {
 
 #[derive(Clone)]
 pub struct FakeBroker {
+    pub node: NodeId,
     address: String,
     state: Arc<Mutex<State>>,
     grown: Arc<Notify>,
     released: CancellationToken,
+    dead: CancellationToken,
     hung_up: Arc<Mutex<CancellationToken>>,
 }
 
 impl FakeBroker {
     pub async fn start() -> Self {
+        let leader = (NodeId(1), LeaderEpoch(1));
+        let state = State { max_frame_bytes: 8 << 20, has_leaders: true, leader, ..State::default() };
+        Self::listen(NodeId(1), None, Arc::new(Mutex::new(state)), Arc::default()).await
+    }
+
+    /// Another broker of the same cluster. Its replicas are in sync.
+    pub async fn start_beside(&self, node: u32, rack: Option<&str>) -> Self {
+        Self::listen(NodeId(node), rack, Arc::clone(&self.state), Arc::clone(&self.grown)).await
+    }
+
+    async fn listen(node: NodeId, rack: Option<&str>, state: Arc<Mutex<State>>, grown: Arc<Notify>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let state = State { max_frame_bytes: 8 << 20, has_leaders: true, ..State::default() };
-        let broker = Self {
-            address: listener.local_addr().unwrap().to_string(),
-            state: Arc::new(Mutex::new(state)),
-            grown: Arc::default(),
-            released: CancellationToken::new(),
-            hung_up: Arc::default(),
-        };
+        let bound = listener.local_addr().unwrap();
+        let (released, dead, hung_up) = (CancellationToken::new(), CancellationToken::new(), Arc::default());
+        let broker = Self { node, address: bound.to_string(), state, grown, released, dead, hung_up };
+        let host = bound.ip().to_string();
+        let place = BrokerAddress { node_id: node, host, port: bound.port(), rack: rack.map(str::to_owned) };
+        broker.state().brokers.insert(node, place);
+        broker.state().in_sync.push(node);
         let serving = broker.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Some(Ok((stream, _))) = serving.dead.run_until_cancelled(listener.accept()).await {
                 serving.state().connections += 1;
                 tokio::spawn(serving.clone().serve(stream));
             }
         });
         broker
+    }
+
+    /// Closes every connection and takes none any more. Nobody else is told.
+    pub fn die(&self) {
+        self.dead.cancel();
+        self.hang_up();
+    }
+
+    /// It leads everything from here on.
+    pub fn take_over(&self) {
+        let mut state = self.state();
+        state.leader = (self.node, LeaderEpoch(state.leader.1.0 + 1));
     }
 
     pub fn address(&self) -> &str {
@@ -219,7 +252,7 @@ impl FakeBroker {
         HelloReply {
             protocol: 1,
             cluster_id: ClusterId(uuid::Uuid::from_u128(7)),
-            node_id: NodeId(1),
+            node_id: self.node,
             software: "fake".into(),
             max_frame_bytes: self.state().max_frame_bytes,
             apis: vec![],
@@ -229,7 +262,6 @@ impl FakeBroker {
     fn metadata(&self, request: &Metadata) -> MetadataReply {
         let mut state = self.state();
         state.metadata_requests += 1;
-        let (host, port) = self.address.rsplit_once(':').unwrap();
         let names = request.topics.clone().unwrap_or_else(|| state.topics.keys().cloned().collect());
         let topics = names.into_iter().map(|name| {
             let topic = match state.topics.get(&name) {
@@ -240,10 +272,10 @@ impl FakeBroker {
                     partitions: (0..logs.len() as u32)
                         .map(|number| PartitionMetadata {
                             partition: PartitionIndex(number),
-                            leader: state.has_leaders.then_some(NodeId(1)),
-                            leader_epoch: LeaderEpoch(1),
-                            replicas: vec![NodeId(1)],
-                            in_sync: vec![NodeId(1)],
+                            leader: state.has_leaders.then_some(state.leader.0),
+                            leader_epoch: state.leader.1,
+                            replicas: state.brokers.keys().copied().collect(),
+                            in_sync: state.in_sync.clone(),
                         })
                         .collect(),
                 }),
@@ -252,14 +284,9 @@ impl FakeBroker {
         });
         MetadataReply {
             cluster_id: ClusterId(uuid::Uuid::from_u128(7)),
-            controller: Some(NodeId(1)),
+            controller: Some(self.node),
             topics: topics.collect(),
-            brokers: vec![BrokerAddress {
-                node_id: NodeId(1),
-                host: host.into(),
-                port: port.parse().unwrap(),
-                rack: None,
-            }],
+            brokers: state.brokers.values().cloned().collect(),
         }
     }
 
@@ -348,6 +375,9 @@ impl FakeBroker {
         let appended = request.partitions.iter().zip(attachments).map(|(place, bytes)| {
             let batch =
                 RecordBatch::from_client(bytes).map_err(|e| ApiError::new(ErrorCode::InvalidBatch, e.to_string()))?;
+            if state.leader.0 != self.node {
+                return Err(ApiError::new(ErrorCode::NotLeader, "another one leads"));
+            }
             let log = state.log(place.topic, place.partition)?;
             let base_offset = log.append(batch, append_time).map_err(|code| ApiError::new(code, "by sequence"))?;
             Ok(ProducedBatch { base_offset, append_time, log_start_offset: log.start })
@@ -362,6 +392,7 @@ impl FakeBroker {
         let fault = {
             let mut state = self.state();
             state.fetches.push(request.clone());
+            state.fetched_at.push(self.node);
             state.fetch_faults.pop_front().unwrap_or(Fault::None)
         };
         match fault {
@@ -379,7 +410,7 @@ impl FakeBroker {
                     let refusals = request.partitions.iter().map(|_| Err(ApiError::new(code, "as scripted")).into());
                     (refusals.collect(), vec![Bytes::new(); request.partitions.len()])
                 }
-                _ => self.state().read(&request),
+                _ => self.state().read(self.node, &request),
             };
             let is_over = partitions.iter().any(|outcome: &Outcome<FetchedPartition>| outcome.error.is_some())
                 || bytes.iter().any(|bytes| !bytes.is_empty())
@@ -411,13 +442,14 @@ impl State {
         self.produce_requests += 1;
     }
 
-    fn read(&mut self, request: &Fetch) -> (Vec<Outcome<FetchedPartition>>, Vec<Bytes>) {
+    fn read(&mut self, node: NodeId, request: &Fetch) -> (Vec<Outcome<FetchedPartition>>, Vec<Bytes>) {
         let mut left = request.max_bytes as usize;
         let mut all_bytes = Vec::new();
+        let starts_at = self.starts.get(&node).copied().unwrap_or_default();
         let outcomes = request.partitions.iter().map(|wanted| {
             let mut bytes = BytesMut::new();
             let found = self.log(wanted.topic, wanted.partition).and_then(|log| {
-                if wanted.offset < log.start || wanted.offset > log.end() {
+                if wanted.offset < log.start.max(starts_at) || wanted.offset > log.end() {
                     return Err(ApiError::new(ErrorCode::OffsetOutOfRange, "out of range"));
                 }
                 for batch in log.batches.iter().filter(|batch| batch.header.last_offset() >= wanted.offset) {

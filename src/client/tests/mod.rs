@@ -5,6 +5,7 @@
 pub(crate) mod broker;
 mod connection;
 mod consumer;
+mod failover;
 mod in_place;
 mod producer;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Request};
 use crate::protocol::Api;
-use crate::types::{ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicName};
+use crate::types::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicName};
 
 /// Creates topics, each on its own: one may fail and the others succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,8 @@ pub struct TopicDescription {
     pub config: Vec<ConfigEntry>,
     /// Its partitions, by number.
     pub partitions: Vec<super::PartitionMetadata>,
+    /// For each of them, who may be elected beside the replicas that are in sync.
+    pub eligible: Vec<Vec<NodeId>>,
 }
 
 impl Request for DescribeTopics {
@@ -185,49 +187,4 @@ pub struct LogDescription {
 impl Request for DescribeLogs {
     const API: Api = Api::DescribeLogs;
     type Reply = DescribeLogsReply;
-}
-
-/// Asks who makes up the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescribeCluster {}
-
-/// The answer to [`DescribeCluster`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescribeClusterReply {
-    /// The cluster.
-    pub cluster_id: ClusterId,
-    /// The active controller, if one is known.
-    pub controller: Option<NodeId>,
-    /// Every broker that ever registered and was not removed.
-    pub brokers: Vec<BrokerDescription>,
-    /// How many topics there are.
-    pub topics: u32,
-    /// How many partitions they have in all.
-    pub partitions: u32,
-}
-
-/// A broker as the controller sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrokerDescription {
-    /// The broker.
-    pub node_id: NodeId,
-    /// Its advertised host.
-    pub host: String,
-    /// Its advertised port.
-    pub port: u16,
-    /// Its rack, if it has one.
-    pub rack: Option<String>,
-    /// Whether it is fenced: registered, but not counted on.
-    pub fenced: bool,
-    /// How many partitions it leads.
-    pub leads: u32,
-    /// How many replicas it holds.
-    pub replicas: u32,
-    /// Its software version.
-    pub software: String,
-}
-
-impl Request for DescribeCluster {
-    const API: Api = Api::DescribeCluster;
-    type Reply = DescribeClusterReply;
 }

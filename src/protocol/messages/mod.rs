@@ -4,9 +4,11 @@
 //! topics and partitions stand inside the payload.
 
 pub mod admin;
+pub mod cluster;
 pub mod data;
 pub mod delete_records;
 pub mod node;
+pub mod partitions;
 pub mod peer;
 pub mod session;
 
@@ -15,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::{Api, ApiError};
 
 pub use admin::*;
+pub use cluster::*;
 pub use data::*;
 pub use delete_records::*;
 pub use node::*;
+pub use partitions::*;
 pub use session::*;
 
 /// A request body: knows its api and what answers it.

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{
-    AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+    MetadataNews, Reassign,
 };
 use crate::actors::controllers::Controllers;
 use crate::actors::test_support::{DiskThread, registration, replica_settings};
@@ -235,6 +235,8 @@ never_asked!(
     CreateTopics -> Committed<Vec<Result<CreatedTopic, ApiError>>>,
     DeleteTopics -> Committed<Vec<Result<TopicId, ApiError>>>,
     AlterTopics -> Committed<Vec<Result<TopicId, ApiError>>>,
+    AddPartitions -> Committed<Vec<Result<TopicId, ApiError>>>,
+    Reassign -> Committed<Vec<Result<Vec<NodeId>, ApiError>>>,
     InitProducer -> InitProducerReply,
 );
 

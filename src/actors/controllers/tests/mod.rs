@@ -10,14 +10,14 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 
 use super::*;
 use crate::actors::controller::{
-    AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
+    MetadataNews, Reassign,
 };
 use crate::actors::peer_session::PeerCall;
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::FindControllerReply;
-use crate::protocol::messages::{CreatedTopic, InitProducerReply, NewTopic};
+use crate::protocol::messages::{CreatedTopic, InitProducerReply, NewTopic, PartitionMove};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{BrokerEpoch, ClusterId, NodeId, ProducerEpoch, ProducerId, TopicId, TopicName};
 
@@ -162,6 +162,21 @@ impl Handler<AlterTopics> for Double {
     type Result = ResponseFuture<Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>>;
     fn handle(&mut self, request: AlterTopics, _: &mut Self::Context) -> Self::Result {
         self.say(|_| Ok(Committed { index: 7, answer: request.0.iter().map(|_| Ok(topic())).collect() }))
+    }
+}
+
+impl Handler<AddPartitions> for Double {
+    type Result = ResponseFuture<Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError>>;
+    fn handle(&mut self, request: AddPartitions, _: &mut Self::Context) -> Self::Result {
+        self.say(|_| Ok(Committed { index: 8, answer: request.0.iter().map(|_| Ok(topic())).collect() }))
+    }
+}
+
+impl Handler<Reassign> for Double {
+    type Result = ResponseFuture<Result<Committed<Vec<Result<Vec<NodeId>, ApiError>>>, ApiError>>;
+    fn handle(&mut self, request: Reassign, _: &mut Self::Context) -> Self::Result {
+        let replicas = |wanted: &PartitionMove| Ok(wanted.replicas.clone().unwrap_or_default());
+        self.say(|_| Ok(Committed { index: 9, answer: request.0.iter().map(replicas).collect() }))
     }
 }
 

@@ -160,6 +160,14 @@ async fn what_clients_ask_is_passed_on_to_the_one_that_decides_and_found_again_a
     let change = AlterTopic { name: "a".to_owned(), set: Default::default(), reset: Vec::new() };
     let altered = controllers.alter_topics(AlterTopics(vec![change])).await.expect("decided");
     assert_eq!(altered, Committed { index: 7, answer: vec![Ok(topic())] });
+    let addition = PartitionAddition { name: "a".to_owned(), total: 3 };
+    let added = controllers.add_partitions(AddPartitions(vec![addition])).await.expect("decided");
+    assert_eq!(added, Committed { index: 8, answer: vec![Ok(topic())] });
+    let replicas = vec![NodeId(4), NodeId(5)];
+    let (topic, partition) = ("a".to_owned(), PartitionIndex(0));
+    let moved = PartitionMove { topic, partition, replicas: Some(replicas.clone()) };
+    let moved = controllers.reassign(Reassign(vec![moved])).await.expect("decided");
+    assert_eq!(moved, Committed { index: 9, answer: vec![Ok(replicas)] });
     let id = controllers.init_producer(InitProducer(None)).await.expect("an id");
     assert_eq!((id.producer_id, controllers.decides()), (ProducerId(8), Some(NodeId(3))));
 }

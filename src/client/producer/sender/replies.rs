@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Event, Flight, Sender};
-use crate::client::cluster::Topic;
 use crate::client::connection::{Connection, lock};
+use crate::client::known::Topic;
 use crate::client::producer::batch::Batch;
 use crate::client::producer::delivery::Placed;
 use crate::client::{Acks, ClientError};
@@ -30,6 +30,7 @@ impl Sender {
         match result {
             Ok(connection) => {
                 node.connection = Some(connection);
+                node.connecting_since = None;
                 node.trouble = None;
             }
             Err(error) => {

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::PeerRequest;
-use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic, Outcome};
+use crate::protocol::messages::{
+    AlterTopic, CreatedTopic, InitProducerReply, NewTopic, Outcome, PartitionAddition, PartitionMove,
+};
 use crate::protocol::peer_api::PeerApi;
 use crate::types::{ClusterId, DirectoryId, NodeId, ProducerEpoch, ProducerId, TopicId};
 
@@ -106,6 +108,30 @@ pub struct ForwardAlterTopics {
 impl PeerRequest for ForwardAlterTopics {
     const API: PeerApi = PeerApi::ForwardAlterTopics;
     type Reply = Decided<Vec<Outcome<TopicId>>>;
+}
+
+/// Gives topics more partitions, each on its own, for a client of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardAddPartitions {
+    /// The additions.
+    pub topics: Vec<PartitionAddition>,
+}
+
+impl PeerRequest for ForwardAddPartitions {
+    const API: PeerApi = PeerApi::ForwardAddPartitions;
+    type Reply = Decided<Vec<Outcome<TopicId>>>;
+}
+
+/// Moves partitions to other replicas, or ends such a move, each on its own, for a client of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardReassign {
+    /// The moves.
+    pub partitions: Vec<PartitionMove>,
+}
+
+impl PeerRequest for ForwardReassign {
+    const API: PeerApi = PeerApi::ForwardReassign;
+    type Reply = Decided<Vec<Outcome<Vec<NodeId>>>>;
 }
 
 /// Hands out a producer id, or the next epoch of one, for a client of another node.

@@ -1,0 +1,66 @@
+//! More partitions, and partitions elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Request};
+use crate::protocol::Api;
+use crate::types::{NodeId, PartitionIndex, TopicId};
+
+/// Gives topics more partitions, each on its own. Keys go to other partitions from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddPartitions {
+    /// What is wanted of each topic.
+    pub topics: Vec<PartitionAddition>,
+}
+
+/// How many partitions a topic is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionAddition {
+    /// Its name.
+    pub name: String,
+    /// How many in all: more than it has.
+    pub total: u32,
+}
+
+/// The answer to [`AddPartitions`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddPartitionsReply {
+    /// The id of each topic.
+    pub topics: Vec<Outcome<TopicId>>,
+}
+
+impl Request for AddPartitions {
+    const API: Api = Api::AddPartitions;
+    type Reply = AddPartitionsReply;
+}
+
+/// Moves partitions to other replicas, each on its own. It is begun when this is answered; it is done when the replicas that go are
+/// not listed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReassignPartitions {
+    /// What is wanted of each partition.
+    pub partitions: Vec<PartitionMove>,
+}
+
+/// Where a partition is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionMove {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The replicas that it is to have, the preferred leader first; nil to end a move that is under way and go back.
+    pub replicas: Option<Vec<NodeId>>,
+}
+
+/// The answer to [`ReassignPartitions`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReassignPartitionsReply {
+    /// The replicas that each has now: the ones before, and those that are to come.
+    pub partitions: Vec<Outcome<Vec<NodeId>>>,
+}
+
+impl Request for ReassignPartitions {
+    const API: Api = Api::ReassignPartitions;
+    type Reply = ReassignPartitionsReply;
+}
