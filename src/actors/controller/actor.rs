@@ -182,7 +182,10 @@ impl Controller {
             Office::Entering(known) | Office::Held(known) if leads && known == term => {}
             Office::Elsewhere if !leads => self.turn_away_if_led_elsewhere(),
             _ if leads => {
-                self.end_tenure(&not_controller());
+                if self.tenure.is_some() {
+                    // In an earlier term: what it knew of that is over.
+                    self.end_tenure(&not_controller());
+                }
                 self.office = Office::Entering(term);
                 let (raft, home) = (self.raft.clone(), ctx.address());
                 actix_rt::spawn(async move {

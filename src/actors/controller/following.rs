@@ -105,7 +105,8 @@ impl Handler<FollowMetadata> for Controller {
         let deadline = self.settings.clock.now().plus(patience.min(MAX_PATIENCE));
         let earlier = self.followers.0.insert(node, Parked { epoch, index, deadline, reply });
         if let Some(Parked { index, reply, .. }) = earlier {
-            let _ = reply.send(Ok(self.news(index, Vec::new())));
+            let news = || self.news(index, Vec::new());
+            let _ = reply.send(self.tenure.as_ref().map(|_| news()).ok_or_else(not_controller));
         }
         self.answer_followers();
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(stopping())) })

@@ -256,3 +256,43 @@ impl Handler<NotFenced> for Controller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::controller::test_support::{Cluster, policy};
+    use crate::types::NodeId;
+
+    fn at(seconds: u64) -> MonoTime {
+        MonoTime(Duration::from_secs(seconds))
+    }
+
+    fn renewed(tenure: &mut Tenure, now: u64, cluster: &Cluster) -> Option<Answer> {
+        let epoch = cluster.epoch(1);
+        let renewal = Renewal { node: NodeId(1), epoch, applied: u64::MAX, sent: at(now), doubtful: Vec::new() };
+        match tenure.renew(at(now), &cluster.image, &renewal) {
+            Renewing::Answer(answer) => answer,
+            Renewing::Unfence(_) => panic!("it is counted on already"),
+        }
+    }
+
+    #[test]
+    fn rule_03_a_broker_that_is_being_fenced_is_not_renewed_for_whatever_reason_it_is() {
+        let settings = crate::actors::controller::ControllerSettings::new(policy());
+        let mut cluster = Cluster::of(2);
+        let epoch = cluster.epoch(1);
+        let mut tenure = Tenure::new(&settings, at(0), &cluster.image);
+        let answer = Answer::Renewed { epoch, sent: at(4), duration: settings.leases.duration };
+        assert_eq!(renewed(&mut tenure, 4, &cluster), Some(answer), "in time");
+        assert_eq!(renewed(&mut tenure, 10, &cluster), Some(Answer::Lapsed { epoch }), "too late");
+
+        let mut tenure = Tenure::new(&settings, at(0), &cluster.image);
+        // Its port refused, though its lease runs.
+        tenure.condemned.insert((NodeId(1), epoch));
+        tenure.follow(at(1), &cluster.image);
+        assert_eq!(renewed(&mut tenure, 1, &cluster), Some(Answer::Lapsed { epoch }));
+        cluster.fenced(1);
+        tenure.follow(at(2), &cluster.image);
+        assert!(tenure.condemned.is_empty(), "it is done");
+    }
+}

@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use actix::Addr;
 
+mod bench;
+mod following;
+mod leasing;
+mod reports;
+
 use super::*;
 use crate::actors::send::post;
 use crate::actors::test_support::Ear;
@@ -19,7 +24,7 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, ProducerEpoch, TopicConfig};
+use crate::types::{BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, ProducerEpoch, TopicConfig, TopicId};
 
 const CLUSTER: ClusterId = ClusterId(uuid::Uuid::from_u128(9));
 /// Far longer than anything takes here.
@@ -36,13 +41,18 @@ fn policy() -> ControllerPolicy {
     }
 }
 
-async fn start(disk: &VirtualDisk) -> Addr<Controller> {
+fn open(disk: &VirtualDisk) -> (MetadataFiles, ControllerNode) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let directory = DataDir::open(Arc::clone(&disk), Path::new("/data"), NodeId(1), Some(CLUSTER)).expect("whole");
     let files = Arc::new(FileCache::new(disk, 8));
     let (node, directory_id) = (NodeId(1), directory.meta().directory);
     let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
     let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("whole metadata");
+    (metadata, me)
+}
+
+async fn start(disk: &VirtualDisk) -> Addr<Controller> {
+    let (metadata, me) = open(disk);
     start_here(Starting::alone(metadata, me, ControllerSettings::new(policy()))).await.expect("it runs")
 }
 
@@ -105,9 +115,13 @@ impl Stage {
         self.until(|image| image.index >= index).await;
     }
 
-    async fn create(&self, names: &[&str]) -> Committed<Vec<Result<CreatedTopic, ApiError>>> {
+    async fn try_create(&self, names: &[&str]) -> Result<Committed<Vec<Result<CreatedTopic, ApiError>>>, ApiError> {
         let topics = names.iter().map(|name| wanted(name)).collect();
-        self.controller.send(CreateTopics { topics, validate_only: false }).await.expect("alive").expect("decided")
+        self.controller.send(CreateTopics { topics, validate_only: false }).await.expect("alive")
+    }
+
+    async fn create(&self, names: &[&str]) -> Committed<Vec<Result<CreatedTopic, ApiError>>> {
+        self.try_create(names).await.expect("decided")
     }
 
     async fn created(&mut self, name: &str) {
@@ -116,15 +130,19 @@ impl Stage {
         self.reach(index).await;
     }
 
-    async fn alter(
+    async fn alter(&self, name: &str, key: &str, value: &str) -> Committed<Vec<Result<TopicId, ApiError>>> {
+        self.try_alter(name, key, value).await.expect("decided")
+    }
+
+    async fn try_alter(
         &self,
         name: &str,
         key: &str,
         value: &str,
-    ) -> Committed<Vec<Result<crate::types::TopicId, ApiError>>> {
+    ) -> Result<Committed<Vec<Result<TopicId, ApiError>>>, ApiError> {
         let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let change = AlterTopic { name: name.to_owned(), set, reset: Vec::new() };
-        self.controller.send(AlterTopics(vec![change])).await.expect("alive").expect("decided")
+        self.controller.send(AlterTopics(vec![change])).await.expect("alive")
     }
 
     async fn close(self) -> Arc<ClusterImage> {
@@ -274,17 +292,13 @@ async fn after_its_log_failed_it_decides_nothing_and_publishes_nothing() {
         let mut stage = Stage::registered(&disk).await;
         stage.created("before").await;
         disk.fail_nth(operation, 1, ".log");
-        let create = |name| CreateTopics { topics: vec![wanted(name)], validate_only: false };
-        let both = CreateTopics { topics: vec![wanted("x"), wanted("y")], validate_only: false };
-        let failed = stage.controller.send(both).await.expect("alive").expect_err("failed");
+        let failed = stage.try_create(&["x", "y"]).await.expect_err("nothing was decided");
         assert_eq!(failed.code, ErrorCode::StorageFailed);
-        let refused =
-            stage.controller.send(create("z")).await.expect("alive").expect_err("nothing is decided any more");
+        let refused = stage.try_create(&["z"]).await.expect_err("nothing is decided any more");
         assert_eq!(refused.code, ErrorCode::StorageFailed);
         assert!(refused.message.contains("restart the controller"), "{refused}");
-        let delete = DeleteTopics(vec!["before".to_owned()]);
-        let refused = stage.controller.send(delete).await.expect("alive").expect_err("nor changed");
-        assert_eq!(refused.code, ErrorCode::StorageFailed);
+        let unchanged = stage.try_alter("before", "flush", "os").await.expect_err("nor changed");
+        assert_eq!(unchanged.code, ErrorCode::StorageFailed);
         assert!(stage.broker.pending().is_empty(), "nothing was published");
         let before = stage.close().await;
         disk.power_loss_keeping_nothing();

@@ -13,7 +13,7 @@ use crate::engine::metadata::{
     BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint,
 };
 use crate::net::{ConnectionGate, Listener};
-use crate::protocol::messages::AlterTopic;
+use crate::protocol::messages::{AlterTopic, PartitionAddition, PartitionMove};
 use crate::types::{
     BufferPool, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, Offset, PartitionIndex, TopicConfigOverrides,
     TopicPartition,
