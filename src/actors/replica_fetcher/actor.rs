@@ -125,7 +125,13 @@ impl ReplicaFetcher {
         }
     }
 
-    fn answered(&mut self, leader: NodeId, request: u64, received: Answer<FetchReplicasReply>, ctx: &mut Context<Self>) {
+    fn answered(
+        &mut self,
+        leader: NodeId,
+        request: u64,
+        received: Answer<FetchReplicasReply>,
+        ctx: &mut Context<Self>,
+    ) {
         let Answer { reply: FetchReplicasReply { answers }, attachments, mut permit } = received;
         if answers.len() != attachments.len() {
             let text = format!("the leader sent {} answers with {} attachments", answers.len(), attachments.len());
@@ -148,11 +154,7 @@ impl ReplicaFetcher {
 }
 
 /// The data link to `leader`, where the metadata says it is.
-fn link(
-    view: &watch::Receiver<Arc<BrokerView>>,
-    links: &PeerLinks,
-    leader: NodeId,
-) -> Result<PeerHandle, ApiError> {
+fn link(view: &watch::Receiver<Arc<BrokerView>>, links: &PeerLinks, leader: NodeId) -> Result<PeerHandle, ApiError> {
     let view = Arc::clone(&view.borrow());
     let registration = view.image.brokers.get(&leader).map(|broker| &broker.registration);
     let Some((directory, peer)) = registration.and_then(|known| Some((known.directory, known.peer.as_ref()?))) else {

@@ -162,12 +162,7 @@ impl<A: Clone> Lane<A> {
 
     /// The leader has answered fetch `number` of `partition`, with so many bytes of records, or (`None`) with an error. Says whose it is;
     /// `None` for one that nobody waits for.
-    pub fn answered(
-        &mut self,
-        partition: TopicPartition,
-        number: u64,
-        bytes: Option<usize>,
-    ) -> Option<(FetchId, A)> {
+    pub fn answered(&mut self, partition: TopicPartition, number: u64, bytes: Option<usize>) -> Option<(FetchId, A)> {
         let sent = self.sent.get(&partition)?;
         if !(sent.oldest..=sent.id.number).contains(&number) {
             return None;

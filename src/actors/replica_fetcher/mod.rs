@@ -29,6 +29,8 @@ mod actor;
 mod damage;
 mod lane;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod tests;
 pub(super) mod wire;
 
