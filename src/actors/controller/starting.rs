@@ -107,13 +107,11 @@ impl Starting<Nobody> {
     }
 }
 
-async fn run_raft<T: RaftTransport<TypeConfig>>(
-    files: RaftStorage<TypeConfig>,
-    id: RaftId,
-    transport: Arc<T>,
-    door: Option<Addr<RaftDoor>>,
-    first_members: Option<BTreeMap<RaftId, ControllerNode>>,
-) -> Result<Raft, MetadataError> {
+/// Runs Raft on the files of a controller. What else it is started with comes back.
+pub(super) async fn run_raft<T: RaftTransport<TypeConfig>>(
+    starting: Starting<T>,
+) -> Result<(Raft, ControllerSettings), MetadataError> {
+    let Starting { files: MetadataFiles { storage: files, id }, settings, transport, first_members, door } = starting;
     let network = Network::new(id, transport);
     let raft = Raft::new(id, raft_config()?, network, files.log, files.machine).await.map_err(|e| stopped(&e))?;
     if let Some(door) = door {
@@ -134,7 +132,7 @@ async fn run_raft<T: RaftTransport<TypeConfig>>(
         }
         lead(&raft).await?;
     }
-    Ok(raft)
+    Ok((raft, settings))
 }
 
 /// Waits until the only member leads and has applied all that is in its log: what cannot be applied ends the start.
@@ -154,9 +152,9 @@ async fn lead(raft: &Raft) -> Result<(), MetadataError> {
 pub async fn start_here<T: RaftTransport<TypeConfig>>(
     starting: Starting<T>,
 ) -> Result<Addr<Controller>, MetadataError> {
-    let Starting { files: MetadataFiles { storage, id }, settings, transport, first_members, door } = starting;
+    let storage = &starting.files.storage;
     let (images, entries) = (storage.images.clone(), storage.entries.clone());
-    let raft = run_raft(storage, id, transport, door, first_members).await?;
+    let (raft, settings) = run_raft(starting).await?;
     Ok(Controller::new(raft, images, entries, settings).start())
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::*;
 use super::*;
-use crate::actors::send::post;
+use crate::actors::send::{post, post_to};
 use crate::actors::test_support::{DiskThread, Ear, batch, new_log, replica_settings};
 use crate::engine::assignment::Assignment;
 use crate::engine::controller::test_support::{Cluster, P0, nodes};
@@ -19,8 +19,8 @@ use crate::engine::follower::ReplicaFetched;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::FetchId;
 use crate::engine::waiters::OwnerId;
-use crate::protocol::ErrorCode;
 use crate::protocol::messages::Acks;
+use crate::protocol::{ApiError, ErrorCode};
 use crate::storage::disk::VirtualDisk;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Clock, CorrelationId, MonoTime, NodeId, Offset, SystemClock, TopicName};
@@ -61,7 +61,9 @@ impl Handler<FetchFromLeader> for Wire {
     type Result = ();
     fn handle(&mut self, message: FetchFromLeader, ctx: &mut Self::Context) {
         let FetchFromLeader { leader, fetch, may_wait, answer_to, .. } = message;
-        let Some(leader) = self.ends.get(&leader).filter(|_| !self.is_cut) else { return };
+        let Some(leader) = self.ends.get(&leader).filter(|_| !self.is_cut) else {
+            return refuse(&answer_to, fetch.id());
+        };
         let request = self.asked.len() as u64;
         self.asked.insert(request, (fetch.id(), answer_to));
         let answers = Arc::new(actix::AsyncContext::address(ctx).recipient());
@@ -84,13 +86,18 @@ impl Handler<PartitionAnswer> for Wire {
         };
         let headers = batches.iter().map(|batch| batch.header).collect();
         let batches = batches.into_iter().map(|batch| (batch, None)).collect();
-        if !self.is_cut {
-            crate::actors::send::post_to(
-                &answer_to,
-                LeaderAnswered { fetched: ReplicaFetched { id, result, headers }, batches },
-            );
+        if self.is_cut {
+            return refuse(&answer_to, id);
         }
+        post_to(&answer_to, LeaderAnswered { fetched: ReplicaFetched { id, result, headers }, batches });
     }
+}
+
+/// The connection is lost.
+fn refuse(answer_to: &actix::Recipient<LeaderAnswered>, id: FetchId) {
+    let result = Err(ApiError::new(ErrorCode::NotLeader, "cut"));
+    let fetched = ReplicaFetched { id, result, headers: Vec::new() };
+    post_to(answer_to, LeaderAnswered { fetched, batches: Vec::new() });
 }
 
 fn batches_of(bytes: &[u8]) -> Vec<RecordBatch> {

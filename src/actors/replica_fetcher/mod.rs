@@ -22,12 +22,15 @@
 //! a wrong checksum are passed to nobody; a frame's room is taken until its batches are written.
 //!
 //! What it costs to be idle: a fetch is renewed every [`MAX_WAIT`], so 1,000 idle partitions make 250 fetches a second. All fetches of a connection
-//! end at the same moments at the leader, so they share requests: a few every quarter of a second. At about 10 µs a fetch on each node, four messages
-//! between actors, two steps of engines and two codings among them, that is 0.25% of a CPU. Renewing each every 500 ms would be 2%.
+//! end at the same moments at the leader, so they share requests. At about 10 µs a fetch on each node, four messages between actors, two steps
+//! of engines and two codings among them, that is 0.25% of a CPU. Measured (`measure_what_idle_partitions_cost`, a debug build, both nodes in one
+//! process): 70 ms of CPU in 16 s, 0.2% for each node, in 4 requests with 1,000 fetches each. Renewing each every 500 ms would be eight times that.
 
 mod actor;
 mod damage;
 mod lane;
+#[cfg(test)]
+mod stage;
 #[cfg(test)]
 mod tests;
 pub(super) mod wire;

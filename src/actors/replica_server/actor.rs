@@ -17,9 +17,10 @@ use crate::actors::peer_session::{
 use crate::actors::replica_fetcher::wire;
 use crate::actors::send::post;
 use crate::engine::waiters::OwnerId;
+use crate::net::NetLimits;
 use crate::protocol::frame::Attachment;
 use crate::protocol::messages::Outcome;
-use crate::protocol::messages::peer::{FetchReplica, FetchReplicas, FetchReplicasReply, ReplicaFetched};
+use crate::protocol::messages::peer::{FetchReplica, FetchReplicas, FetchReplicasReply, LeaderAnswer, ReplicaFetched};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{Clock, CorrelationId, MonoTime, TopicPartition};
 
@@ -27,6 +28,8 @@ use crate::types::{Clock, CorrelationId, MonoTime, TopicPartition};
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Fetches wait until a multiple of this, so that those of many partitions end together and share a reply, and the request that renews them.
 const DEADLINE_GRID: Duration = Duration::from_millis(250);
+/// The largest answer: what a frame between nodes holds, beside the heads of other answers.
+const MAX_ANSWER_BYTES: usize = NetLimits::between_nodes().max_frame_bytes - (1 << 20);
 /// Connections of other nodes are numbered apart from those of clients, which the budget of cold reads tells apart by number.
 const BETWEEN_NODES: u64 = 1 << 63;
 
@@ -102,7 +105,8 @@ impl ReplicaServer {
         for fetch in &request.fetches {
             self.ask(&request, fetch, parks_until);
         }
-        self.waiting = Some(Waiting { answer, max_bytes: request.max_bytes as usize, deadline });
+        self.waiting =
+            Some(Waiting { answer, max_bytes: (request.max_bytes as usize).min(MAX_ANSWER_BYTES), deadline });
         if self.serving.is_ready() {
             self.flush_soon(ctx);
         }
@@ -126,18 +130,11 @@ impl ReplicaServer {
 
     fn put(&mut self, serial: u64, result: Result<Answer, ApiError>) {
         let Some((partition, number)) = self.serving.asked(serial) else { return };
-        let (result, records) = match result {
-            Ok(Answer::ForFollower(records)) => {
-                let (answer, records) = wire::answer_to_wire(records);
-                (Ok(answer), records)
-            }
-            Ok(_) => {
-                let text = "the partition gave an answer of another kind";
-                (Err(ApiError::new(ErrorCode::Unknown, text)), Attachment::new())
-            }
-            Err(error) => (Err(error), Attachment::new()),
+        let (outcome, records) = match result.and_then(to_wire) {
+            Ok((answer, records)) => (Outcome::from(Ok(answer)), records),
+            Err(error) => (Outcome::from(Err(error)), Attachment::new()),
         };
-        self.serving.put(serial, ReplicaFetched { partition, number, outcome: Outcome::from(result) }, records);
+        self.serving.put(serial, ReplicaFetched { partition, number, outcome }, records);
     }
 
     fn flush_soon(&mut self, ctx: &mut Context<Self>) {
@@ -173,6 +170,24 @@ impl ReplicaServer {
         });
         self.timer = Some((deadline, handle));
     }
+}
+
+/// What the follower's node is told.
+fn to_wire(answer: Answer) -> Result<(LeaderAnswer, Attachment), ApiError> {
+    let Answer::ForFollower(records) = answer else {
+        return Err(ApiError::new(ErrorCode::Unknown, "the partition gave an answer of another kind"));
+    };
+    let (answer, records) = wire::answer_to_wire(records);
+    if records.len() > MAX_ANSWER_BYTES {
+        // A frame of that size would end the connection, for all partitions, again and again.
+        let text = format!(
+            "a batch of {} bytes is above what goes between nodes, {MAX_ANSWER_BYTES} bytes: no follower can have it, and \
+             the topic's max_batch_bytes should be lower",
+            records.len()
+        );
+        return Err(ApiError::new(ErrorCode::BatchTooLarge, text));
+    }
+    Ok((answer, records))
 }
 
 fn wait(request: &FetchReplicas) -> Duration {

@@ -23,8 +23,6 @@
 
 mod actor;
 mod serving;
-#[cfg(test)]
-mod tests;
 
 #[allow(unused_imports, reason = "named by the module page")]
 use super::partition_leader::PartitionLeader;

@@ -78,9 +78,10 @@ pub struct Bench {
 
 impl Bench {
     pub async fn on(disk: &VirtualDisk) -> Self {
-        let (MetadataFiles { storage, id }, me) = open(disk);
-        let (images, entries) = (storage.images.clone(), storage.entries.clone());
-        let raft = run_raft(storage, id, me).await.expect("it runs");
+        let (files, me) = open(disk);
+        let starting = Starting::alone(files, me, ControllerSettings::new(policy()));
+        let (images, entries) = (starting.files.storage.images.clone(), starting.files.storage.entries.clone());
+        let (raft, _) = run_raft(starting).await.expect("it runs");
         let clock = HandClock::default();
         let usual = ControllerSettings::new(policy());
         let settings = ControllerSettings { clock: Arc::new(clock.clone()), dial: Arc::new(Ports), ..usual };

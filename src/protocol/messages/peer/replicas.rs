@@ -143,3 +143,7 @@ impl PeerRequest for FetchReplicas {
     const API: PeerApi = PeerApi::FetchReplicas;
     type Reply = FetchReplicasReply;
 }
+
+#[cfg(test)]
+#[path = "replicas_tests.rs"]
+mod tests;
