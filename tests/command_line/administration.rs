@@ -196,7 +196,8 @@ fn a_topic_gets_more_partitions_and_moves_only_to_brokers_that_there_are() {
     node.create("t", 1);
     let add = |total: &str| node.callboard(&["topic", "add-partitions", "t", "--total", total]);
     assert_eq!(add("3").quietly(), "topic t has 3 partitions now\n");
-    let (code, line) = add("3").refusal();
+    let refused = add("3");
+    let (code, line) = refused.refusal();
     assert_eq!(code, 1);
     assert!(line.contains("topic 't' has 3 partitions: it can have more, not fewer and not 3"), "{line}");
     assert_eq!(node.callboard(&["topic", "list"]).quietly(), "TOPIC  PARTITIONS\nt      3\n");

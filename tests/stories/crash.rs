@@ -299,7 +299,7 @@ async fn a_failed_sync_takes_one_partition_offline_and_only_what_was_acknowledge
         config
     };
     let node = RunningNode::start_on(Arc::new(disk.clone()), config()).unwrap();
-    let address = node.ready().native.to_string();
+    let address = node.ready().native.unwrap().to_string();
     let client = connect(&address).await;
     let topic = create(&client, "hit", 1, &[]).await;
     let other = create(&client, "spared", 1, &[]).await;
@@ -322,7 +322,7 @@ async fn a_failed_sync_takes_one_partition_offline_and_only_what_was_acknowledge
 
     disk.power_loss(&mut fastrand::Rng::with_seed(3));
     let node = RunningNode::start_on(Arc::new(disk), config()).unwrap();
-    let address = node.ready().native.to_string();
+    let address = node.ready().native.unwrap().to_string();
     let mut raw = RawClient::greeted(&address);
     let there = raw.fetch(topic, 0).unwrap().1;
     assert_eq!(there[..5], numbered(0..5));

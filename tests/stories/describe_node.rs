@@ -56,7 +56,7 @@ async fn a_node_names_the_partitions_that_take_no_appends_and_counts_the_damaged
     config.listener.http.bind = None;
     config.storage.min_free_bytes = 0;
     let node = RunningNode::start_on(Arc::new(disk.clone()), config).unwrap();
-    let client = connect(&node.ready().native.to_string()).await;
+    let client = connect(&node.ready().native.unwrap().to_string()).await;
     create(&client, "broken", 1, &[]).await;
     create(&client, "fine", 1, &[]).await;
     send_all(&client, "fine", values(0..10)).await;

@@ -161,12 +161,12 @@ fn a_node_with_a_full_disk_is_not_ready_and_says_why_until_there_is_space() {
 async fn a_partition_that_failed_makes_the_node_not_ready_by_name_and_goes_with_its_topic() {
     let (dir, disk) = (Directory::new(), VirtualDisk::new(1));
     let (node, http) = on_virtual_disk(&dir, &disk);
-    let client = connect(&node.ready().native.to_string()).await;
+    let client = connect(&node.ready().native.unwrap().to_string()).await;
     let topic = create(&client, "hit", 1, &[]).await;
     create(&client, "spared", 1, &[]).await;
     // Not just any log's: that of the metadata is synced once more when the topics are open.
     disk.fail_nth(FaultyOperation::Sync, 1, &format!("hit-{topic}-0/00000000000000000000.log"));
-    let mut raw = RawClient::greeted(&node.ready().native.to_string());
+    let mut raw = RawClient::greeted(&node.ready().native.unwrap().to_string());
     raw.produce(topic, batch(&["lost"])).unwrap_err();
     let response = get(&http, "/ready");
     assert_eq!(response.status, 503);

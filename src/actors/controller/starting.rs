@@ -19,8 +19,7 @@ use super::settings::ControllerSettings;
 use crate::actors::peer_session::{OpenRaftDoor, RaftDoor};
 use crate::actors::send::post;
 use crate::raft::{
-    Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftStorage, RaftTransport, TransportError, TypeConfig,
-    cause_of,
+    Addressee, ControllerNode, Fatal, Network, Raft, RaftId, RaftTransport, TransportError, TypeConfig, cause_of,
 };
 
 /// A snapshot is taken after this many entries, and as many are kept behind it: a start replays no more than these.

@@ -3,7 +3,8 @@
 use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer, Reassign,
+    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata,
+    InitProducer, Reassign,
 };
 
 /// Where a controller in this process takes its messages. By message, so that something else can stand in its place.

@@ -10,15 +10,15 @@ use super::local::LocalController;
 use super::metadata;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
+    InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer::{self, PeerError, PeerHandle, PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::{
-    Decided, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics, ForwardInitProducer, ForwardReassign,
-    PeerConnection, PeerRequest,
+    Decided, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics,
+    ForwardInitProducer, ForwardReassign, PeerConnection, PeerRequest,
 };
 use crate::protocol::messages::{CreatedTopic, InitProducerReply, Outcome};
 use crate::protocol::{ApiError, ErrorCode};

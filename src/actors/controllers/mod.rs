@@ -22,6 +22,8 @@ mod member;
 mod metadata;
 mod search;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use handle::Controllers;

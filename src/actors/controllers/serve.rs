@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::local::LocalController;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
+    InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::{PeerCall, PeerContext, PeerReplyBody, PeerRequestBody};
 use crate::engine::broker::{Answer, Request};

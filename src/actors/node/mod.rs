@@ -70,9 +70,6 @@ pub enum NodeError {
         /// Why not.
         cause: ApiError,
     },
-    /// The controller refused or failed.
-    #[error("the controller could not register this broker: {0}")]
-    Register(ApiError),
     /// An operation of the operating system.
     #[error("{what}: {cause}")]
     Io {

@@ -97,10 +97,10 @@ impl PeerSession {
 
     fn route(&mut self, PeerIncoming { head, body, attachments, permit }: PeerIncoming) {
         let answer = AnswerTo::new(self.codec.clone(), head, permit);
-        use PeerRequestBody::{ForwardAddPartitions, ForwardReassign,
-            FetchMetadata, FetchReplicas, FindController, FormController, ForwardAlterTopics, ForwardCreateTopics,
-            ForwardDeleteTopics, ForwardInitProducer, PeerHello, Ping, ProposeInSync, RaftAppend, RaftSnapshot,
-            RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
+        use PeerRequestBody::{
+            FetchMetadata, FetchReplicas, FindController, FormController, ForwardAddPartitions, ForwardAlterTopics,
+            ForwardCreateTopics, ForwardDeleteTopics, ForwardInitProducer, ForwardReassign, PeerHello, Ping,
+            ProposeInSync, RaftAppend, RaftSnapshot, RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
         };
         match (body, self.from.clone()) {
             (PeerHello(hello), _) => self.greet(hello, answer),

@@ -32,7 +32,10 @@ pub(super) fn stopping(_: MailboxError) -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping: try again a little later")
 }
 
-pub(super) async fn applied<T>(broker: &Addr<Broker>, committed: Result<Committed<T>, ApiError>) -> Result<T, ApiError> {
+pub(super) async fn applied<T>(
+    broker: &Addr<Broker>,
+    committed: Result<Committed<T>, ApiError>,
+) -> Result<T, ApiError> {
     let Committed { index, answer } = committed?;
     broker.send(AwaitMetadata { index }).await.map_err(stopping)?;
     Ok(answer)

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
+    InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::controllers::Controllers;
 use crate::actors::test_support::{DiskThread, registration, replica_settings};

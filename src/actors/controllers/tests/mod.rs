@@ -10,8 +10,8 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata, InitProducer,
-    MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
+    InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::PeerCall;
 use crate::engine::broker::{Answer, Request};
