@@ -69,6 +69,8 @@ async fn where_the_entries_do_not_reach_back_only_the_image_comes() {
     let newer = news.image.index + 10;
     let waits = again.follow(NODE, None, newer, LONG);
     let (news, ()) = tokio::join!(waits, async {
+        // It has been taken up when this one is answered.
+        again.tick().await;
         again.clock.advance(LONG);
         again.tick().await;
     });
@@ -142,7 +144,8 @@ async fn who_waits_when_the_office_is_left_is_sent_to_another_controller() {
     let waits = bench.follow(NODE, None, index, LONG);
     let deposed = async {
         bench.tick().await;
-        // Another leads, in a later term.
+        // Another leads, in a later term, for good.
+        bench.raft.runtime_config().elect(false);
         let vote = Vote::new_committed(term + 5, RaftId(9));
         let heartbeat = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
         bench.raft.append_entries(heartbeat).await.expect("it runs");
