@@ -284,6 +284,9 @@ fn the_effective_configuration_is_printed_so_that_it_reads_back() {
         "limits.max_topics=3",
         "topic_defaults.flush=os",
         "node.roles=broker",
+        "node.id=9",
+        "listener.peer.bind=[::1]:9646",
+        "cluster.controllers=1@db-1:9646,2@db-2:9646,3@db-3:9646",
         "listener.http.bind=",
     ];
     let config = load("", &[], &sets).expect("a good configuration");

@@ -14,6 +14,7 @@
 mod look;
 mod names;
 mod ownership;
+mod removal;
 
 pub use look::{DirectoryLook, EntryKind, check_unused, look};
 pub use names::{parse_partition_dir_name, partition_dir_name};
@@ -26,7 +27,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_file::{self, AtomicFileError, Magic};
-use super::create::CREATING_SUFFIX;
 use super::disk::{self, Disk, SyncPoint};
 use crate::types::{BrokerEpoch, ClusterId, DirectoryId, Mutant, NodeId, TopicPartition};
 
@@ -323,53 +323,6 @@ impl DataDir {
             marker.directory == meta.directory && (is_newest || Mutant::BelievesOldMarkers.is_on())
         };
         Ok(marker.filter(holds).map(|marker| marker.epoch))
-    }
-
-    /// Moves a directory or file that nobody recognises out of the way, and returns its new path. Nothing is removed.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn quarantine(&self, name: &str) -> io::Result<PathBuf> {
-        let quarantine = self.root.join(QUARANTINE_DIR);
-        self.disk.create_dir_all(&quarantine)?;
-        let mut target = quarantine.join(name);
-        let mut number = 1;
-        while self.disk.exists(&target)? {
-            target = quarantine.join(format!("{name}.{number}"));
-            number += 1;
-        }
-        self.disk.rename(&self.root.join(name), &target)?;
-        // A rename is one change of the file system's journal, and follows the creation of the directory it leads to: synced
-        // on one side it is durable as a whole.
-        self.disk.sync_dir(&self.root, SyncPoint::PartitionDeleted)?;
-        Ok(target)
-    }
-
-    /// Removes a partition's directory. Once this returns it does not come back, not even in part: it is renamed first, and
-    /// what a crash leaves of it under the other name is removed at the next start.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn delete_partition_dir(&self, name: &str) -> io::Result<()> {
-        let doomed = self.root.join(format!("{name}{DELETED_SUFFIX}"));
-        if self.disk.exists(&doomed)? {
-            self.disk.remove_dir_all(&doomed)?;
-        }
-        self.disk.rename(&self.root.join(name), &doomed)?;
-        self.disk.sync_dir(&self.root, SyncPoint::PartitionDeleted)?;
-        self.disk.remove_dir_all(&doomed)
-    }
-
-    /// Removes what a crash left of partitions whose deletion had begun, or whose creation was never completed.
-    fn remove_leftovers(&self) -> io::Result<()> {
-        for entry in self.disk.read_dir(&self.root)? {
-            let name = entry.name.as_str();
-            let partition = name.strip_suffix(DELETED_SUFFIX).or_else(|| name.strip_suffix(CREATING_SUFFIX));
-            if entry.is_dir && partition.and_then(parse_partition_dir_name).is_some() {
-                self.disk.remove_dir_all(&self.root.join(entry.name))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -117,6 +117,8 @@ impl Controller {
             Renewing::Unfence(duration) => duration,
         };
         let Asked { renewal: Renewal { node, epoch, sent, doubtful, .. }, reply } = asked;
+        // Of a node by itself that goes without saying.
+        let has_others = image.brokers.get(&node).is_some_and(|broker| broker.registration.peer.is_some());
         let decided = self.ask(ctx, move |sitting| {
             // Another registration came first: the next renewal is told.
             let taken = unfence(&sitting.image, node, epoch, &doubtful).and_then(|decision| sitting.take(decision));
@@ -125,7 +127,9 @@ impl Controller {
         actix_rt::spawn(async move {
             let answer = decided.await.map(|decided| {
                 let renewed = || {
-                    tracing::info!(%node, %epoch, "a broker is counted on");
+                    if has_others {
+                        tracing::info!(%node, %epoch, "a broker is counted on");
+                    }
                     Answer::Renewed { epoch, sent, duration }
                 };
                 decided.answer.then(renewed)
