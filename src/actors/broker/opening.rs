@@ -107,8 +107,10 @@ impl Broker {
         };
         tracing::error!(%partition, %error, "the replica stays offline");
         self.slot(partition).into_iter().for_each(|slot| *slot = Replica::Offline(storage_error(&error)));
+        // Where there is no other replica, nobody could take the place of this one: it stays what it is, and its directory may be put back.
+        let has_others = self.image.partition(partition).is_some_and(|state| state.replicas.len() > 1);
         self.step(ctx, |engine, now, _| match error {
-            LogError::LostPartition { .. } => engine.on_lost(now, partition),
+            LogError::LostPartition { .. } if has_others => engine.on_lost(now, partition),
             _ => engine.on_cannot_open(now, partition),
         });
     }

@@ -3,7 +3,7 @@
 //! * **Is told**: the fetches of replicas that follow; what came of its requests.
 //! * **Does**: puts the fetches of many partitions into one request to the leader that they share, splits and verifies what comes back,
 //!   and passes each answer to the replica that waits for it.
-//! * **Remembers**: for each leader the fetches that are not sent, those that are not answered, and who is far behind ([`lane`]).
+//! * **Remembers**: for each leader the fetches that are not sent, those that are not answered, and who is far behind (`lane`).
 //!
 //! ```text
 //!   PartitionLeader ─ FetchFromLeader ─► lane of the leader ─ newest of each partition, once a turn ─► PeerHandle::ask ─► leader
@@ -15,7 +15,7 @@
 //! whenever a fetch is not answered, and when one fails, so do all the fetches that went with it or before it: each follower is told,
 //! and asks again, after a pause that all fetches to that leader share.
 //!
-//! Who catches up does not hold up who is live: of the partitions whose last answer was full, at most [`lane::MAX_CATCHING_UP`] are asked
+//! Who catches up does not hold up who is live: of the partitions whose last answer was full, at most `lane::MAX_CATCHING_UP` are asked
 //! for at a time, in turn, and without waiting; one of which nothing is known yet asks for little at first.
 //!
 //! Invariants: a fetch that was replaced by a newer one of its partition is not sent; no answer is passed on twice; records with

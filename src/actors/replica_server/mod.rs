@@ -3,7 +3,7 @@
 //! * **Is told**: `FetchReplicas` by the session; answers of partitions; that the connection is gone.
 //! * **Does**: hands each fetch to the replica that is to lead here, gathers what is answered within a turn of the event loop, and
 //!   sends it with the request that waits.
-//! * **Remembers**: the newest fetch of each partition, asked or answered ([`serving`]); the request that waits.
+//! * **Remembers**: the newest fetch of each partition, asked or answered (`serving`); the request that waits.
 //!
 //! ```text
 //!   PeerSession ─ PeerCall ─► fetches ─ FetchForFollower ─► PartitionLeader   (each parks there until there is news, or its deadline)
