@@ -121,6 +121,8 @@ fn config_errors() -> Vec<ConfigError> {
         load("limits.max_topic=1"),
         load("limits.max_topics=0"),
         load("limits.node_bytes_in_flight=65536"),
+        load("node.roles=broker"),
+        load("cluster.controllers=1@db-1:9646"),
     ];
     for error in &all {
         match error {

@@ -43,10 +43,13 @@ struct Cluster {
     members: Vec<Member>,
 }
 
-/// Ports that were free a moment ago.
+/// Ports that are free, below those that the system hands out by itself: a node that starts again must find its own free.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let random = || u16::try_from(10_000 + uuid::Uuid::new_v4().as_u128() % 22_000).unwrap();
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports: std::collections::BTreeSet<u16> =
+        std::iter::repeat_with(random).filter(is_free).take(2 * count).collect();
+    ports.into_iter().take(count).collect()
 }
 
 impl Cluster {

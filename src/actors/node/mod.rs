@@ -172,7 +172,7 @@ impl RunningNode {
             .map_err(|cause| NodeError::Io { what: "cannot start the node's thread".to_owned(), cause })?;
         match ready.recv() {
             Ok(ready) => Ok(Self { ready, stop, ended, thread }),
-            Err(_) => Err(result_of(thread).err().unwrap_or(NodeError::Ended)),
+            Err(_) => Err(result_of(thread).err().unwrap_or(NodeError::StoppedEarly)),
         }
     }
 

@@ -103,7 +103,7 @@ async fn a_directory_that_was_here_and_is_gone_is_never_replaced_by_an_empty_one
     let restarted = Stage::on(&disk, with(&stage.desk.image(), &[opened]));
     restarted.until_state(1, "offline").await;
     // The second may never have been.
-    restarted.until_state(2, "follows").await;
+    restarted.until_state(2, "leads").await;
     assert_eq!(restarted.state_of(1, 0), "offline");
     assert!(!disk.exists(&restarted.dir_of(1, 0)).unwrap());
     let is_given_up = |stage: &Stage| stage.desk.findings().contains(&Finding::Lost(place(1, 0)));
