@@ -7,7 +7,7 @@ use actix::Addr;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
-use super::declared::declare_topics;
+use super::declared::{declare_in_cluster, declare_topics};
 use super::limits::{descriptors, net_limits};
 use super::opening::{self, Opened, OpenedMetadata};
 use super::peers::{self, PeerSide};
@@ -246,7 +246,10 @@ impl Node {
             if let Some((broker, controllers, view, local, counted_on)) = broker {
                 let index = counted_on.await?;
                 broker.send(AwaitMetadata { index }).await.map_err(|_| NodeError::Ended)?;
-                declared = declare_topics(&config, &controllers, &broker).await?;
+                declared = match config.cluster.controllers {
+                    Some(_) => declare_in_cluster(Arc::clone(&config), controllers, broker).await?,
+                    None => declare_topics(&config, &controllers, &broker).await?,
+                };
                 (native, topics) = (Some(local?), view.borrow().image.topics.len());
             }
             let data_dir = config.node.data_dir.clone();

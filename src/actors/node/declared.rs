@@ -1,6 +1,8 @@
 //! The topics of the topics file, which a node creates when it starts.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 
@@ -10,8 +12,11 @@ use crate::actors::controller::CreateTopics;
 use crate::actors::controllers::Controllers;
 use crate::config::NodeConfig;
 use crate::config::topics_file;
-use crate::protocol::ErrorCode;
 use crate::protocol::messages::NewTopic;
+use crate::protocol::{ApiError, ErrorCode};
+
+/// Topics that could not be created for want of brokers are tried again after this.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Creates the topics of the topics file that are missing. Existing ones are left as they are.
 pub(super) async fn declare_topics(
@@ -41,4 +46,35 @@ pub(super) async fn declare_topics(
         }
     }
     Ok(said)
+}
+
+/// As [`declare_topics`] on a node of a cluster: the brokers that a topic needs may still be on their way. They are waited for beside
+/// the node, which serves meanwhile.
+pub(super) async fn declare_in_cluster(
+    config: Arc<NodeConfig>,
+    controllers: Controllers,
+    broker: Addr<Broker>,
+) -> Result<Vec<String>, NodeError> {
+    match declare_topics(&config, &controllers, &broker).await {
+        Err(NodeError::DeclaredTopic { name, cause, .. }) if is_early(&cause) => {
+            tracing::info!(topic = name, %cause, "a declared topic is created when enough brokers are there");
+            actix_rt::spawn(async move {
+                loop {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    match declare_topics(&config, &controllers, &broker).await {
+                        Ok(said) => return said.iter().for_each(|said| tracing::info!("{said}")),
+                        Err(NodeError::DeclaredTopic { cause, .. }) if is_early(&cause) => {}
+                        Err(error) => return tracing::error!(%error, "declared topics are not created"),
+                    }
+                }
+            });
+            Ok(Vec::new())
+        }
+        declared => declared,
+    }
+}
+
+/// Whether it may be otherwise once other nodes are there.
+fn is_early(cause: &ApiError) -> bool {
+    cause.is_retryable() || cause.code == ErrorCode::InvalidReplicationFactor
 }
