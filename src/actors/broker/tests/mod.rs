@@ -164,18 +164,17 @@ impl Desk {
             Request::Report(ReplicaReport { node, findings, .. }) => {
                 let heard = !*self.is_deaf.lock().unwrap();
                 for finding in findings.into_iter().filter(|_| heard) {
-                    let (topic, record) = match finding {
-                        Finding::Opened(TopicPartition { topic, partition }) => {
-                            (topic, MetadataRecord::TopicOpened { topic, node, partitions: Some(vec![partition]) })
-                        }
-                        Finding::FilesGone(topic) => {
-                            (topic, MetadataRecord::TombstoneCleared { topic, node: Some(node) })
-                        }
-                        _ => continue,
-                    };
+                    // One that was overtaken says nothing new.
                     let image = self.image();
-                    if image.topics.contains_key(&topic) || image.holds_tombstone(topic, node) {
-                        self.commit(&[record]);
+                    match finding {
+                        Finding::Opened(TopicPartition { topic, partition }) if image.topics.contains_key(&topic) => {
+                            let partitions = Some(vec![partition]);
+                            self.commit(&[MetadataRecord::TopicOpened { topic, node, partitions }]);
+                        }
+                        Finding::FilesGone(topic) if image.holds_tombstone(topic, node) => {
+                            self.commit(&[MetadataRecord::TombstoneCleared { topic, node: Some(node) }]);
+                        }
+                        _ => {}
                     }
                 }
                 Ok(None)
