@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 use openraft::ServerState;
 use tokio::sync::{oneshot, watch};
 
@@ -14,12 +14,12 @@ use super::office::{TICK, Tenure};
 use super::renewals::Renewals;
 use super::rounds::Round;
 use super::settings::ControllerSettings;
-use crate::actors::send::{post, post_to};
+use crate::actors::send::post;
 use crate::engine::controller::Decision;
 use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::raft::{AppliedImage, Raft, RecentEntries, cause_of};
-use crate::types::{BrokerEpoch, NodeId};
+use crate::types::NodeId;
 
 /// Requests that may wait for the next round. Each connection has a limit of its own for what it asks; this one keeps a crowd of
 /// them from filling memory while the disk, or the other controllers, are slow.
@@ -50,12 +50,9 @@ pub struct Controller {
     pub(super) followers: Followers,
     /// Brokers that are being dialled.
     pub(super) dialing: BTreeSet<NodeId>,
-    /// Brokers of this process that are counted on without renewals.
-    pub(super) unleased: BTreeSet<(NodeId, BrokerEpoch)>,
     pub(super) waiting: Vec<Box<dyn Question>>,
     pub(super) round: Option<Round>,
     pub(super) producer_ids: std::ops::Range<i64>,
-    subscribers: Vec<Recipient<MetadataCommitted>>,
     published: Option<u64>,
     pub(super) failure: Option<ApiError>,
     pub(super) on_rest: Option<oneshot::Sender<()>>,
@@ -80,11 +77,9 @@ impl Controller {
             renewals: Renewals::default(),
             followers: Followers::default(),
             dialing: BTreeSet::new(),
-            unleased: BTreeSet::new(),
             waiting: Vec::new(),
             round: None,
             producer_ids: 0..0,
-            subscribers: Vec::new(),
             published: None,
             failure: None,
             on_rest: None,
@@ -105,9 +100,6 @@ impl Controller {
             tenure.follow(self.settings.clock.now(), &image);
         }
         self.answer_followers();
-        for subscriber in &self.subscribers {
-            post_to(subscriber, MetadataCommitted { image: Arc::clone(&image) });
-        }
     }
 
     /// Asks for a decision. The answer comes when its records are applied, or at once when there can be none.
@@ -286,19 +278,9 @@ impl Handler<Confirmed> for Controller {
     }
 }
 
-impl Handler<Subscribe> for Controller {
-    type Result = ();
-    fn handle(&mut self, Subscribe(broker): Subscribe, _: &mut Self::Context) {
-        self.publish();
-        post_to(&broker, MetadataCommitted { image: self.image() });
-        self.subscribers.push(broker);
-    }
-}
-
 impl Handler<CloseController> for Controller {
     type Result = ResponseFuture<Result<(), String>>;
     fn handle(&mut self, _: CloseController, _: &mut Self::Context) -> Self::Result {
-        self.subscribers.clear();
         self.office = Office::Closed;
         self.end_tenure(&stopping());
         self.waiting.drain(..).for_each(|question| question.answer(Err(stopping())));

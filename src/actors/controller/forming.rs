@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::metadata_files::MetadataError;
-use crate::actors::peer::{PeerAddress, PeerError, PeerLinks, PeerTarget};
+use crate::actors::peer::{PeerError, PeerLinks};
 use crate::actors::peer_session::{AnswerTo, PeerCall, PeerReplyBody, PeerRequestBody};
 use crate::config::ControllerAddress;
 use crate::protocol::messages::peer::{FormController, FormControllerReply, FormedController, PeerConnection};
@@ -211,9 +211,7 @@ pub async fn form(
 }
 
 async fn ask(links: &PeerLinks, one: &ControllerAddress, invite: &FormController) -> Result<ControllerNode, PeerError> {
-    let address = PeerAddress { host: one.host.clone(), port: one.port };
-    let target = PeerTarget { node: Some(one.node), directory: None, address };
-    let answer = links.link(&target, PeerConnection::Control).ask(invite, Vec::new(), PATIENCE).await?;
+    let answer = links.link(&one.into(), PeerConnection::Control).ask(invite, Vec::new(), PATIENCE).await?;
     let directory = answer.reply.directory;
     Ok(ControllerNode { node: one.node, directory, host: one.host.clone(), port: one.port })
 }

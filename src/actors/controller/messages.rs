@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Message, Recipient};
+use actix::Message;
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
 
 use crate::actors::peer::Reach;
 use crate::engine::broker::{Answer, Request};
-use crate::engine::metadata::{BrokerRegistration, ClusterImage};
+use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::peer::FindControllerReply;
 use crate::protocol::messages::{AlterTopic, CreatedTopic, InitProducerReply, NewTopic};
@@ -50,31 +50,6 @@ pub struct AlterTopics(pub Vec<AlterTopic>);
 #[rtype(result = "Result<InitProducerReply, ApiError>")]
 pub struct InitProducer(pub Option<(ProducerId, ProducerEpoch)>);
 
-/// A broker came up. Its epoch in the message is the one that its directory remembers.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Committed<BrokerEpoch>, ApiError>")]
-pub struct RegisterBroker(pub BrokerRegistration);
-
-/// A broker has written down its epoch, and may be counted on.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Committed<()>, ApiError>")]
-pub struct UnfenceBroker {
-    /// The broker.
-    pub node: NodeId,
-    /// The epoch that it was given.
-    pub epoch: BrokerEpoch,
-}
-
-/// A broker holds no files of this deleted topic any more.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct TopicFilesGone {
-    /// The topic.
-    pub topic: TopicId,
-    /// The broker.
-    pub node: NodeId,
-}
-
 /// What a broker asks, or says. `None`: heard, and the metadata will show what comes of it. An error means that this controller could
 /// not take it up ([`ErrorCode::NotController`](crate::protocol::ErrorCode::NotController): another may), and that nothing is known of
 /// what became of it.
@@ -112,19 +87,6 @@ pub struct MetadataNews {
     pub entries: Option<Vec<Bytes>>,
     /// Leaderships of the broker that are to go to another.
     pub hand_overs: Vec<(TopicPartition, NodeId)>,
-}
-
-/// Tell this broker of all metadata, from the image as it is now on.
-#[derive(Clone, Message)]
-#[rtype(result = "()")]
-pub struct Subscribe(pub Recipient<MetadataCommitted>);
-
-/// The metadata changed, perhaps more than once since the message before. The first one after [`Subscribe`] is where to start.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct MetadataCommitted {
-    /// The image as it is now.
-    pub image: Arc<ClusterImage>,
 }
 
 /// Decide nothing more, and end. Answers when what was being decided is on disk, with the error if that failed.

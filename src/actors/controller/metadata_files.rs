@@ -5,6 +5,7 @@
 //!                                 snapshot, log/   of an earlier release: read once, gone when raft/ is there for good
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,6 +103,12 @@ pub struct MetadataFiles {
 }
 
 impl MetadataFiles {
+    /// The members of a cluster that begins with `me` alone; `None` where it has begun.
+    #[must_use]
+    pub fn only_member(&self, me: &ControllerNode) -> Option<BTreeMap<RaftId, ControllerNode>> {
+        (!self.are_begun()).then(|| BTreeMap::from([(self.id, me.clone())]))
+    }
+
     /// Whether there is more than the empty log of a cluster that is being formed.
     #[must_use]
     pub fn are_begun(&self) -> bool {

@@ -8,23 +8,22 @@
 //!   `Tenure`, and the block of producer ids in hand.
 //!
 //! ```text
-//!   CreateTopics ─► waiting ─► round: engine::controller ─ records ─► Raft (synced, applied) ─► answers, MetadataCommitted ─► Broker
-//!        ▲                        one at a time                        openraft's tasks, on the same thread      │
-//!        │                                                                                                       ▼
-//!   AskController ◄── Broker: registers, reports, proposes                              FollowMetadata ─► parked ─► news
+//!   CreateTopics ─► waiting ─► round: engine::controller ─ records ─► Raft (synced, applied) ─► answers
+//!        ▲                        one at a time                        openraft's tasks, on the same thread │
+//!        │                                                                                                  ▼
+//!   AskController ◄── Broker: registers, reports, proposes                            FollowMetadata ─► parked ─► news ─► Broker
 //!   a renewal ─► waits for a majority's word ─► lease                                   every 100 ms: silent? ─► fenced
 //! ```
 //!
 //! Invariants: nothing is answered or published before its records are decided and applied; it decides only in office: elected,
 //! confirmed by a majority, and with everything applied that was decided before; what it remembers of its office ends with it, and
-//! whoever waits then is sent to another; no lease runs on without a confirmation that came after its renewal. The actor has a thread of its own, and so has
-//! Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
+//! whoever waits then is sent to another; no lease runs on without a confirmation that came after its renewal. The actor has a thread of its
+//! own, and so has Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
 //!
 //! Reading order: `messages`, `deciding`, `rounds`, `actor`, `topics`, `asked`, `office`, `renewals`, `hints`, `following`.
 
 mod actor;
 mod asked;
-mod brokers;
 mod deciding;
 mod earlier_log;
 mod following;

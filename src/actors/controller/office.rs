@@ -192,9 +192,7 @@ impl Controller {
         let expired = tenure.leases.expired(now, &image).into_iter();
         let silent: Vec<_> = expired.map(|broker| (broker, tenure.leases.silence_of(now, broker.0))).collect();
         for (broker, silence) in silent {
-            if !self.unleased.contains(&broker) {
-                self.condemn(ctx, broker, Verdict::Silent(silence));
-            }
+            self.condemn(ctx, broker, Verdict::Silent(silence));
         }
     }
 

@@ -100,8 +100,8 @@ pub struct Starting<T> {
 impl Starting<Nobody> {
     /// The only controller of its cluster.
     #[must_use]
-    pub fn alone(files: MetadataFiles, me: ControllerNode, settings: ControllerSettings) -> Self {
-        let first_members = (!files.are_begun()).then(|| BTreeMap::from([(files.id, me)]));
+    pub fn alone(files: MetadataFiles, me: &ControllerNode, settings: ControllerSettings) -> Self {
+        let first_members = files.only_member(me);
         Self { files, settings, transport: Arc::new(Nobody), first_members, door: None }
     }
 }

@@ -1,4 +1,4 @@
-//! The controller alone, the only one of its cluster: its files on a virtual disk, and a probe where the broker would be.
+//! The controller alone, the only one of its cluster: its files on a virtual disk, and the test where its broker would be.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,9 @@ mod reports;
 
 use super::*;
 use crate::actors::send::post;
-use crate::actors::test_support::Ear;
-use crate::engine::controller::ControllerPolicy;
+use crate::actors::test_support::registration;
+use crate::engine::broker::{Answer, Finding, Renewal, ReplicaReport, Request};
+use crate::engine::controller::{ControllerPolicy, Leases};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL};
 use crate::protocol::messages::{AlterTopic, CreatedTopic, NewTopic};
 use crate::protocol::{ApiError, ErrorCode};
@@ -24,7 +25,9 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
-use crate::types::{BrokerEpoch, ClusterId, DirectoryId, IncarnationId, NodeId, ProducerEpoch, TopicConfig, TopicId};
+use crate::types::{
+    BrokerEpoch, ClusterId, DirectoryId, IncarnationId, MonoTime, NodeId, ProducerEpoch, TopicConfig, TopicId,
+};
 
 const CLUSTER: ClusterId = ClusterId(uuid::Uuid::from_u128(9));
 /// Far longer than anything takes here.
@@ -53,26 +56,27 @@ fn open(disk: &VirtualDisk) -> (MetadataFiles, ControllerNode) {
 
 async fn start(disk: &VirtualDisk) -> Addr<Controller> {
     let (metadata, me) = open(disk);
-    start_here(Starting::alone(metadata, me, ControllerSettings::new(policy()))).await.expect("it runs")
+    // No test here is about leases: none of them ends.
+    let leases = Leases { duration: Duration::from_secs(86_400), drift: Duration::ZERO };
+    let settings = ControllerSettings { leases, ..ControllerSettings::new(policy()) };
+    start_here(Starting::alone(metadata, &me, settings)).await.expect("it runs")
 }
 
 fn wanted(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: None, replication_factor: None, config: BTreeMap::new() }
 }
 
+const ME: NodeId = NodeId(1);
+
 struct Stage {
     controller: Addr<Controller>,
-    broker: Ear<MetadataCommitted>,
     image: Arc<ClusterImage>,
 }
 
 impl Stage {
     async fn on(disk: &VirtualDisk) -> Self {
         let controller = start(disk).await;
-        let mut broker = Ear::new();
-        post(&controller, Subscribe(broker.recipient()));
-        let image = broker.next().await.image;
-        let mut stage = Self { controller, broker, image };
+        let mut stage = Self { controller, image: Arc::new(ClusterImage::empty(CLUSTER)) };
         // In office it first says which software may follow.
         stage.until(|image| image.feature_level == FEATURE_LEVEL).await;
         stage
@@ -80,32 +84,43 @@ impl Stage {
 
     async fn registered(disk: &VirtualDisk) -> Self {
         let mut stage = Self::on(disk).await;
-        let registration = BrokerRegistration {
-            node: NodeId(1),
-            epoch: BrokerEpoch(0),
-            incarnation: IncarnationId(uuid::Uuid::from_u128(3)),
-            directory: DirectoryId(uuid::Uuid::from_u128(4)),
-            host: "127.0.0.1".to_owned(),
-            port: 1,
-            peer: None,
-            rack: None,
-            software: "test".to_owned(),
-            before: DirectoryHistory::default(),
-            decided_at: None,
+        let registration = registration(ME, DirectoryId(uuid::Uuid::from_u128(4)));
+        let Ok(Some(Answer::Registered { epoch, .. })) = stage.ask(Request::Register(registration)).await else {
+            panic!("not registered")
         };
-        let (node, registered) = (NodeId(1), stage.controller.send(RegisterBroker(registration)).await);
-        let Committed { answer: epoch, index } = registered.expect("alive").expect("registered");
-        stage.reach(index).await;
-        assert!(!stage.image.is_live(node), "it has not written its epoch down");
-        let unfenced = stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("unfenced");
-        stage.reach(unfenced.index).await;
+        stage.until(|image| image.is_registered(ME, epoch)).await;
+        assert!(!stage.image.is_live(ME), "it has not written its epoch down");
+        assert!(matches!(stage.renew(epoch).await, Some(Answer::Renewed { .. })));
+        stage.until(|image| image.is_live(ME)).await;
         stage
+    }
+
+    async fn ask(&self, request: Request) -> Result<Option<Answer>, ApiError> {
+        self.controller.send(AskController(request)).await.expect("alive")
+    }
+
+    /// The broker says that it has written that epoch down, and knows all there is.
+    async fn renew(&self, epoch: BrokerEpoch) -> Option<Answer> {
+        let (applied, sent) = (u64::MAX, MonoTime::default());
+        let renewal = Renewal { node: ME, epoch, applied, sent, doubtful: Vec::new() };
+        self.ask(Request::Renew(renewal)).await.expect("in office")
+    }
+
+    async fn follow(&self, patience: Duration) -> Result<Arc<ClusterImage>, ApiError> {
+        let request = FollowMetadata { node: ME, epoch: None, index: self.image.index, patience };
+        Ok(self.controller.send(request).await.expect("alive")?.image)
+    }
+
+    async fn shows_nothing_new(&self) -> bool {
+        self.follow(Duration::ZERO).await.expect("in office").index == self.image.index
     }
 
     /// Hears the news until the image is as wanted. It never goes back.
     async fn until(&mut self, wanted: impl Fn(&ClusterImage) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         while !wanted(&self.image) {
-            let MetadataCommitted { image } = self.broker.next().await;
+            assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}");
+            let image = self.follow(PATIENCE).await.expect("in office");
             assert!(image.index >= self.image.index, "what was shown does not go back");
             self.image = image;
         }
@@ -182,11 +197,13 @@ async fn what_was_decided_is_there_after_a_crash_and_after_a_stop() {
     let mut again = Stage::on(&disk).await;
     assert_eq!(again.image, before, "after a stop");
 
-    let gone = TopicFilesGone { topic: deleted, node: NodeId(1) };
-    post(&again.controller, gone);
+    let epoch = again.image.epoch_of(ME).expect("registered");
+    let findings = vec![Finding::FilesGone(deleted)];
+    let gone = Request::Report(ReplicaReport { node: ME, epoch, findings });
+    assert_eq!(again.ask(gone.clone()).await, Ok(None));
     again.until(|image| image.tombstones.is_empty()).await;
     let index = again.image.index;
-    post(&again.controller, gone);
+    assert_eq!(again.ask(gone).await, Ok(None));
     again.created("d").await;
     assert_eq!(again.image.index, index + 1, "a tombstone is cleared once");
     let before = again.lose_power(&disk).await;
@@ -198,15 +215,13 @@ async fn rule_14_a_broker_is_counted_on_only_under_the_epoch_that_it_was_given_a
     let disk = VirtualDisk::new(1);
     let mut stage = Stage::registered(&disk).await;
     stage.created("a").await;
-    let node = NodeId(1);
-    let epoch = stage.image.epoch_of(node).expect("registered");
-    let old = UnfenceBroker { node, epoch: BrokerEpoch(epoch.0 - 1) };
-    let refused = stage.controller.send(old).await.expect("alive").expect_err("not that one");
-    assert_eq!(refused.code, ErrorCode::StaleMetadata);
-    let again = stage.controller.send(UnfenceBroker { node, epoch }).await.expect("alive").expect("as it is");
-    assert_eq!(again.index, stage.image.index, "no record");
-    assert_eq!(stage.image.brokers[&node].unfenced_epoch, epoch);
-    assert!(stage.image.partitions().all(|(_, partition)| partition.leader == Some(node)));
+    let (epoch, index) = (stage.image.epoch_of(ME).expect("registered"), stage.image.index);
+    let old = stage.renew(BrokerEpoch(epoch.0 - 1)).await;
+    assert_eq!(old, Some(Answer::StaleEpoch { epoch: BrokerEpoch(epoch.0 - 1), current: Some(epoch) }));
+    assert!(matches!(stage.renew(epoch).await, Some(Answer::Renewed { .. })), "as it is");
+    assert!(stage.shows_nothing_new().await && stage.image.index == index, "no record");
+    assert_eq!(stage.image.brokers[&ME].unfenced_epoch, epoch);
+    assert!(stage.image.partitions().all(|(_, partition)| partition.leader == Some(ME)));
 }
 
 #[actix::test]
@@ -267,7 +282,7 @@ async fn a_change_that_changes_nothing_is_no_record() {
     let checked = CreateTopics { topics: vec![wanted("b")], validate_only: true };
     let checked = stage.controller.send(checked).await.expect("alive").expect("decided");
     assert!(checked.answer[0].is_ok());
-    assert!(stage.broker.pending().is_empty(), "nothing was committed");
+    assert!(stage.shows_nothing_new().await, "nothing was committed");
 }
 
 #[actix::test]
@@ -299,7 +314,8 @@ async fn after_its_log_failed_it_decides_nothing_and_publishes_nothing() {
         assert!(refused.message.contains("restart the controller"), "{refused}");
         let unchanged = stage.try_alter("before", "flush", "os").await.expect_err("nor changed");
         assert_eq!(unchanged.code, ErrorCode::StorageFailed);
-        assert!(stage.broker.pending().is_empty(), "nothing was published");
+        let failed = stage.follow(Duration::ZERO).await.expect_err("nothing is published any more");
+        assert_eq!(failed.code, ErrorCode::StorageFailed);
         let before = stage.close().await;
         disk.power_loss_keeping_nothing();
         let image = Stage::on(&disk).await.image;

@@ -17,11 +17,11 @@ use super::{How, NodeError, Ready, local_address};
 use crate::actors::broker::{AwaitMetadata, BrokerView, StopBroker};
 use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Starting};
 use crate::actors::controllers::Controllers;
-use crate::actors::peer::{Myself, OwnCluster, PeerAddress, PeerTarget, RaftOverPeers};
+use crate::actors::peer::{Myself, OwnCluster, PeerTarget, RaftOverPeers};
 use crate::actors::peer_session::OpenDoor;
 use crate::actors::send::post;
 use crate::actors::threads::Threads;
-use crate::config::{ControllerAddress, NodeConfig, Role};
+use crate::config::{NodeConfig, Role};
 use crate::engine::broker::EndReason;
 use crate::engine::controller::{ControllerPolicy, Leases};
 use crate::engine::metadata::ClusterImage;
@@ -82,18 +82,15 @@ impl Node {
         let shared = Shared { config, clock, metrics, files: Arc::new(files), buffers, keeping };
         let before_threads = BeforeThreads::look(&disk, &shared, others);
         let threads = threads.join().map_err(|_| NodeError::Ended)?;
-        match before_threads {
-            Ok(before) => {
-                match before.assemble(&disk, &shared, &threads, native.map(|native| (native, limits))).await {
-                    Ok(Parts { peers, controller, broker, cluster, serving }) => {
-                        let serving = Some(serving);
-                        Ok(Self { shared, _lock, threads, peers, controller, broker, cluster, status, http, serving })
-                    }
-                    Err(error) => {
-                        threads.stop();
-                        Err(error)
-                    }
-                }
+        let native = native.map(|native| (native, limits));
+        let parts = match before_threads {
+            Ok(before) => before.assemble(&disk, &shared, &threads, native).await,
+            Err(error) => Err(error),
+        };
+        match parts {
+            Ok(Parts { peers, controller, broker, cluster, serving }) => {
+                let serving = Some(serving);
+                Ok(Self { shared, _lock, threads, peers, controller, broker, cluster, status, http, serving })
             }
             Err(error) => {
                 threads.stop();
@@ -129,7 +126,6 @@ impl BeforeThreads {
         let mut alone = None;
         if config.cluster.controllers.is_none() {
             let endpoint = others.as_ref().map(|listener| peers::endpoint(config, listener)).transpose()?;
-            let endpoint = endpoint.map(|endpoint| (endpoint.host, endpoint.port));
             alone = Some(opening::open_alone(disk, &shared.files, config, directory, endpoint)?);
         }
         Ok(Self { directory, others, alone })
@@ -176,7 +172,7 @@ impl BeforeThreads {
         };
         let (mut broker, mut serving) = (None, None);
         if let Some(native) = native {
-            let controllers = controllers_of(config, controller.as_ref(), peers.as_ref());
+            let controllers = controllers_of(config, controller.as_ref(), peers.as_ref())?;
             let (side, seen) = BrokerSide::start(shared, &opened, controllers, peers.as_ref(), threads, view, native)?;
             (broker, serving) = (Some(side), Some(seen));
         }
@@ -210,25 +206,20 @@ async fn start_controller(
 }
 
 /// Whom the broker here asks.
-fn controllers_of(config: &NodeConfig, here: Option<&Addr<Controller>>, peers: Option<&PeerSide>) -> Controllers {
-    let node = config.node.id;
-    let local = here.map(|controller| (node, controller.clone()));
+fn controllers_of(
+    config: &NodeConfig,
+    here: Option<&Addr<Controller>>,
+    peers: Option<&PeerSide>,
+) -> Result<Controllers, NodeError> {
+    let local = here.map(|controller| (config.node.id, controller.clone()));
     match (&config.cluster.controllers, peers, local) {
-        (None, _, Some((node, controller))) => Controllers::alone(node, controller),
         (Some(listed), Some(peers), local) => {
-            Controllers::among(listed.iter().map(target).collect(), &peers.links, local)
+            Ok(Controllers::among(listed.iter().map(PeerTarget::from).collect(), &peers.links, local))
         }
+        (_, _, Some((node, controller))) => Ok(Controllers::alone(node, controller)),
         // The configuration was checked.
-        (_, _, local) => match local {
-            Some((node, controller)) => Controllers::alone(node, controller),
-            None => unreachable!("a node without a controller has a list of them and a listener for others"),
-        },
+        (_, _, None) => Err(NodeError::Ended),
     }
-}
-
-fn target(one: &ControllerAddress) -> PeerTarget {
-    let address = PeerAddress { host: one.host.clone(), port: one.port };
-    PeerTarget { node: Some(one.node), directory: None, address }
 }
 
 impl Node {

@@ -18,10 +18,9 @@ use tokio::time::{Instant, sleep};
 use super::NodeError;
 use super::peers::PeerSide;
 use crate::actors::controller::{self, Invitation, MetadataError, MetadataFiles, TakeSeat};
-use crate::actors::peer::{PeerAddress, PeerTarget};
 use crate::actors::send::post;
 use crate::config::{ControllerAddress, NodeConfig, Role};
-use crate::engine::metadata::LastStop;
+use crate::engine::metadata::{LastStop, PeerEndpoint};
 use crate::protocol::messages::peer::{FindController, PeerConnection};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::raft::{ControllerNode, RaftId, RaftWork};
@@ -63,14 +62,15 @@ fn look_at(directory: DataDir) -> Result<(Arc<DataDir>, LastStop), NodeError> {
 fn open_metadata(
     directory: &DataDir,
     files: &Arc<FileCache>,
-    (host, port): (String, u16),
+    endpoint: Option<PeerEndpoint>,
 ) -> Result<OpenedMetadata, NodeError> {
     let meta = directory.meta();
+    // The only controller of a cluster may be reached by nobody.
+    let (host, port) = endpoint.map_or_else(Default::default, |PeerEndpoint { host, port }| (host, port));
     let me = ControllerNode { node: meta.node, directory: meta.directory, host, port };
     let work = RaftWork::threads().map_err(MetadataError::from)?;
     let files = MetadataFiles::open(directory, files, &me, &work)?;
-    let first_members = (!files.are_begun()).then(|| BTreeMap::from([(files.id, me.clone())]));
-    Ok(OpenedMetadata { files, me, first_members })
+    Ok(OpenedMetadata { files, me, first_members: None })
 }
 
 /// Opens the directory of a node that is the only controller of its cluster. It is reached at `endpoint`, or by nobody.
@@ -79,12 +79,13 @@ pub(super) fn open_alone(
     files: &Arc<FileCache>,
     config: &NodeConfig,
     directory: DirectoryId,
-    endpoint: Option<(String, u16)>,
+    endpoint: Option<PeerEndpoint>,
 ) -> Result<Opened, NodeError> {
     let node = &config.node;
     let directory = DataDir::open_as(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id, directory)?;
     let (directory, last_stop) = look_at(directory)?;
-    let metadata = open_metadata(&directory, files, endpoint.unwrap_or_default())?;
+    let mut metadata = open_metadata(&directory, files, endpoint)?;
+    metadata.first_members = metadata.files.only_member(&metadata.me);
     Ok(Opened { directory, last_stop, metadata: Some(metadata) })
 }
 
@@ -117,12 +118,8 @@ pub(super) async fn open_in_cluster(
         invitation.answer(opened.as_ref().map(|_| peers.myself.directory).map_err(failed));
     }
     let mut opened = opened?;
-    if let Some(metadata) = &mut opened.metadata {
-        metadata.first_members = if is_first && !metadata.files.are_begun() {
-            Some(controller::form(&peers.links, cluster, controllers, &metadata.me).await?)
-        } else {
-            None
-        };
+    if let Some(metadata) = opened.metadata.as_mut().filter(|metadata| is_first && !metadata.files.are_begun()) {
+        metadata.first_members = Some(controller::form(&peers.links, cluster, controllers, &metadata.me).await?);
     }
     // What was asked of nodes whose directories were not known.
     peers.links.retain(|_, directory| directory.is_some());
@@ -146,8 +143,7 @@ fn open_of_cluster(
     peers.myself.cluster.learn(cluster);
     let mut metadata = None;
     if decides {
-        let endpoint = (peers.endpoint.host.clone(), peers.endpoint.port);
-        metadata = Some(open_metadata(&directory, files, endpoint)?);
+        metadata = Some(open_metadata(&directory, files, Some(peers.endpoint.clone()))?);
         directory.note_votes()?;
         post(&peers.seat, TakeSeat { cluster, directory: directory.meta().directory });
     }
@@ -159,9 +155,7 @@ async fn find_cluster(peers: &PeerSide, controllers: &[ControllerAddress]) -> Cl
     let mut say_at = Instant::now() + SAY_EVERY;
     loop {
         let ask = |one: &ControllerAddress| {
-            let address = PeerAddress { host: one.host.clone(), port: one.port };
-            let target = PeerTarget { node: Some(one.node), directory: None, address };
-            let link = peers.links.link(&target, PeerConnection::Control);
+            let link = peers.links.link(&one.into(), PeerConnection::Control);
             async move { link.ask(&FindController {}, Vec::new(), PATIENCE).await }
         };
         let mut reasons = Vec::new();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::config::ControllerAddress;
 use crate::protocol::messages::peer::{PeerConnection, PeerHello, PeerHelloReply};
 use crate::protocol::peer_api::PEER_PROTOCOL_VERSION;
 use crate::types::{ClusterId, DirectoryId, NodeId};
@@ -74,6 +75,14 @@ pub struct PeerTarget {
     pub directory: Option<DirectoryId>,
     /// Where it listens.
     pub address: PeerAddress,
+}
+
+impl From<&ControllerAddress> for PeerTarget {
+    /// A controller as it is listed: with whichever directory it has.
+    fn from(listed: &ControllerAddress) -> Self {
+        let address = PeerAddress { host: listed.host.clone(), port: listed.port };
+        Self { node: Some(listed.node), directory: None, address }
+    }
 }
 
 impl fmt::Display for PeerTarget {

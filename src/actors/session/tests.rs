@@ -74,7 +74,7 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
         default_replication_factor: None,
         topic_defaults: TopicConfig::default(),
     };
-    let starting = controller::Starting::alone(metadata, me, ControllerSettings::new(policy));
+    let starting = controller::Starting::alone(metadata, &me, ControllerSettings::new(policy));
     let controller = controller::start_here(starting).await.expect("it runs");
     let view = BrokerView { partitions: 0, image: Arc::new(ClusterImage::empty(CLUSTER)), replicas: HashMap::new() };
     let broker = Broker::new(BrokerSettings {

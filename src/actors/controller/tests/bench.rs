@@ -10,7 +10,6 @@ use super::super::starting::run_raft;
 use super::*;
 use crate::actors::peer::{Dial, Dialing, PeerAddress, ReadHalf, WriteHalf};
 use crate::actors::peer_session::{PeerContext, PeerGone};
-use crate::engine::broker::{Answer, Finding, Renewal, ReplicaReport, Request};
 use crate::engine::controller::{InSyncProposal, Member};
 use crate::engine::metadata::{LastStop, PartitionImage, PeerEndpoint};
 use crate::engine::waiters::OwnerId;
@@ -79,7 +78,7 @@ pub struct Bench {
 impl Bench {
     pub async fn on(disk: &VirtualDisk) -> Self {
         let (files, me) = open(disk);
-        let starting = Starting::alone(files, me, ControllerSettings::new(policy()));
+        let starting = Starting::alone(files, &me, ControllerSettings::new(policy()));
         let (images, entries) = (starting.files.storage.images.clone(), starting.files.storage.entries.clone());
         let (raft, _) = run_raft(starting).await.expect("it runs");
         let clock = HandClock::default();
@@ -136,17 +135,12 @@ impl Bench {
     pub fn registration(node: u32, process: u32, before: DirectoryHistory) -> BrokerRegistration {
         let port = u16::try_from(node).expect("small");
         BrokerRegistration {
-            node: NodeId(node),
             epoch: before.epoch,
             incarnation: IncarnationId(uuid::Uuid::from_u128(u128::from(node * 100 + process))),
-            directory: directory_of(node),
-            host: "127.0.0.1".to_owned(),
             port,
             peer: Some(PeerEndpoint { host: "127.0.0.1".to_owned(), port }),
-            rack: None,
-            software: "test".to_owned(),
             before,
-            decided_at: None,
+            ..registration(NodeId(node), directory_of(node))
         }
     }
 

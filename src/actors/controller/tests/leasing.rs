@@ -95,20 +95,6 @@ async fn renewals_that_come_together_are_all_answered() {
 }
 
 #[actix::test]
-async fn a_broker_of_this_process_without_a_lease_is_not_fenced_for_its_silence() {
-    let bench = Bench::new().await;
-    bench.live(2).await;
-    let registration = Bench::registration(1, 0, DirectoryHistory::default());
-    let registered = bench.controller.send(RegisterBroker(registration)).await.expect("alive").expect("registered");
-    let unfence = UnfenceBroker { node: NodeId(1), epoch: registered.answer };
-    bench.controller.send(unfence).await.expect("alive").expect("unfenced");
-    bench.clock.advance(10 * LEASE);
-    bench.tick().await;
-    let image = bench.until(|image| !image.is_live(NodeId(2))).await;
-    assert!(image.is_live(NodeId(1)));
-}
-
-#[actix::test]
 async fn a_broker_that_stops_is_elected_no_more_and_then_fenced() {
     let bench = Bench::new().await;
     let (node, epoch) = (NodeId(1), bench.live(1).await);
