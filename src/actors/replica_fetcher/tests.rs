@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::MAX_WAIT;
 use super::stage::{FRAGILE, Stage, batch_with, place};
 use crate::actors::partition_leader::{Answer, DeleteRecords, ReplyTo, RequestTag};
 use crate::actors::peer::{PeerAddress, PeerError, PeerTarget};
@@ -57,13 +58,13 @@ async fn records_reach_the_follower_and_are_acknowledged_at_once_however_long_no
     for (offset, value) in [(1, "b"), (2, "c")] {
         let began = Instant::now();
         assert_eq!(stage.produce((1, 0), word(value), Acks::All).await, Ok(offset));
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}: an acknowledgement overtakes", began.elapsed());
+        assert!(began.elapsed() < MAX_WAIT / 2, "no fetch ends by its time: {:?}", began.elapsed());
     }
     for node in [1, 2] {
         let began = Instant::now();
         let read = stage.read_all((node, 0), 0, 3).await;
         assert_eq!(read.iter().map(|(_, _, value)| &value[..]).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
-        assert!(began.elapsed() < Duration::from_secs(1), "the watermark moves without a further record");
+        assert!(began.elapsed() < MAX_WAIT / 2, "the watermark moves without a further record");
     }
 }
 
@@ -156,7 +157,7 @@ async fn two_hundred_idle_partitions_need_few_requests() {
     until("all are renewed", || stage.counts().1 >= fetches + 200).await;
     let requests = stage.counts().0 - before;
     let idle = began.elapsed();
-    assert!(idle > super::MAX_WAIT - Duration::from_secs(1), "not before their time: {idle:?}");
+    assert!(idle > MAX_WAIT - Duration::from_secs(1), "not before their time: {idle:?}");
     assert!(requests <= 40, "{requests} requests in {idle:?}");
 }
 

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
 
 use super::broker::{FakeBroker, Fault};
-use super::{config, eventually, soon};
+use super::{eventually, soon};
 use crate::client::{
     Client, ClientConfig, Consumer, ConsumerConfig, Delivery, OutgoingRecord, Producer, ProducerConfig, ReadFrom,
     StartAt,
@@ -14,12 +13,21 @@ use crate::client::{
 use crate::protocol::ErrorCode;
 use crate::types::{NodeId, Offset};
 
+/// With timeouts that [`soon`] does not wait for: what only a timeout would end fails the test.
+fn patient(address: impl AsRef<str>) -> ClientConfig {
+    let forever = Duration::from_secs(3_600);
+    ClientConfig::new(address)
+        .connect_timeout(forever)
+        .request_timeout(forever)
+        .unknown_topic_wait(Duration::from_millis(50))
+}
+
 /// Two brokers with topic `rides`, the first of which leads; and a client that has asked the first.
 async fn two(partitions: u32) -> (FakeBroker, FakeBroker, Client) {
     let first = FakeBroker::start().await;
     let second = first.start_beside(2, Some("west")).await;
     first.create("rides", partitions);
-    let client = Client::connect(config(&first)).await.expect("connects");
+    let client = Client::connect(patient(first.address())).await.expect("connects");
     (first, second, client)
 }
 
@@ -64,13 +72,12 @@ fn asked(broker: &FakeBroker) -> Vec<NodeId> {
 }
 
 #[tokio::test]
-async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_next_one_and_soon() {
+async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_next_one() {
     let (first, second, client) = two(1).await;
     let producer = client.producer(ProducerConfig::default()).await.expect("starts");
     soon(send(&producer, "before".to_owned()).await).await.expect("delivered");
     // The last thing it does is to write what it does not answer any more.
     first.on_produce([Fault::DoAndHangUp]);
-    let started = Instant::now();
     let mut deliveries = Vec::new();
     for number in 0..50 {
         deliveries.push(producer.send(produced(number)).await.expect("taken"));
@@ -84,8 +91,6 @@ async fn when_the_leader_closes_its_connections_each_record_arrives_once_at_the_
     for delivery in deliveries {
         soon(delivery).await.expect("delivered");
     }
-    let took = started.elapsed();
-    assert!(took < Duration::from_millis(200), "{took:?}");
     let expected: Vec<String> =
         ["before".to_owned()].into_iter().chain((0..50).map(|n| format!("value {n}"))).collect();
     assert_eq!(first.values(0), expected, "in order, each once");
@@ -97,9 +102,7 @@ async fn a_leader_that_says_so_is_left_at_once() {
     let producer = client.producer(ProducerConfig::default()).await.expect("starts");
     soon(send(&producer, "before".to_owned()).await).await.expect("delivered");
     second.take_over();
-    let started = Instant::now();
     soon(send(&producer, "after".to_owned()).await).await.expect("delivered");
-    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
     assert_eq!(first.values(0), ["before", "after"]);
 }
 
@@ -147,9 +150,7 @@ async fn dead_bootstrap_addresses_do_not_hold_up_the_start() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let broker = FakeBroker::start().await;
     let list = format!("{refusing},{},{}", silent.local_addr().unwrap(), broker.address());
-    let started = Instant::now();
-    soon(Client::connect(ClientConfig::new(list))).await.expect("connects");
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    soon(Client::connect(patient(list))).await.expect("connects");
 }
 
 #[tokio::test]
@@ -175,12 +176,10 @@ async fn a_consumer_goes_on_at_its_offset_with_the_new_leader() {
     assert_eq!([next(&mut consumer).await, next(&mut consumer).await], [(0, 0), (0, 1)]);
     second.take_over();
     first.die();
-    let started = Instant::now();
     fill(&client, 1, 2).await;
     for offset in 2..5 {
         assert_eq!(next(&mut consumer).await, (0, offset));
     }
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(asked(&first).contains(&second.node));
 }
 
@@ -208,7 +207,7 @@ async fn a_replica_that_fell_behind_is_left_when_that_is_known_and_taken_again_w
     let first = FakeBroker::start().await;
     let second = first.start_beside(2, Some("west")).await;
     first.create("rides", 1);
-    let config = config(&first).metadata_max_age(Duration::from_millis(20));
+    let config = patient(first.address()).metadata_max_age(Duration::from_millis(20));
     let client = Client::connect(config).await.expect("connects");
     fill(&client, 1, 1).await;
     let mut consumer = consumer(&client, ReadFrom::Rack("west".into())).await;
@@ -262,7 +261,7 @@ async fn a_broker_that_hangs_does_not_hold_up_questions_that_others_can_answer()
     client.fetch_metadata(Some(Vec::new())).await.expect("answered");
     first.die();
     for _ in 0..4 {
-        let names = timeout(Duration::from_secs(1), client.admin().list_topics()).await.expect("soon");
+        let names = soon(client.admin().list_topics()).await;
         assert_eq!(names.expect("answered"), ["rides"]);
     }
 }
@@ -273,9 +272,7 @@ async fn a_broker_that_leaves_a_fetch_unanswered_is_left_once_another_is_to_be_r
         let first = FakeBroker::start().await;
         let second = first.start_beside(2, Some("west")).await;
         first.create("rides", 1);
-        // Far from the request timeout, which would end the fetch, too.
-        let config =
-            config(&first).metadata_max_age(Duration::from_millis(20)).request_timeout(Duration::from_secs(60));
+        let config = patient(first.address()).metadata_max_age(Duration::from_millis(20));
         let client = Client::connect(config).await.expect("connects");
         fill(&client, 1, 1).await;
         first.on_fetch([Fault::Ignore]);

@@ -48,8 +48,10 @@ async fn a_replica_that_fails_is_reported_until_the_metadata_shows_it() {
     };
     stage.commit(&[MetadataRecord::PartitionChanged(change)]);
     stage.caught_up().await;
-    let so_far = told(&stage);
-    tokio::time::sleep(4 * TIMES.report_interval).await;
+    let renewals = |stage: &Stage| stage.desk.heard().iter().filter(|heard| matches!(heard, Request::Renew(_))).count();
+    let (so_far, renewed) = (told(&stage), renewals(&stage));
+    // They come as often as reports would.
+    stage.until("it lived on for as long as it told again before", |stage| renewals(stage) >= renewed + 5).await;
     assert!(told(&stage) <= so_far + 1, "one was on its way");
 }
 
