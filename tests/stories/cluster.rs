@@ -1,7 +1,9 @@
 //! Clusters of nodes in this process: they form, replicate, survive each other's end, and come back. Real sockets and files.
 
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use callboard::actors::node::NodeError;
 use callboard::client::{Client, ClientConfig, ConsumerConfig, StartAt};
@@ -95,7 +97,8 @@ impl Cluster {
     }
 
     fn stop(&mut self, node: u32) {
-        self.members[node as usize - 1].node.take().expect("it runs").stop().unwrap();
+        let node = self.members[node as usize - 1].node.take().expect("it runs");
+        stopped("a node", node).unwrap();
     }
 
     fn addresses(&self) -> String {
@@ -106,6 +109,23 @@ impl Cluster {
     async fn connect(&self) -> Client {
         Client::connect(ClientConfig::new(self.addresses())).await.expect("a node answers")
     }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // Controllers last: those who lead hand over with their help.
+            let nodes = self.members.iter_mut().rev().filter_map(|member| member.node.take());
+            nodes.for_each(|node| drop(stopped("a node of a cluster that goes", node)));
+        }
+    }
+}
+
+/// Stops a node, which takes no longer than [`PATIENCE`].
+fn stopped(what: &str, node: Node) -> Result<(), NodeError> {
+    let (done, stopped) = mpsc::channel();
+    thread::spawn(move || done.send(node.stop()));
+    stopped.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what} stops"))
 }
 
 fn replicated(name: &str, partitions: u32, factor: u32) -> NewTopic {
@@ -190,4 +210,17 @@ async fn brokers_apart_from_controllers_lead_and_follow_and_one_more_may_come_la
             !entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("rides"))
         })
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_lost_its_majority_while_it_decides_stops_all_the_same() {
+    let mut cluster = Cluster::new(&[Kind::Both; 2]);
+    cluster.start(&[1, 2]);
+    let client = cluster.connect().await;
+    let NodeId(decides) = client.admin().describe_cluster().await.unwrap().controller.expect("one decides");
+    cluster.stop(3 - decides);
+    let impatient = ClientConfig::new(cluster.addresses()).request_timeout(Duration::from_millis(500));
+    let client = Client::connect(impatient).await.expect("it still serves");
+    client.admin().create_topics(&[new_topic("never", 1, &[])], false).await.expect_err("nobody agrees to it");
+    cluster.stop(decides);
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 use openraft::ServerState;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use super::deciding::{Answered, Question, Sitting, question};
 use super::following::Followers;
@@ -24,6 +26,8 @@ use crate::types::NodeId;
 /// Requests that may wait for the next round. Each connection has a limit of its own for what it asks; this one keeps a crowd of
 /// them from filling memory while the disk, or the other controllers, are slow.
 const MAX_WAITING: usize = 10_000;
+/// How long a controller that stops waits for what it is deciding: with a majority that takes as long as a sync of a disk.
+const LAST_ROUND: Duration = Duration::from_secs(1);
 
 /// Whether this controller decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,8 +294,8 @@ impl Handler<CloseController> for Controller {
         }
         let raft = self.raft.clone();
         Box::pin(async move {
-            // Answered, or dropped when there is no round: at rest in either case.
-            let _ = rest.await;
+            // Answered, or dropped when there is no round: at rest in either case. Without a majority no round ends.
+            let _ = timeout(LAST_ROUND, rest).await;
             raft.shutdown().await.map_err(|error| format!("Raft could not be stopped: {error}"))
         })
     }

@@ -3,7 +3,7 @@
 use actix::{AsyncContext, Context, Handler};
 use openraft::error::{ClientWriteError, RaftError};
 
-use super::actor::{Controller, Office, not_controller};
+use super::actor::{Controller, Office, not_controller, stopping};
 use super::deciding::{Question, Sitting};
 use super::messages::Written;
 use crate::actors::send::post;
@@ -110,6 +110,7 @@ impl Handler<Written> for Controller {
             Ok(decided) => self.end_round(ctx, round, decided),
             Err(error) => {
                 let cause = match error {
+                    RaftError::Fatal(_) if self.office == Office::Closed => stopping(),
                     RaftError::Fatal(fatal) => {
                         self.fail(&cause_of(&fatal));
                         self.failure.clone().unwrap_or_else(not_controller)
