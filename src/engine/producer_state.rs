@@ -121,9 +121,12 @@ impl ProducerTable {
     }
 
     /// Whether the time in the log leaps ahead with this batch. Read from a damaged header, it would make every other producer expire.
+    /// The first batch of all can leap within itself only.
     #[must_use]
     pub fn leaps_ahead(&self, header: &BatchHeader) -> bool {
-        header.max_timestamp.0.saturating_sub(self.newest_timestamp.0) >= LEAP_MS
+        let is_first = self.newest_timestamp == TimestampMs::default();
+        let before = if is_first { header.first_timestamp } else { self.newest_timestamp };
+        header.max_timestamp.0.saturating_sub(before.0) >= LEAP_MS
     }
 
     /// Takes note of a batch that is appended (or found in the log).

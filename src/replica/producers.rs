@@ -59,7 +59,7 @@ mod tests {
         batch.stamped(Offset(offset), LeaderEpoch(0), None)
     }
 
-    /// A log of these batches, and what it says of its producers when bits of the second one have flipped (byte, bit).
+    /// A log of these batches, and what it says of its producers when a bit has flipped (byte, bit).
     fn replayed(batches: &[RecordBatch], flipped: Option<(u64, u8)>) -> ProducerReplay {
         let disk = VirtualDisk::new(7);
         let files = Arc::new(FileCache::new(Arc::new(disk.clone()), 8));
@@ -76,8 +76,7 @@ mod tests {
         let mut log = Log::create(Arc::new(disk.clone()), files, dir, &identity, config).unwrap();
         log.append(TimestampMs(0), batches).unwrap();
         if let Some((byte, bit)) = flipped {
-            let at = batches[0].total_bytes() as u64 + byte;
-            disk.flip_bit(&dir.join("00000000000000000000.log"), at, bit).unwrap();
+            disk.flip_bit(&dir.join("00000000000000000000.log"), byte, bit).unwrap();
         }
         let mut replay = ProducerReplay::default();
         log.replay_producers(&mut replay).unwrap();
@@ -90,8 +89,18 @@ mod tests {
         let batches = [batch(1, 0, DAY_MS), batch(2, 1, DAY_MS + 1), batch(3, 2, DAY_MS + 2)];
         let known = |replay: &ProducerReplay| (replay.0.len(), replay.0.has_gaps());
         assert_eq!(known(&replayed(&batches, None)), (3, false));
-        // In the largest timestamp of the second batch, which begins at byte 35.
-        assert_eq!(known(&replayed(&batches, Some((36, 5)))), (2, true), "the damaged batch is a gap, nothing else");
+        // In the largest timestamp, which begins at byte 35.
+        for damaged in batches[..2].iter().scan(0, |at, batch| Some(std::mem::replace(at, *at + batch.total_bytes()))) {
+            let flipped = Some((damaged as u64 + 36, 5));
+            assert_eq!(known(&replayed(&batches, flipped)), (2, true), "the damaged batch is a gap, nothing else");
+        }
+    }
+
+    #[test]
+    fn the_first_batch_tells_of_its_producer_though_its_records_are_damaged() {
+        let batches = [batch(1, 0, DAY_MS)];
+        let replay = replayed(&batches, Some((batches[0].total_bytes() as u64 - 1, 0)));
+        assert_eq!((replay.0.len(), replay.0.has_gaps()), (1, false));
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl World {
         let is_flipped = broker.flipped.contains(&partition);
         let seen = broker.last_seen.get(&partition).map_or(Offset::ZERO, |(durable, _)| *durable);
         self.tell(format_args!("broker {node} opens {partition}: it ends at {end}, {seen} was durable"));
-        if end < seen && is_doubtful && is_flipped {
+        let is_short = end < seen || end < self.oracle.committed_end(partition);
+        if is_short && is_doubtful && is_flipped {
             self.coverage.count("a damaged tail is cut off, and the replica doubtful");
             self.brokers[number].robbed.insert(partition);
             self.check_members(partition);

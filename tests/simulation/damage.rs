@@ -135,7 +135,7 @@ impl World {
     }
 
     /// The one intact member was dropped, by a reassignment say, before anybody knew of the damage: the leader has a hole that no other
-    /// replica can fill, since their logs end before it. That is for people.
+    /// replica can fill, since their logs end before it or are damaged there, too. That is for people.
     pub fn give_up_holes(&mut self) {
         for partition in self.partitions.clone() {
             let Some(state) = self.plan.newest_state(partition).cloned() else { continue };
@@ -144,13 +144,13 @@ impl World {
             let hole = self.hosted(number, partition).and_then(|hosted| hosted.replica.leader()?.damage().first());
             let Some((from, _)) = hole else { continue };
             let others: Vec<_> = state.replicas.iter().filter(|node| **node != leader).copied().collect();
-            let is_short = |world: &mut Self, node| {
+            let lacks_it = |world: &mut Self, node| {
                 let number = world.broker_of(node);
-                let end =
-                    world.hosted(number, partition).and_then(|hosted| Some(hosted.replica.cursors()?.written_end()));
-                end.is_some_and(|end| end <= from)
+                let Some(hosted) = world.hosted(number, partition) else { return false };
+                let is_short = hosted.replica.cursors().is_some_and(|cursors| cursors.written_end() <= from);
+                is_short || hosted.reader.damaged_ranges().iter().any(|(start, end)| *start <= from && from < *end)
             };
-            if others.into_iter().all(|node| is_short(self, node)) && !self.oracle.history(partition).is_given_up {
+            if others.into_iter().all(|node| lacks_it(self, node)) && !self.oracle.history(partition).is_given_up {
                 self.coverage.count("a hole that nobody can fill");
                 self.tell(format_args!("nobody has what was at {from} of {partition}"));
                 self.oracle.history(partition).is_given_up = true;

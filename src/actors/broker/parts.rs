@@ -87,10 +87,8 @@ impl Handler<ReplicaReport> for Broker {
     fn handle(&mut self, ReplicaReport { partition, what }: ReplicaReport, ctx: &mut Self::Context) {
         self.step(ctx, |engine, now, _| match what {
             Reported::Proposal(proposal) => engine.on_proposal(now, partition, proposal),
-            Reported::Damaged(leader_epoch) => {
-                engine.on_damage(partition, true);
-                engine.on_damage_to_report(now, partition, leader_epoch);
-            }
+            Reported::Health { is_damaged } => engine.on_damage(partition, is_damaged),
+            Reported::Damaged(leader_epoch) => engine.on_damage_to_report(now, partition, leader_epoch),
             Reported::Offline(_) => engine.on_offline(now, partition),
         });
     }

@@ -67,6 +67,8 @@ pub struct PartitionLeader {
     pub(super) writer: Addr<LogWriter>,
     pub(super) settings: PartitionLeaderSettings,
     outward: Outward,
+    /// As the broker knows it.
+    is_damaged: bool,
     pub(super) metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
     pub(super) stopping: Option<oneshot::Sender<Result<(), LogError>>>,
@@ -105,6 +107,7 @@ impl PartitionLeader {
         Self {
             partition,
             topic,
+            is_damaged: replica.is_damaged(),
             replica,
             effects: Vec::new(),
             cache: TailCache::new(settings.storage.tail_cache_partition_bytes, settings.cache.clone()),
@@ -122,6 +125,7 @@ impl PartitionLeader {
     pub(super) fn step(&mut self, ctx: &mut Context<Self>, event: impl FnOnce(&mut Replica<ReplyTo, Room>, MonoTime)) {
         event(&mut self.replica, self.settings.clock.now());
         self.carry_out_all(ctx);
+        self.report_health();
         let cursors = self.cursors();
         self.metrics.moved(cursors.log_start(), cursors.high_watermark(), cursors.written_end());
         self.arm_deadline(ctx);
@@ -187,6 +191,15 @@ impl PartitionLeader {
                 let (partition, answer_to) = (self.partition, ctx.address().recipient());
                 post_to(fetches, FetchFromLeader { partition, leader, fetch, may_wait, answer_to });
             }
+        }
+    }
+
+    /// The broker is counted on with what it knows of its replicas: it hears of damage, and of its end.
+    fn report_health(&mut self) {
+        let is_damaged = self.replica.is_damaged();
+        if is_damaged != self.is_damaged {
+            self.is_damaged = is_damaged;
+            self.report(Reported::Health { is_damaged });
         }
     }
 

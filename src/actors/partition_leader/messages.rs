@@ -327,7 +327,12 @@ pub struct ReplicaReport {
 pub enum Reported {
     /// The leader here proposes another in-sync set, or another leader.
     Proposal(Proposal),
-    /// Part of it is damaged, in this leader epoch.
+    /// Part of its log is damaged now, or nothing of it is any more.
+    Health {
+        /// Whether something is known to be damaged, or was and has not been looked through since.
+        is_damaged: bool,
+    },
+    /// The controller is to know that part of it is damaged, in this leader epoch.
     Damaged(LeaderEpoch),
     /// It takes no more.
     Offline(ApiError),

@@ -14,7 +14,7 @@ use crate::actors::send::{post, post_to};
 use crate::actors::test_support::{DiskThread, Ear, batch, new_log, replica_settings};
 use crate::engine::assignment::Assignment;
 use crate::engine::controller::test_support::{Cluster, P0, nodes};
-use crate::engine::controller::{fence, unfence};
+use crate::engine::controller::{DamageOutcome, fence, report_damaged, unfence};
 use crate::engine::follower::ReplicaFetched;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::FetchId;
@@ -174,6 +174,11 @@ impl Pair {
         post(&self.members[&NodeId(node)].replica, message);
     }
 
+    /// What a replica tells its broker next.
+    async fn told_by(&mut self, node: u32) -> Reported {
+        self.members.get_mut(&NodeId(node)).expect("there").reports.next().await.what
+    }
+
     /// A reader waits for records from `offset` on.
     fn read(&self, node: u32, request: u64, offset: u64) {
         let wait_until = Some(self.clock.now().plus(Duration::from_secs(30)));
@@ -258,7 +263,12 @@ async fn damage_that_a_read_meets_is_known_to_the_replica_and_reported() {
     pair.members[&NodeId(1)].disk.flip_bit(segment, 70, 1).expect("written");
     pair.read(1, 2, 0);
     assert_eq!(pair.answers(1).await[&2], Err(ErrorCode::DamagedLog));
-    let told = pair.members.get_mut(&NodeId(1)).expect("there").reports.next().await;
     let epoch = pair.cluster.image.partition(P0).expect("there").leader_epoch;
-    assert_eq!(told, ReplicaReport { partition: P0, what: Reported::Damaged(epoch) });
+    assert_eq!(pair.told_by(1).await, Reported::Damaged(epoch));
+    assert_eq!(pair.told_by(1).await, Reported::Health { is_damaged: true });
+    // The other one leads, has it mended, and it is looked through.
+    let damaged = report_damaged(&pair.cluster.image, P0, (NodeId(1), pair.cluster.epoch(1)), epoch);
+    assert_eq!(pair.cluster.take(damaged), DamageOutcome::Left);
+    pair.assign_all();
+    assert_eq!(pair.told_by(1).await, Reported::Health { is_damaged: false });
 }

@@ -87,6 +87,7 @@ impl BrokerEngine {
         for (partition, held) in &mut self.held {
             let state = image.partition(*partition);
             held.part = state.map_or_else(Part::default, |state| Part::of(image, node, *partition, state));
+            held.was_out |= held.is_open() && self.view.is_known && !held.part.is_member;
         }
         for (partition, state) in image.partitions().filter(|(_, state)| state.replicas.contains(&node)) {
             let part = Part::of(image, node, partition, state);
@@ -109,10 +110,13 @@ impl BrokerEngine {
         }
     }
 
-    /// Whoever is in sync by now has been taken for whole: it said that it is doubtful before it was counted on.
+    /// Whoever is in sync by now has been taken for whole: it said that it is doubtful before it was counted on. So has a member that was
+    /// in neither set before, though it was fenced again until it heard of that.
     fn take_for_whole(&mut self, out: &mut Output) {
         let is_live = self.view.is_live;
-        for (partition, held) in self.held.iter_mut().filter(|(_, held)| is_live && held.part.is_in_sync) {
+        let has_joined = |held: &Held| held.part.is_member && held.was_out;
+        let is_taken = |held: &Held| is_live && held.part.is_in_sync || has_joined(held);
+        for (partition, held) in self.held.iter_mut().filter(|(_, held)| is_taken(held)) {
             if std::mem::take(&mut held.is_doubtful) {
                 out.0.push(Command::MarkVerified(*partition));
             }

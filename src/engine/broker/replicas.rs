@@ -33,6 +33,8 @@ pub(super) struct Held {
     is_offline: bool,
     /// Recovery cut a tail that no power loss explains.
     pub(super) is_doubtful: bool,
+    /// It was in neither set since it was opened here: a member it is only because it was taken for whole since.
+    pub(super) was_out: bool,
     /// Something of its log is known to be damaged, or was and has not been looked through since.
     pub(super) is_damaged: bool,
 }
@@ -48,7 +50,8 @@ pub struct Opened {
 
 impl Held {
     pub(super) fn missing(part: Part) -> Self {
-        Self { state: State::Missing, part, is_offline: false, is_doubtful: false, is_damaged: false }
+        let (is_offline, is_doubtful, was_out, is_damaged) = (false, false, false, false);
+        Self { state: State::Missing, part, is_offline, is_doubtful, was_out, is_damaged }
     }
 
     /// Whether the shell has it in its hands.
@@ -113,8 +116,11 @@ impl BrokerEngine {
     /// A replica is open.
     pub fn on_opened(&mut self, now: MonoTime, partition: TopicPartition, opened: Opened) {
         let Opened { is_doubtful, is_damaged } = opened;
+        let is_known = self.view.is_known;
         self.change(now, partition, |held| {
-            *held = Held { state: State::Open, is_doubtful: is_doubtful || held.is_doubtful, is_damaged, ..*held };
+            let was_out = is_known && !held.part.is_member;
+            let is_doubtful = is_doubtful || held.is_doubtful;
+            *held = Held { state: State::Open, is_doubtful, was_out, is_damaged, ..*held };
         });
     }
 

@@ -147,3 +147,32 @@ async fn a_broker_that_another_process_has_taken_over_from_ends_and_leaves_no_ma
     let epoch_here = stage.directory_epoch();
     assert!(epoch_here < Some(epoch) && !stage.exists(Path::new("/data/clean-stop")));
 }
+
+#[actix::test]
+async fn damage_is_reported_and_doubted_until_it_is_mended() {
+    let stage = Stage::new().await;
+    stage.commit(&other());
+    stage.commit(&[created(1, vec![vec![ME, OTHER]])]);
+    stage.caught_up().await;
+    let tell = |what| post(&stage.broker, Told { partition: place(1, 0), what });
+    tell(Reported::Health { is_damaged: true });
+    let leader_epoch = stage.desk.image().partition(place(1, 0)).expect("there").leader_epoch;
+    tell(Reported::Damaged(leader_epoch));
+    let finding = Finding::Damaged { partition: place(1, 0), leader_epoch };
+    stage.until("reported", |stage| stage.desk.findings().contains(&finding)).await;
+
+    let is_doubtful = |request: &Request| matches!(request, Request::Renew(renewal) if !renewal.doubtful.is_empty());
+    let doubts = |stage: &Stage| stage.desk.heard().iter().filter(|request| is_doubtful(request)).count();
+    let fenced_once = async || {
+        let epoch = stage.desk.image().epoch_of(ME).expect("registered");
+        stage.commit(&[MetadataRecord::BrokerFenced { node: ME, epoch }]);
+        stage.until("counted on again", |stage| stage.desk.image().is_live(ME)).await;
+    };
+    assert_eq!(doubts(&stage), 0, "whoever is counted on reports each by itself");
+    fenced_once().await;
+    let before = doubts(&stage);
+    assert!(before > 0, "it was counted on again as one that is damaged");
+    tell(Reported::Health { is_damaged: false });
+    fenced_once().await;
+    assert_eq!(doubts(&stage), before);
+}

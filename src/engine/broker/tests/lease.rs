@@ -121,3 +121,28 @@ fn rule_16_doubts_are_told_with_each_renewal_until_the_broker_is_counted_on_and_
     story.engine.on_damage(P0, false);
     assert_eq!(story.at(301), ["renew at 301, doubts []"]);
 }
+
+#[test]
+fn rule_16_a_broker_that_was_fenced_before_it_heard_that_its_replica_is_in_sync_doubts_it_no_more() {
+    let mut story = Story::registered();
+    story.at(0);
+    story.opened(Opened { is_doubtful: true, is_damaged: false });
+    story.cluster.unfenced(1, &[P0]);
+    assert_eq!(story.image(), [""; 0], "in neither set");
+    story.cluster.in_sync(&[2, 1]);
+    story.cluster.fenced(2);
+    story.cluster.fenced(1);
+    assert_eq!(story.cluster.sets(), (None, vec![], vec![2, 1]));
+    assert_eq!(story.image(), ["p0 is whole"], "a doubtful one is a member only because it was taken for whole");
+    assert_eq!(story.at(100)[0], "renew at 100, doubts []");
+}
+
+#[test]
+fn rule_16_the_last_member_is_in_doubt_until_the_metadata_shows_it_in_sync() {
+    let mut story = Story::registered();
+    story.cluster.fenced(2);
+    story.at(0);
+    story.opened(Opened { is_doubtful: true, is_damaged: false });
+    assert_eq!(story.image(), [""; 0]);
+    assert_eq!(story.at(100)[0], "renew at 100, doubts [p0]", "nobody has looked at it");
+}
