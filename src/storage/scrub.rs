@@ -97,7 +97,9 @@ impl LogReader {
             }
         }
         if found.damaged.is_empty() {
-            self.compare_heads(segment, summing, &places, &mut found)?;
+            // The list of epochs begins with the log: batches before that are vouched for by nothing else.
+            let first_known = places.partition_point(|(_, _, end)| epochs.epoch_before(*end).is_none());
+            self.compare_heads(segment, summing, (&places, first_known), &mut found)?;
         }
         for (from, end) in &found.damaged {
             self.shared.note_damage(segment, *from, Some(*end));
@@ -106,12 +108,13 @@ impl LogReader {
     }
 
     /// Compares with the segment's file of checksums. All batches of a block that differs count as damaged: which of them is,
-    /// cannot be told.
+    /// cannot be told. Unless some of them lie before the log's start, below `first_known`: the others have the epochs that are due, so
+    /// it is one of those, which nobody is served.
     fn compare_heads(
         &self,
         segment: &SegmentRef,
         summing: Summing,
-        places: &[(u64, Offset, Offset)],
+        (places, first_known): (&[(u64, Offset, Offset)], usize),
         found: &mut Scrubbed,
     ) -> Result<(), LogError> {
         let due = match SegmentChecksum::read(&*self.shared.disk, &self.shared.dir, segment.base) {
@@ -128,6 +131,9 @@ impl LogReader {
         found.heads_verified = true;
         for (start, end) in due.differing(&summing.finish(segment.size)) {
             let inside = |place: &&(u64, Offset, Offset)| (start..end).contains(&place.0);
+            if places[..first_known].iter().any(|place| inside(&place)) {
+                continue;
+            }
             let first = places.iter().find(inside).map(|place| place.1);
             let last = places.iter().rfind(inside).map(|place| place.2);
             found.damaged.extend(first.zip(last));

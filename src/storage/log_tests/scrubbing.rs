@@ -109,6 +109,20 @@ fn an_epoch_that_even_the_list_of_epochs_has_wrong_is_found_by_the_checksums() {
 }
 
 #[test]
+fn a_head_that_is_damaged_before_the_logs_start_condemns_nothing_after_it() {
+    let mut story = Story::new();
+    story.fill(30);
+    story.sum();
+    story.log().advance_log_start(Offset(45)).unwrap();
+    let path = story.path(0, ".log");
+    story.disk.flip_bit(&path, 2 * BATCH + 15, 3).unwrap();
+    assert_eq!(story.scrub(), (vec![], vec![true, true, false]), "the batches from 40 on have the epochs that are due");
+    assert_eq!(story.reader().read(Offset(45), Offset(60), 1 << 20).unwrap().next, Offset(60));
+    story.disk.flip_bit(&path, 6 * BATCH + 15, 3).unwrap();
+    assert_eq!(story.scrub().0, [(60, 70)], "of those it is known which");
+}
+
+#[test]
 fn segments_of_older_releases_have_no_checksums_and_are_good_all_the_same() {
     let mut story = Story::new();
     story.fill(30);
