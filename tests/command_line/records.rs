@@ -33,30 +33,31 @@ fn keys_headers_and_partitions_arrive_as_they_were_given() {
         assert_eq!(node.produce(input.as_bytes(), &arguments).quietly(), "");
     };
     with("a\n", &["--key", "k", "--header", "h=1", "--header", "h=2=3"]);
-    with("user::b::c\nplain\n::empty key\n", &["--key-separator", "::"]);
+    // What only the leader has acknowledged is committed by the time that the next, by all, is acknowledged.
     with("wörld\n\nlast", &["--acks", "1"]);
+    with("user::b::c\nplain\n::empty key\n", &["--key-separator", "::"]);
     let record = |offset: u64, key: Value, value: &str, headers: Value| json!({"topic": "t", "partition": 1, "offset": offset, "key": key, "value": value, "headers": headers});
     let headers = json!([{"key": "h", "value": "1"}, {"key": "h", "value": "2=3"}]);
     assert_eq!(
         records(&node, "t"),
         [
             record(0, json!("k"), "a", headers),
-            record(1, json!("user"), "b::c", json!([])),
-            record(2, Value::Null, "plain", json!([])),
-            record(3, json!(""), "empty key", json!([])),
-            record(4, Value::Null, "wörld", json!([])),
-            record(5, Value::Null, "", json!([])),
-            record(6, Value::Null, "last", json!([])),
+            record(1, Value::Null, "wörld", json!([])),
+            record(2, Value::Null, "", json!([])),
+            record(3, Value::Null, "last", json!([])),
+            record(4, json!("user"), "b::c", json!([])),
+            record(5, Value::Null, "plain", json!([])),
+            record(6, json!(""), "empty key", json!([])),
         ]
     );
     let read = |more: &[&str]| {
         let arguments: Vec<&str> = ["--topic", "t", "--exit-at-end"].iter().chain(more).copied().collect();
         node.consume(&arguments).quietly()
     };
-    assert_eq!(read(&[]), "a\nb::c\nplain\nempty key\nwörld\n\nlast\n");
-    assert_eq!(read(&["--format", "key=value"]), "k=a\nuser=b::c\nplain\n=empty key\nwörld\n\nlast\n");
-    assert_eq!(read(&["--format", "key=value", "--key-separator", "\\t", "--count", "2"]), "k\ta\nuser\tb::c\n");
-    assert_eq!(read(&["--delimiter", "|", "--no-final-newline"]), "a|b::c|plain|empty key|wörld||last");
+    assert_eq!(read(&[]), "a\nwörld\n\nlast\nb::c\nplain\nempty key\n");
+    assert_eq!(read(&["--format", "key=value"]), "k=a\nwörld\n\nlast\nuser=b::c\nplain\n=empty key\n");
+    assert_eq!(read(&["--format", "key=value", "--key-separator", "\\t", "--count", "2"]), "k\ta\nwörld\n");
+    assert_eq!(read(&["--delimiter", "|", "--no-final-newline"]), "a|wörld||last|b::c|plain|empty key");
     assert_eq!(read(&["--partition", "0"]), "");
 }
 
