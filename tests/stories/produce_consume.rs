@@ -252,6 +252,8 @@ async fn a_leader_epoch_that_is_over_or_not_known_yet_is_refused() {
     node.stop().unwrap();
     let node = Node::start_in(&dir, |_| {}).unwrap();
     let client = connect(&node.address()).await;
+    // A client asks again until the broker has its lease.
+    send_each(&client, "t", values(0..1)).await;
     let described = client.admin().describe_topics(None).await.unwrap().remove(0).unwrap();
     let current = described.partitions[0].leader_epoch;
     assert!(current > LeaderEpoch(0), "every election raises the epoch, of the same broker too");
