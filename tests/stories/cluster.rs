@@ -98,7 +98,7 @@ impl Cluster {
 
     fn stop(&mut self, node: u32) {
         let node = self.members[node as usize - 1].node.take().expect("it runs");
-        stopped("a node", node).unwrap();
+        stop_soon(node).unwrap();
     }
 
     fn addresses(&self) -> String {
@@ -116,16 +116,17 @@ impl Drop for Cluster {
         if !thread::panicking() {
             // Controllers last: those who lead hand over with their help.
             let nodes = self.members.iter_mut().rev().filter_map(|member| member.node.take());
-            nodes.for_each(|node| drop(stopped("a node of a cluster that goes", node)));
+            // Whether it is clean is for those who stop a node themselves.
+            nodes.for_each(|node| drop(stop_soon(node)));
         }
     }
 }
 
 /// Stops a node, which takes no longer than [`PATIENCE`].
-fn stopped(what: &str, node: Node) -> Result<(), NodeError> {
+fn stop_soon(node: Node) -> Result<(), NodeError> {
     let (done, stopped) = mpsc::channel();
     thread::spawn(move || done.send(node.stop()));
-    stopped.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what} stops"))
+    stopped.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not within {PATIENCE:?}: the node stops"))
 }
 
 fn replicated(name: &str, partitions: u32, factor: u32) -> NewTopic {
