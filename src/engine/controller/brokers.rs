@@ -58,12 +58,12 @@ pub fn register(
     registration.decided_at = Some(image.index);
     let has_lost_its_past = image.has_lost_its_past(&registration);
     let was_machine = registration.before.stop == LastStop::Machine;
-    let registered_at = image.brokers.get(&node).and_then(|known| known.registration.decided_at).unwrap_or_default();
+    let synced_from = image.brokers.get(&node).map_or(0, |known| known.synced_from);
     let mut draft = Draft::new(image);
     let take = || {
         draft.push(MetadataRecord::BrokerRegistered(registration))?;
         for partition in touched(image, |state| state.replicas.contains(&node)) {
-            let may_lack = was_machine && !was_synced(image, partition, registered_at, defaults);
+            let may_lack = was_machine && !was_synced(image, partition, synced_from, defaults);
             change_and_settle(&mut draft, partition, |change, min_in_sync| {
                 if has_lost_its_past {
                     change.expel(node, false, min_in_sync);

@@ -191,6 +191,26 @@ fn rule_15_what_was_written_before_the_topic_was_synced_may_be_gone_after_a_powe
 }
 
 #[test]
+fn rule_15_a_registration_that_was_never_counted_on_has_synced_nothing() {
+    let settings =
+        [("min_insync_replicas", "3"), ("flush", "os")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut always = TopicConfigOverrides(settings.into());
+    let mut cluster = Cluster::with_partition(3, &nodes([1, 2, 3]), &[("min_insync_replicas", "3"), ("flush", "os")]);
+    always.0.insert("flush".into(), "always".into());
+    cluster.apply(&[MetadataRecord::TopicConfigChanged { topic: P0.topic, config: always }]);
+    cluster.returns(1, KILLED);
+    assert_eq!(cluster.sets(), (Some(2), vec![2, 3], vec![1]), "2 was elected after the change");
+    let mut opened = cluster.clone();
+    opened.registers(3, KILLED);
+    opened.unfenced(3, &[]);
+    cluster.registers(3, KILLED);
+    for (cluster, sets) in [(&mut opened, vec![1, 3]), (&mut cluster, vec![1])] {
+        cluster.registers(3, MACHINE);
+        assert_eq!(cluster.sets(), (Some(2), vec![2], sets));
+    }
+}
+
+#[test]
 fn rule_16_a_doubtful_replica_is_elected_only_when_no_intact_member_exists() {
     let mut cluster = Cluster::with_partition(3, &nodes([1, 2, 3]), &[("min_insync_replicas", "2")]);
     [1, 2, 3].into_iter().for_each(|node| cluster.fenced(node));

@@ -215,17 +215,18 @@ pub(super) fn config_of(image: &ClusterImage, partition: TopicPartition, default
     overrides.and_then(Result::ok).unwrap_or_else(|| defaults.clone())
 }
 
-/// Whether whatever was committed on a replica was synced there before. A broker that was registered before `flush` became `always`
-/// may have written something that it had not synced when it went down; a leader that was elected before may not have known.
+/// Whether whatever was committed on a replica was synced there before. A broker whose process opened the log before `flush` became
+/// `always` may have written something that it had not synced when it went down; a leader that was elected before may not have
+/// known. `synced_from` is that of the broker.
 pub(super) fn was_synced(
     image: &ClusterImage,
     partition: TopicPartition,
-    registered_at: u64,
+    synced_from: u64,
     defaults: &TopicConfig,
 ) -> bool {
     let changed_at = image.topics.get(&partition.topic).map_or(0, |topic| topic.flush_changed_at);
     let elected_at = image.partition(partition).map_or(0, |state| state.elected_at);
-    config_of(image, partition, defaults).flush == FlushPolicy::Always && changed_at <= registered_at.min(elected_at)
+    config_of(image, partition, defaults).flush == FlushPolicy::Always && changed_at <= synced_from.min(elected_at)
 }
 
 #[cfg(test)]

@@ -25,13 +25,14 @@ impl ClusterImage {
         }
         let known = self.brokers.get(&node);
         let unfenced_epoch = known.map_or(BrokerEpoch(0), |known| known.unfenced_epoch);
+        let synced_from = known.map_or(0, |known| known.synced_from);
         let mut earlier: Vec<_> = known
             .into_iter()
             .flat_map(|known| known.earlier.iter().copied().chain([known.registration.incarnation]))
             .collect();
         earlier.drain(..earlier.len().saturating_sub(EARLIER_PROCESSES));
         let (registration, fenced, stopping) = (registration.clone(), !Mutant::NewIncarnationsLeadOn.is_on(), false);
-        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch, earlier });
+        self.brokers.insert(node, BrokerImage { registration, fenced, stopping, unfenced_epoch, synced_from, earlier });
         // A new incarnation may have lost what the old one had only in memory: it leads again only by an election.
         if fenced {
             self.end_leaderships(node);
@@ -84,6 +85,7 @@ impl ClusterImage {
             return Err(ApplyError::NotLive { node });
         }
         broker.fenced = false;
+        broker.synced_from = broker.registration.decided_at.unwrap_or_default();
         if holds_epoch {
             broker.unfenced_epoch = epoch;
         }

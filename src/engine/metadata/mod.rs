@@ -40,6 +40,10 @@ pub struct BrokerImage {
     /// is not the directory that it was.
     #[serde(default)]
     pub unfenced_epoch: BrokerEpoch,
+    /// The index at which that registration was decided. Its process has opened its logs since, and synced what was there. One that
+    /// was never counted on may have ended before, and what an earlier process wrote is no safer than it was.
+    #[serde(default)]
+    pub synced_from: u64,
     /// The processes before the registered one, the newest last, as far as a request of theirs may still be on its way.
     #[serde(default)]
     pub earlier: Vec<IncarnationId>,
