@@ -84,6 +84,7 @@ fn decode_as_every_message(frame: &Frame) {
         Some(Api::DeleteRecords) => both::<m::DeleteRecords>(frame),
         Some(Api::AddPartitions) => both::<m::AddPartitions>(frame),
         Some(Api::ReassignPartitions) => both::<m::ReassignPartitions>(frame),
+        Some(Api::ElectLeaders) => both::<m::ElectLeaders>(frame),
         Some(Api::DescribeNode) => both::<m::DescribeNode>(frame),
     }
 }

@@ -128,6 +128,16 @@ The new replicas fetch what they lack, and once all of them are in sync the othe
 topic describe shows how far that is.
 Exit codes: 0 begun, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
 
+/// Below `callboard topic elect-leader --help`.
+pub const TOPIC_ELECT_LEADER: &str = "\
+Examples:
+  callboard topic elect-leader                          all topics, as after a restart of all brokers in turn
+  callboard topic elect-leader orders --partition 0
+
+Callboard does so by itself a while after a broker came back. Producers and consumers see no error: a leader
+hands over when the other has all its records. callboard topic reassign changes which replica is the first.
+Exit codes: 0 they lead, 1 refused or not within 10 s, 2 wrong usage, 3 the cluster was not reached.";
+
 /// Below `callboard topic offsets --help`.
 pub const TOPIC_OFFSETS: &str = "\
 Examples:

@@ -10,9 +10,9 @@ use super::{Client, ClientError};
 use crate::protocol::messages::{
     AddPartitions, AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
     DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
-    DescribeNodeReply, DescribeTopics, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription, Metadata,
-    MetadataReply, NewTopic, OffsetAt, Outcome, PartitionAddition, PartitionMove, ReassignPartitions, Request,
-    TopicDescription,
+    DescribeNodeReply, DescribeTopics, ElectLeaders, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription,
+    Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, PartitionAddition, PartitionElection, PartitionMove,
+    ReassignPartitions, Request, TopicDescription,
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset, TopicId};
@@ -92,6 +92,14 @@ impl Admin {
     /// [`ClientError`] when the request as a whole failed; what became of each partition is in the answer.
     pub async fn reassign_partitions(&self, moves: &[PartitionMove]) -> Result<Each<Vec<NodeId>>, ClientError> {
         self.decide(moves, true, |partitions| ReassignPartitions { partitions }, |reply| reply.partitions).await
+    }
+
+    /// Has the preferred replicas lead, each on its own; answers with who is to lead. That is so when the metadata says it.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the request as a whole failed; what became of each partition is in the answer.
+    pub async fn elect_leaders(&self, partitions: &[PartitionElection]) -> Result<Each<NodeId>, ClientError> {
+        self.decide(partitions, true, |partitions| ElectLeaders { partitions }, |reply| reply.partitions).await
     }
 
     /// Has the controller decide on `items`, each on its own. What it could not decide now (it is being replaced, or no broker is

@@ -201,7 +201,7 @@ impl Client {
         let is_troubled = |node: NodeId| slot(node).is_some_and(|slot| slot.is_troubled());
         let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
         for (node, broker) in &brokers {
-            let is_likely = is_open(*node) || (broker.is_live && !is_troubled(*node));
+            let is_likely = !is_troubled(*node) && (is_open(*node) || broker.is_live);
             if is_likely { &mut likely } else { &mut unlikely }.push(Source::Broker(*node));
         }
         // The one that was reached first is open before anybody has named it.
@@ -340,9 +340,12 @@ impl Slot {
         lock(&self.live).as_ref().filter(|connection| connection.is_open()).cloned()
     }
 
-    /// Whether it could not be reached when that was last tried, or is being tried now.
+    /// Whether it leaves somebody waiting; or was not reached when that was last tried, or is being tried now.
     fn is_troubled(&self) -> bool {
-        self.opening.try_lock().map_or(true, |opening| opening.failed.is_some())
+        match self.open_connection() {
+            Some(connection) => connection.is_silent(),
+            None => self.opening.try_lock().map_or(true, |opening| opening.failed.is_some()),
+        }
     }
 }
 

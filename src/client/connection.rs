@@ -13,7 +13,7 @@ mod reader;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ struct Link {
     permits: Arc<Semaphore>,
     next_id: AtomicU32,
     pending: Mutex<Pending>,
+    /// Whether it has left somebody waiting for long, and has not said anything since.
+    is_silent: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -113,6 +115,7 @@ impl Connection {
             permits: Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS))),
             next_id: AtomicU32::new(1),
             pending: Mutex::default(),
+            is_silent: AtomicBool::new(false),
             closed: CancellationToken::new(),
         });
         let (read, write) = stream.into_split();
@@ -148,6 +151,21 @@ impl Connection {
     /// Whether requests can still be sent.
     pub fn is_open(&self) -> bool {
         !self.link.closed.is_cancelled()
+    }
+
+    /// Somebody waits for a reply for long: whoever can be asked somewhere else is, until something comes from there.
+    pub fn doubt(&self) {
+        self.link.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is doubted, and nothing has come since.
+    pub fn is_silent(&self) -> bool {
+        self.link.is_silent.load(Ordering::Relaxed)
+    }
+
+    /// Ends it for all who share it, with all that is outstanding.
+    pub fn give_up(&self, cause: &str) {
+        self.link.fail(cause);
     }
 
     /// Sends a request without waiting for anything: calls that follow each other are sent in that order.
@@ -277,6 +295,9 @@ impl Link {
     }
 
     fn on_frame(&self, frame: Frame) -> Result<(), String> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            self.is_silent.store(false, Ordering::Relaxed);
+        }
         if frame.head.correlation_id == CorrelationId(0) {
             let said = frame.decode_body::<Outcome<()>>().ok().and_then(|outcome| outcome.error);
             return Err(said.map_or_else(|| "it was refused without a reason".to_owned(), |error| error.message));

@@ -40,6 +40,8 @@ pub enum Api {
     AddPartitions,
     /// Move partitions to other replicas.
     ReassignPartitions,
+    /// Give leaderships back to the preferred replicas.
+    ElectLeaders,
 }
 
 /// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
@@ -63,7 +65,7 @@ impl ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -80,6 +82,7 @@ impl Api {
         Self::DeleteRecords,
         Self::AddPartitions,
         Self::ReassignPartitions,
+        Self::ElectLeaders,
     ];
 
     /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
@@ -102,6 +105,7 @@ impl Api {
             Self::DeleteRecords => 107,
             Self::AddPartitions => 108,
             Self::ReassignPartitions => 109,
+            Self::ElectLeaders => 110,
         }
     }
 

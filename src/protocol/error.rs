@@ -95,6 +95,8 @@ error_codes! {
     WrongNode = 37, "wrong-node", false;
     /// A newer process of the broker has registered: this one is over.
     BrokerSuperseded = 38, "broker-superseded", false;
+    /// The first replica of the partition is not in sync, or may not lead now.
+    PreferredLeaderNotAvailable = 39, "preferred-leader-not-available", true;
     /// Below the log start offset or above the log end.
     OffsetOutOfRange = 40, "offset-out-of-range", false;
     /// The records there are damaged on this disk and are not served. The message names the next offset that is whole.

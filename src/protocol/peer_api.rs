@@ -49,13 +49,15 @@ pub enum PeerApi {
     ForwardAddPartitions,
     /// A client of another node moves partitions.
     ForwardReassign,
+    /// A client of another node gives leaderships back.
+    ForwardElectLeaders,
     /// What followers hold, and want next.
     FetchReplicas,
 }
 
 impl PeerApi {
     /// Every request kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PeerHello,
         Self::Ping,
         Self::FormController,
@@ -75,6 +77,7 @@ impl PeerApi {
         Self::ForwardInitProducer,
         Self::ForwardAddPartitions,
         Self::ForwardReassign,
+        Self::ForwardElectLeaders,
         Self::FetchReplicas,
     ];
 
@@ -101,6 +104,7 @@ impl PeerApi {
             Self::ForwardInitProducer => 233,
             Self::ForwardAddPartitions => 234,
             Self::ForwardReassign => 235,
+            Self::ForwardElectLeaders => 236,
             Self::FetchReplicas => 240,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use callboard::actors::node::NodeError;
 use callboard::client::{Client, ClientConfig, ConsumerConfig, StartAt};
 use callboard::config::{ControllerAddress, Role};
-use callboard::protocol::messages::{NewTopic, PartitionMetadata};
+use callboard::protocol::messages::{NewTopic, PartitionElection, PartitionMetadata, PartitionMove};
 use callboard::testing::Node;
 use callboard::types::NodeId;
 
@@ -211,6 +211,43 @@ async fn brokers_apart_from_controllers_lead_and_follow_and_one_more_may_come_la
             !entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("rides"))
         })
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leadership_moves_when_an_administrator_wants_it_and_no_client_sees_an_error() {
+    let mut cluster = Cluster::new(&[Kind::Both; 3]);
+    cluster.start(&[1, 2, 3]);
+    let client = cluster.connect().await;
+    client.admin().create_topics(&[replicated("rides", 2, 3)], false).await.unwrap().remove(0).expect("created");
+    until_in_sync(&client, "rides", 3).await;
+    let (admin, mut sent) = (client.admin(), 0);
+    for round in 0..4 {
+        let before = partitions(&client, "rides").await;
+        // The same replicas in another order: another one is preferred.
+        let moves = before.iter().map(|state| {
+            let mut replicas = state.replicas.clone();
+            replicas.rotate_left(1);
+            PartitionMove { topic: "rides".to_owned(), partition: state.partition, replicas: Some(replicas) }
+        });
+        let moves: Vec<_> = moves.collect();
+        let moved = admin.reassign_partitions(&moves).await.unwrap();
+        assert!(moved.iter().all(Result::is_ok), "{moved:?}");
+        let wanted: Vec<_> = moves
+            .iter()
+            .map(|moved| PartitionElection { topic: moved.topic.clone(), partition: moved.partition })
+            .collect();
+        let preferred: Vec<_> = moves.iter().map(|moved| Ok(moved.replicas.as_ref().unwrap()[0])).collect();
+        let (elected, ()) =
+            tokio::join!(admin.elect_leaders(&wanted), send_each(&client, "rides", values(sent..sent + 50)),);
+        assert_eq!(elected.unwrap(), preferred);
+        sent += 50;
+        wait_until_async(&format!("the preferred replicas lead in round {round}"), || async {
+            let leaders = partitions(&client, "rides").await.into_iter().map(|state| state.leader);
+            leaders.eq(preferred.iter().map(|leader| leader.clone().ok()))
+        })
+        .await;
+    }
+    assert_eq!(read_all(&client, "rides").await, numbered(0..sent));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

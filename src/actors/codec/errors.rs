@@ -18,6 +18,7 @@ impl ReplyBody {
             Self::AlterTopics(reply) => each(&reply.topics, count),
             Self::AddPartitions(reply) => each(&reply.topics, count),
             Self::ReassignPartitions(reply) => each(&reply.partitions, count),
+            Self::ElectLeaders(reply) => each(&reply.partitions, count),
             Self::DescribeTopics(reply) => each(&reply.topics, count),
             Self::Metadata(reply) => {
                 let errors = reply.topics.iter().filter_map(|entry| entry.topic.error.as_ref());

@@ -61,6 +61,7 @@ bodies!(
     DescribeNode,
     AddPartitions,
     ReassignPartitions,
+    ElectLeaders,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

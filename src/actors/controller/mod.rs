@@ -48,7 +48,7 @@ pub use earlier_log::MetadataLogError;
 pub use forming::{Invitation, Seat, TakeSeat, form, wait_for_invitation};
 pub use messages::*;
 pub use metadata_files::{MetadataError, MetadataFiles};
-pub use partitions::{AddPartitions, Reassign};
+pub use partitions::{AddPartitions, ElectLeaders, Reassign};
 pub use rehearsal::{KnownTopic, KnownTopics, rehearse};
 pub use settings::ControllerSettings;
 pub use starting::{Nobody, Starting, start_here, start_on};

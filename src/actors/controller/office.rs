@@ -121,6 +121,14 @@ impl Tenure {
         self.ends.extend(ends.into_iter().filter(is_wanted).map(|end| ((end.partition, end.node), end)));
     }
 
+    /// Asks for hand-overs, whatever the balance says.
+    pub fn want(&mut self, now: MonoTime, hand_overs: impl Iterator<Item = HandOver>) {
+        for wish in hand_overs {
+            self.balance.note_asked(now, wish.partition);
+            self.wishes.insert(wish.partition, wish);
+        }
+    }
+
     /// The hand-overs that the broker has not been told of, if there are any.
     pub fn take_wishes(&mut self, image: &ClusterImage, node: NodeId) -> Vec<(TopicPartition, NodeId)> {
         let (mut taken, mut left) = (Vec::new(), BTreeMap::new());

@@ -9,8 +9,8 @@ use super::local::LocalController;
 use super::member::{Failed, Member};
 use super::search::{Office, PAUSE, Search};
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, Committed, CreateTopics, DeleteTopics, FollowMetadata, InitProducer, MetadataNews,
-    Reassign,
+    AddPartitions, AlterTopics, Committed, CreateTopics, DeleteTopics, ElectLeaders, FollowMetadata, InitProducer,
+    MetadataNews, Reassign,
 };
 use crate::actors::peer::{PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
@@ -135,6 +135,18 @@ impl Controllers {
     /// As [`Controllers::ask`].
     pub async fn reassign(&self, request: Reassign) -> Result<Committed<Vec<Result<Vec<NodeId>, ApiError>>>, ApiError> {
         let attempt = async |member: &Member, patience| member.reassign(&request, patience).await;
+        self.decided(DECISION_PATIENCE, Repeat::Freely(DECISION_PATIENCE), attempt).await
+    }
+
+    /// Gives leaderships back to the preferred replicas. Asking twice is asking once.
+    ///
+    /// # Errors
+    /// As [`Controllers::ask`].
+    pub async fn elect_leaders(
+        &self,
+        request: ElectLeaders,
+    ) -> Result<Committed<Vec<Result<NodeId, ApiError>>>, ApiError> {
+        let attempt = async |member: &Member, patience| member.elect_leaders(&request, patience).await;
         self.decided(DECISION_PATIENCE, Repeat::Freely(DECISION_PATIENCE), attempt).await
     }
 

@@ -3,8 +3,8 @@
 use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, FindController, FollowMetadata,
-    InitProducer, Reassign,
+    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, ElectLeaders, FindController,
+    FollowMetadata, InitProducer, Reassign,
 };
 
 /// Where a controller in this process takes its messages. By message, so that something else can stand in its place.
@@ -28,6 +28,8 @@ pub struct LocalController {
     pub add_partitions: Recipient<AddPartitions>,
     /// Other replicas.
     pub reassign: Recipient<Reassign>,
+    /// Other leaders.
+    pub elect_leaders: Recipient<ElectLeaders>,
 }
 
 impl<A> From<Addr<A>> for LocalController
@@ -41,7 +43,8 @@ where
         + Handler<AlterTopics>
         + Handler<InitProducer>
         + Handler<AddPartitions>
-        + Handler<Reassign>,
+        + Handler<Reassign>
+        + Handler<ElectLeaders>,
 {
     fn from(address: Addr<A>) -> Self {
         Self {
@@ -53,7 +56,8 @@ where
             alter_topics: address.clone().recipient(),
             init_producer: address.clone().recipient(),
             add_partitions: address.clone().recipient(),
-            reassign: address.recipient(),
+            reassign: address.clone().recipient(),
+            elect_leaders: address.recipient(),
         }
     }
 }

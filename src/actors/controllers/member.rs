@@ -10,15 +10,15 @@ use super::local::LocalController;
 use super::metadata;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
-    InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
+    FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer::{self, PeerError, PeerHandle, PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::{
     Decided, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics,
-    ForwardInitProducer, ForwardReassign, PeerConnection, PeerRequest,
+    ForwardElectLeaders, ForwardInitProducer, ForwardReassign, PeerConnection, PeerRequest,
 };
 use crate::protocol::messages::{CreatedTopic, InitProducerReply, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
@@ -176,6 +176,16 @@ impl Member {
             Door::Here(local) => Ok(send(&local.reassign, request.clone(), patience).await??),
             Door::There(target, links) => {
                 let request = ForwardReassign { partitions: request.0.clone() };
+                pass_on(&link(target, links), &request, patience).await
+            }
+        }
+    }
+
+    pub async fn elect_leaders(&self, request: &ElectLeaders, patience: Duration) -> Answers<NodeId> {
+        match &self.door {
+            Door::Here(local) => Ok(send(&local.elect_leaders, request.clone(), patience).await??),
+            Door::There(target, links) => {
+                let request = ForwardElectLeaders { partitions: request.0.clone() };
                 pass_on(&link(target, links), &request, patience).await
             }
         }

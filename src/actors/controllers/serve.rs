@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::local::LocalController;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
-    InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
+    FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::{PeerCall, PeerContext, PeerReplyBody, PeerRequestBody};
 use crate::engine::broker::{Answer, Request};
@@ -74,6 +74,10 @@ async fn serve(controller: &LocalController, from: &PeerContext, body: PeerReque
         PeerRequestBody::ForwardReassign(request) => {
             let decision = send(&controller.reassign, Reassign(request.partitions)).await??;
             PeerReplyBody::ForwardReassign(decided(decision))
+        }
+        PeerRequestBody::ForwardElectLeaders(request) => {
+            let decision = send(&controller.elect_leaders, ElectLeaders(request.partitions)).await??;
+            PeerReplyBody::ForwardElectLeaders(decided(decision))
         }
         body => ask(controller, from, body).await?,
     };

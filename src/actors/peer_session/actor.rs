@@ -99,8 +99,9 @@ impl PeerSession {
         let answer = AnswerTo::new(self.codec.clone(), head, permit);
         use PeerRequestBody::{
             FetchMetadata, FetchReplicas, FindController, FormController, ForwardAddPartitions, ForwardAlterTopics,
-            ForwardCreateTopics, ForwardDeleteTopics, ForwardInitProducer, ForwardReassign, PeerHello, Ping,
-            ProposeInSync, RaftAppend, RaftSnapshot, RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
+            ForwardCreateTopics, ForwardDeleteTopics, ForwardElectLeaders, ForwardInitProducer, ForwardReassign,
+            PeerHello, Ping, ProposeInSync, RaftAppend, RaftSnapshot, RaftVote, RegisterBroker, RenewLease,
+            ReportReplicas, StopBroker,
         };
         match (body, self.from.clone()) {
             (PeerHello(hello), _) => self.greet(hello, answer),
@@ -136,6 +137,7 @@ impl PeerSession {
                     | ForwardInitProducer(_)
                     | ForwardAddPartitions(_)
                     | ForwardReassign(_)
+                    | ForwardElectLeaders(_)
                     // These two are answered above.
                     | PeerHello(_)
                     | Ping(_) => (services.controller.as_ref(), "controller"),

@@ -57,6 +57,7 @@ bodies!(
     ForwardInitProducer,
     ForwardAddPartitions,
     ForwardReassign,
+    ForwardElectLeaders,
     FetchReplicas,
 );
 

@@ -234,6 +234,7 @@ impl Session {
             RequestBody::AlterTopics(alter) => self.alter_topics(head, alter, permit),
             RequestBody::AddPartitions(add) => self.add_partitions(head, add, permit),
             RequestBody::ReassignPartitions(reassign) => self.reassign(head, reassign, permit),
+            RequestBody::ElectLeaders(elect) => self.elect_leaders(head, elect, permit),
         }
     }
 

@@ -55,6 +55,9 @@ pub enum TopicCommand {
     /// Move the partitions of a topic to other brokers, or end such a move
     #[command(after_help = examples::TOPIC_REASSIGN)]
     Reassign(ReassignArgs),
+    /// Have the preferred replicas lead: the first ones
+    #[command(after_help = examples::TOPIC_ELECT_LEADER)]
+    ElectLeader(ElectLeaderArgs),
     /// Delete topics with all their records
     #[command(after_help = examples::TOPIC_DELETE)]
     Delete {
@@ -109,6 +112,16 @@ pub struct ReassignArgs {
     /// End a move that is under way, and go back to the replicas before it
     #[arg(long, conflicts_with = "replicas")]
     pub cancel: bool,
+}
+
+/// `callboard topic elect-leader`.
+#[derive(Debug, Args)]
+pub struct ElectLeaderArgs {
+    /// The topics; all when none is named
+    pub names: Vec<String>,
+    /// This partition only, of the one topic that is named; may repeat
+    #[arg(long, short, value_name = "N", requires = "names")]
+    pub partition: Vec<u32>,
 }
 
 /// `callboard topic trim`.

@@ -1,10 +1,11 @@
 //! `callboard topic`.
 //!
-//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`], [`partitions`].
+//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`], [`partitions`], [`leaders`].
 
 pub mod apply;
 pub mod args;
 pub mod describe;
+pub mod leaders;
 pub mod offsets;
 pub mod partitions;
 pub mod trim;
@@ -53,6 +54,7 @@ pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), Cli
         TopicCommand::Offsets(args) => offsets::run(&admin, &args, connect.json).await,
         TopicCommand::AddPartitions { name, total } => partitions::add(&admin, name, total, connect.json).await,
         TopicCommand::Reassign(args) => partitions::reassign(&admin, args, connect.json).await,
+        TopicCommand::ElectLeader(args) => leaders::elect(&admin, &args, connect.json).await,
         TopicCommand::Delete { names, .. } => delete(&admin, &names, connect.json).await,
         TopicCommand::Apply { .. } => apply::run(&admin, declared, connect.json).await,
     }

@@ -26,8 +26,7 @@ use crate::protocol::messages::{Fetch, FetchPartition, FetchReply, FetchedPartit
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset};
 
-/// How often to ask who is in sync, where others than leaders are read: nobody else says that a replica lags. And how often who
-/// leads, while a leader is silent.
+/// How often to ask who is in sync, where others than leaders are read: nobody else says that a replica lags.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Runs until the consumer is dropped.

@@ -21,7 +21,9 @@ use crate::protocol::messages::FetchPartition;
 use crate::types::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
 
 /// Who leaves a fetch unanswered for so long beyond its waiting time may be gone without a word: another may lead by now.
-const OVERDUE: Duration = Duration::from_secs(1);
+const OVERDUE: Duration = Duration::from_millis(500);
+/// And that is asked again after so long, while it is silent.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// A replica that failed is not read for so long.
 const AVOIDED_FOR: Duration = Duration::from_secs(5);
 
@@ -135,11 +137,12 @@ impl Reading {
         }
     }
 
-    /// When to ask who leads and who is in sync although nothing has failed: every `interval` when it reads from others than
-    /// leaders, else when its fetch is overdue.
+    /// When to ask who leads and who is in sync although nothing has failed: when its fetch is overdue; and every `interval` when it
+    /// reads from others than leaders.
     pub fn look_around_at(&self, reads_followers: bool, interval: Duration, max_wait: Duration) -> Option<Instant> {
-        let next = self.learned + interval;
-        if reads_followers { Some(next) } else { self.is_busy.then(|| next.max(self.asked_at + max_wait + OVERDUE)) }
+        let overdue = self.is_busy.then(|| (self.asked_at + max_wait + OVERDUE).max(self.learned + ASK_AGAIN));
+        let next = reads_followers.then(|| self.learned + interval);
+        overdue.into_iter().chain(next).min()
     }
 
     /// Reads from another replica than `source` for a while, unless that is the leader.

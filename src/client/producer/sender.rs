@@ -26,7 +26,7 @@ use crate::client::{Acks, ClientError};
 use crate::protocol::frame::Attachment;
 use crate::protocol::messages::{InitProducer, InitProducerReply, Outcome, Produce, ProducePartition, ProducedBatch};
 use crate::types::{NodeId, PartitionIndex};
-use nodes::Node;
+use nodes::{Node, SILENCE};
 
 /// About how many bytes of batches go into one request. Larger ones make a failure dearer and save nothing.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -50,6 +50,8 @@ pub(super) struct Sender {
 struct Flight {
     node: NodeId,
     batches: Vec<(usize, Batch)>,
+    /// When to ask whether another leads by now, if no answer has come.
+    doubted_at: Instant,
 }
 
 enum Event {
@@ -113,6 +115,7 @@ impl Sender {
                 return None;
             }
             self.expire(&mut state, now, &mut wake_at);
+            self.doubt_the_silent(&mut state, now, &mut wake_at);
             self.learn_stale_topics(&mut state, now, &mut wake_at);
             self.seal_due(&mut state, now, &mut wake_at);
             let loads = self.load(&mut state, now, &mut wake_at);
@@ -293,7 +296,7 @@ impl Sender {
             Ok(event) => {
                 self.events.push(event);
                 self.nodes.entry(id).or_default().in_flight += 1;
-                self.flights.insert(flight, Flight { node: id, batches });
+                self.flights.insert(flight, Flight { node: id, batches, doubted_at: Instant::now() + SILENCE });
                 true
             }
             Err(error) => {

@@ -286,3 +286,39 @@ async fn a_broker_that_leaves_a_fetch_unanswered_is_left_once_another_is_to_be_r
         assert_eq!(asked(&first), [first.node, second.node]);
     }
 }
+
+#[tokio::test]
+async fn a_leader_that_leaves_batches_unanswered_is_left_once_another_leads() {
+    let (first, second, client) = two(1).await;
+    let producer = client.producer(ProducerConfig::default()).await.expect("starts");
+    soon(send(&producer, "before".to_owned()).await).await.expect("delivered");
+    first.on_produce([Fault::Ignore, Fault::Ignore, Fault::Ignore]);
+    let mut deliveries = Vec::new();
+    for number in 0..3 {
+        deliveries.push(producer.send(produced(number)).await.expect("taken"));
+        eventually("it came", || first.state().produce_requests == 2 + number as usize).await;
+    }
+    let asked_before = first.state().metadata_requests;
+    eventually("who leads is asked", || first.state().metadata_requests > asked_before + 2).await;
+    assert!(deliveries.iter().all(|delivery| !delivery.is_done()), "it may be slow");
+    second.take_over();
+    for delivery in deliveries {
+        soon(delivery).await.expect("delivered");
+    }
+    assert_eq!(first.values(0), ["before", "value 0", "value 1", "value 2"], "in order, each once");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_slow_is_waited_for_while_it_leads() {
+    let (first, _second, client) = two(1).await;
+    let producer = client.producer(ProducerConfig::default()).await.expect("starts");
+    soon(send(&producer, "before".to_owned()).await).await.expect("delivered");
+    first.on_produce([Fault::HoldAnswer]);
+    let delivery = send(&producer, "slow".to_owned()).await;
+    let asked_before = first.state().metadata_requests;
+    eventually("who leads is asked", || first.state().metadata_requests > asked_before + 2).await;
+    first.release();
+    soon(delivery).await.expect("delivered");
+    assert_eq!(first.values(0), ["before", "slow"]);
+    assert_eq!(first.state().produce_requests, 2, "it was not sent again");
+}

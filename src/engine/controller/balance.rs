@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::refuse;
 use crate::engine::metadata::{ClusterImage, PartitionImage};
+use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{BrokerEpoch, MonoTime, NodeId, TopicPartition};
 
 /// Ask `leader` to hand the partition over to `to`.
@@ -39,6 +41,30 @@ pub fn out_of_place(image: &ClusterImage) -> impl Iterator<Item = HandOver> {
         let could_be = leader != to && state.in_sync.contains(&to) && image.may_lead(to);
         could_be.then_some(HandOver { partition, leader, to })
     })
+}
+
+/// Who is to lead the partition by the order of its replicas, and the hand-over that gets it there, unless it leads already.
+///
+/// # Errors
+/// [`ErrorCode::UnknownTopicOrPartition`]. [`ErrorCode::PreferredLeaderNotAvailable`] where that replica is not in sync or may not lead
+/// now, and where nobody leads: an election, which is not asked for, comes first there.
+pub fn to_preferred(image: &ClusterImage, partition: TopicPartition) -> Result<(NodeId, Option<HandOver>), ApiError> {
+    let Some((state, to)) = image.partition(partition).and_then(|state| Some((state, preferred(state)?))) else {
+        return refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no partition {}", partition.partition));
+    };
+    let text = match state.leader {
+        Some(leader) if leader == to => return Ok((to, None)),
+        _ if !image.may_lead(to) => {
+            format!("broker {to}, its first replica, is down or stopping: it leads when it is back")
+        }
+        Some(leader) if state.in_sync.contains(&to) => return Ok((to, Some(HandOver { partition, leader, to }))),
+        Some(_) => format!("broker {to}, its first replica, is not in sync: it may lead when it has caught up"),
+        None => {
+            "nobody leads it: it needs a replica that has all that is committed, so start the brokers of the others"
+                .to_owned()
+        }
+    };
+    refuse(ErrorCode::PreferredLeaderNotAvailable, text)
 }
 
 /// The first replica; of those that a reassignment leads to while one is under way.
@@ -75,6 +101,11 @@ impl Balance {
         let next: Vec<_> = next.filter(|hand_over| !asked.contains_key(&hand_over.partition)).take(room).collect();
         asked.extend(next.iter().map(|hand_over| (hand_over.partition, now)));
         next
+    }
+
+    /// Somebody else has asked for a hand-over of the partition.
+    pub fn note_asked(&mut self, now: MonoTime, partition: TopicPartition) {
+        self.asked.insert(partition, now);
     }
 
     fn note_who_is_live(&mut self, now: MonoTime, image: &ClusterImage) {

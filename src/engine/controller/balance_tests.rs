@@ -73,3 +73,38 @@ fn only_replicas_that_are_in_sync_and_may_lead_are_handed_anything() {
     cluster.stopping(1);
     assert_eq!(out_of_place(&cluster.image).count(), 0);
 }
+
+#[test]
+fn the_preferred_replica_is_handed_the_leadership_when_somebody_asks() {
+    let mut cluster = displaced();
+    let mut balance = Balance::new(GENTLY);
+    balance.next(at(0), &cluster.image);
+    let hand_over = HandOver { partition: P0, leader: NodeId(2), to: NodeId(1) };
+    assert_eq!(to_preferred(&cluster.image, P0), Ok((NodeId(1), Some(hand_over))));
+    balance.note_asked(at(59), P0);
+    assert_eq!(numbers(&balance.next(at(60), &cluster.image)), [1], "one of two is under way");
+    cluster.proposes(cluster.proposal(&[1, 2], Some(1))).expect("handed over");
+    assert_eq!(to_preferred(&cluster.image, P0), Ok((NodeId(1), None)), "it leads");
+}
+
+#[test]
+fn a_preferred_replica_that_cannot_lead_is_told_with_its_reason() {
+    let refusal = |cluster: &Cluster, partition| {
+        let refused = to_preferred(&cluster.image, partition).expect_err("it cannot lead");
+        (refused.code, refused.message)
+    };
+    let unavailable = |cluster: &Cluster, why: &str| {
+        let (code, text) = refusal(cluster, P0);
+        assert!(code == ErrorCode::PreferredLeaderNotAvailable && text.contains(why), "{code:?}: {text}");
+    };
+    let mut cluster = displaced();
+    cluster.in_sync(&[2]);
+    unavailable(&cluster, "broker 1, its first replica, is not in sync");
+    cluster.stopping(1);
+    unavailable(&cluster, "broker 1, its first replica, is down or stopping");
+    cluster.start(1);
+    cluster.fenced(2);
+    unavailable(&cluster, "nobody leads it");
+    let missing = TopicPartition { partition: PartitionIndex(3), ..P0 };
+    assert_eq!(refusal(&cluster, missing).0, ErrorCode::UnknownTopicOrPartition);
+}

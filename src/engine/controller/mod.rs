@@ -32,7 +32,7 @@ pub(crate) mod test_support;
 use super::metadata::{ApplyError, ClusterImage, MetadataRecord};
 use crate::protocol::{ApiError, ErrorCode};
 
-pub use balance::{Balance, Gentleness, HandOver, out_of_place};
+pub use balance::{Balance, Gentleness, HandOver, out_of_place, to_preferred};
 pub use brokers::{fence, register, stopping, unfence};
 pub use damage::{DamageOutcome, report_damaged, report_lost};
 pub use elections::{Recovery, ReplicaEnd, elect_from_last_members, settle_all, without_members};

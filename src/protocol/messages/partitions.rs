@@ -1,4 +1,4 @@
-//! More partitions, and partitions elsewhere.
+//! More partitions, partitions elsewhere, and other leaders.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,4 +63,33 @@ pub struct ReassignPartitionsReply {
 impl Request for ReassignPartitions {
     const API: Api = Api::ReassignPartitions;
     type Reply = ReassignPartitionsReply;
+}
+
+/// Gives the leadership of partitions back to their preferred replicas, each on its own: at once, where the controller would wait until
+/// the broker has been back for a while. It is asked for when this is answered; it is done when the metadata names that leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElectLeaders {
+    /// The partitions.
+    pub partitions: Vec<PartitionElection>,
+}
+
+/// A partition whose preferred replica is to lead: the first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionElection {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+}
+
+/// The answer to [`ElectLeaders`], in the order of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElectLeadersReply {
+    /// Who is to lead each, or does already.
+    pub partitions: Vec<Outcome<NodeId>>,
+}
+
+impl Request for ElectLeaders {
+    const API: Api = Api::ElectLeaders;
+    type Reply = ElectLeadersReply;
 }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
-    InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
+    FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::controllers::Controllers;
 use crate::actors::test_support::{DiskThread, registration, replica_settings};
@@ -236,6 +236,7 @@ never_asked!(
     AlterTopics -> Committed<Vec<Result<TopicId, ApiError>>>,
     AddPartitions -> Committed<Vec<Result<TopicId, ApiError>>>,
     Reassign -> Committed<Vec<Result<Vec<NodeId>, ApiError>>>,
+    ElectLeaders -> Committed<Vec<Result<NodeId, ApiError>>>,
     InitProducer -> InitProducerReply,
 );
 

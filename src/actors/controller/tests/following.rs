@@ -5,9 +5,11 @@ use openraft::raft::AppendEntriesRequest;
 use super::bench::Bench;
 use super::*;
 use crate::engine::broker::{Renewal, Request};
+use crate::engine::controller::InSyncProposal;
 use crate::engine::metadata::MetadataRecord;
+use crate::protocol::messages::PartitionElection;
 use crate::raft::{RaftId, Vote};
-use crate::types::MonoTime;
+use crate::types::{MonoTime, PartitionIndex, TopicPartition};
 
 const NODE: NodeId = NodeId(5);
 /// By the clock that stands still: for ever.
@@ -94,9 +96,8 @@ async fn patience_ends_and_a_newer_request_of_a_node_ends_the_older_one() {
     }
 }
 
-#[actix::test]
-async fn a_leader_is_asked_to_hand_over_once_the_preferred_one_has_settled() {
-    let bench = Bench::new().await;
+/// A partition whose preferred replica is back and in sync, while the other leads: the partition, the two, and the leader's epoch.
+async fn displaced(bench: &Bench) -> (TopicPartition, [NodeId; 2], BrokerEpoch) {
     let epochs = [bench.live(1).await, bench.live(2).await];
     let partition = bench.topic(2, &[]).await;
     let preferred = bench.partition(partition).await.leader.expect("it is led");
@@ -112,8 +113,43 @@ async fn a_leader_is_asked_to_hand_over_once_the_preferred_one_has_settled() {
         assert_eq!(bench.ask(Request::Propose(vec![both])).await, Ok(None));
     }
     bench.tick().await;
+    (partition, [preferred, other], epochs[1 - at])
+}
+
+#[actix::test]
+async fn a_leader_is_asked_to_hand_over_at_once_when_an_administrator_wants_it() {
+    let bench = Bench::new().await;
+    let (partition, [preferred, other], epoch) = displaced(&bench).await;
     let index = bench.image().await.index;
-    let epoch = Some(epochs[1 - at]);
+    let name = bench.image().await.topics[&partition.topic].name.to_string();
+    let wanted = |topic: &str, number| PartitionElection { topic: topic.to_owned(), partition: PartitionIndex(number) };
+    let wishes = ElectLeaders(vec![wanted(&name, 0), wanted(&name, 1), wanted("nowhere", 0)]);
+    // Without a word of the clock: it has just come back.
+    let (news, answer) =
+        tokio::join!(bench.follow(other, Some(epoch), index, LONG), bench.controller.send(wishes.clone()));
+    let Committed { index: at, answer } = answer.expect("it runs").expect("in office");
+    assert_eq!((at, &answer[0]), (index, &Ok(preferred)));
+    let codes: Vec<_> = answer[1..].iter().map(|answer| answer.as_ref().map_err(|error| error.code)).collect();
+    assert_eq!(codes, [Err(ErrorCode::UnknownTopicOrPartition); 2]);
+    let news = news.expect("in office");
+    assert_eq!((news.image.index, news.hand_overs), (index, vec![(partition, preferred)]));
+
+    let handed =
+        InSyncProposal { new_leader: Some(preferred), ..bench.proposal(partition, &[NodeId(1), NodeId(2)]).await };
+    assert_eq!(bench.ask(Request::Propose(vec![handed])).await, Ok(None));
+    let answer = bench.controller.send(wishes).await.expect("it runs").expect("in office").answer;
+    assert_eq!(answer[0], Ok(preferred), "it leads already");
+    let epoch = bench.image().await.epoch_of(preferred);
+    let index = bench.image().await.index;
+    assert_eq!(bench.follow(preferred, epoch, index, Duration::ZERO).await.expect("in office").hand_overs, []);
+}
+
+#[actix::test]
+async fn a_leader_is_asked_to_hand_over_once_the_preferred_one_has_settled() {
+    let bench = Bench::new().await;
+    let (partition, [preferred, other], epoch) = displaced(&bench).await;
+    let index = bench.image().await.index;
+    let epoch = Some(epoch);
     let waits = bench.follow(other, epoch, index, LONG);
     let settles = async {
         bench.clock.advance(Duration::from_secs(3));

@@ -10,14 +10,14 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, FindController, FollowMetadata,
-    InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
+    FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::PeerCall;
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::FindControllerReply;
-use crate::protocol::messages::{CreatedTopic, InitProducerReply, NewTopic, PartitionMove};
+use crate::protocol::messages::{CreatedTopic, InitProducerReply, NewTopic, PartitionElection, PartitionMove};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{BrokerEpoch, ClusterId, NodeId, ProducerEpoch, ProducerId, TopicId, TopicName};
 
@@ -177,6 +177,14 @@ impl Handler<Reassign> for Double {
     fn handle(&mut self, request: Reassign, _: &mut Self::Context) -> Self::Result {
         let replicas = |wanted: &PartitionMove| Ok(wanted.replicas.clone().unwrap_or_default());
         self.say(|_| Ok(Committed { index: 9, answer: request.0.iter().map(replicas).collect() }))
+    }
+}
+
+impl Handler<ElectLeaders> for Double {
+    type Result = ResponseFuture<Result<Committed<Vec<Result<NodeId, ApiError>>>, ApiError>>;
+    fn handle(&mut self, request: ElectLeaders, _: &mut Self::Context) -> Self::Result {
+        let leader = |wanted: &PartitionElection| Ok(NodeId(wanted.partition.0));
+        self.say(|_| Ok(Committed { index: 10, answer: request.0.iter().map(leader).collect() }))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::engine::metadata::{
     BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint,
 };
 use crate::net::{ConnectionGate, Listener};
-use crate::protocol::messages::{AlterTopic, PartitionAddition, PartitionMove};
+use crate::protocol::messages::{AlterTopic, PartitionAddition, PartitionElection, PartitionMove};
 use crate::types::{
     BufferPool, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, Offset, PartitionIndex, TopicConfigOverrides,
     TopicPartition,
@@ -168,6 +168,9 @@ async fn what_clients_ask_is_passed_on_to_the_one_that_decides_and_found_again_a
     let moved = PartitionMove { topic, partition, replicas: Some(replicas.clone()) };
     let moved = controllers.reassign(Reassign(vec![moved])).await.expect("decided");
     assert_eq!(moved, Committed { index: 9, answer: vec![Ok(replicas)] });
+    let elected = PartitionElection { topic: "a".to_owned(), partition: PartitionIndex(4) };
+    let elected = controllers.elect_leaders(ElectLeaders(vec![elected])).await.expect("decided");
+    assert_eq!(elected, Committed { index: 10, answer: vec![Ok(NodeId(4))] });
     let id = controllers.init_producer(InitProducer(None)).await.expect("an id");
     assert_eq!((id.producer_id, controllers.decides()), (ProducerId(8), Some(NodeId(3))));
 }

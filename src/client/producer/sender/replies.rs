@@ -97,7 +97,7 @@ impl Sender {
     }
 
     fn on_landed(&mut self, flight: u64, result: Result<Vec<Outcome<ProducedBatch>>, ClientError>) {
-        let Some(Flight { node, batches }) = self.flights.remove(&flight) else { return };
+        let Some(Flight { node, batches, .. }) = self.flights.remove(&flight) else { return };
         let node = self.nodes.entry(node).or_default();
         node.in_flight = node.in_flight.saturating_sub(1);
         if let Err(error) = &result {

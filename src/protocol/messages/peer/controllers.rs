@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PeerRequest;
 use crate::protocol::messages::{
-    AlterTopic, CreatedTopic, InitProducerReply, NewTopic, Outcome, PartitionAddition, PartitionMove,
+    AlterTopic, CreatedTopic, InitProducerReply, NewTopic, Outcome, PartitionAddition, PartitionElection, PartitionMove,
 };
 use crate::protocol::peer_api::PeerApi;
 use crate::types::{ClusterId, DirectoryId, NodeId, ProducerEpoch, ProducerId, TopicId};
@@ -132,6 +132,18 @@ pub struct ForwardReassign {
 impl PeerRequest for ForwardReassign {
     const API: PeerApi = PeerApi::ForwardReassign;
     type Reply = Decided<Vec<Outcome<Vec<NodeId>>>>;
+}
+
+/// Gives leaderships back to the preferred replicas, each on its own, for a client of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardElectLeaders {
+    /// The partitions.
+    pub partitions: Vec<PartitionElection>,
+}
+
+impl PeerRequest for ForwardElectLeaders {
+    const API: PeerApi = PeerApi::ForwardElectLeaders;
+    type Reply = Decided<Vec<Outcome<NodeId>>>;
 }
 
 /// Hands out a producer id, or the next epoch of one, for a client of another node.
