@@ -26,21 +26,29 @@ pub async fn run(args: &FailuresArgs) -> Result<(), CliError> {
         result = tell(&directory, Duration::from_secs(args.seconds_per_step)) => result,
         () = stop.wait() => Err(CliError::Failed("stopped before the end: nothing was decided".to_owned())),
     };
-    let kept = directory.display();
+    leave(&directory, args.dir.is_some(), result)
+}
+
+/// Keeps the directory where it was asked for or something did not hold, and says so.
+pub(super) fn leave(directory: &Path, is_wanted: bool, result: Result<(), CliError>) -> Result<(), CliError> {
     match result {
-        Ok(()) if args.dir.is_some() => Ok(()),
         Ok(()) => {
-            // What cannot be removed is the temporary directory's to clean up.
-            let _ = std::fs::remove_dir_all(&directory);
+            if !is_wanted {
+                // What cannot be removed is the temporary directory's to clean up.
+                let _ = std::fs::remove_dir_all(directory);
+            }
             Ok(())
         }
         Err(CliError::OutputClosed) => Err(CliError::OutputClosed),
-        Err(error) => Err(CliError::Failed(format!("{error}; data and the logs of all nodes are in {kept}"))),
+        Err(error) => {
+            let kept = directory.display();
+            Err(CliError::Failed(format!("{error}; data and the logs of all nodes are in {kept}")))
+        }
     }
 }
 
 /// A directory with nothing in it: what an earlier run left would be part of the story.
-fn directory(given: Option<&Path>) -> Result<PathBuf, CliError> {
+pub(super) fn directory(given: Option<&Path>) -> Result<PathBuf, CliError> {
     let Some(given) = given else {
         let name = format!("callboard-evaluation-{}", uuid::Uuid::new_v4().as_simple());
         return Ok(std::env::temp_dir().join(name));

@@ -1,4 +1,4 @@
-//! `callboard evaluate`: a cluster of its own is put through failures, and every record is accounted for.
+//! `callboard evaluate`: a cluster of its own is put through failures, every record is accounted for, and what failures cost is measured.
 //!
 //! ```text
 //!   story: acts of steps ─► stage ─► LocalCluster: kill, start
@@ -6,12 +6,14 @@
 //!                             └─ report: what was done, what held ◄──── history: check
 //! ```
 //!
-//! Reading order: [`story`], [`history`], [`clients`], [`stage`], [`report`], [`failures`].
+//! Reading order: [`story`], [`history`], [`clients`], [`stage`], [`report`], [`failures`]; then [`probe`], [`failover`].
 
 pub mod args;
 pub mod clients;
+pub mod failover;
 pub mod failures;
 pub mod history;
+pub mod probe;
 pub mod report;
 pub mod stage;
 pub mod story;
@@ -26,5 +28,6 @@ use args::EvaluateCommand;
 pub async fn run(command: EvaluateCommand) -> Result<(), CliError> {
     match command {
         EvaluateCommand::Failures(args) => failures::run(&args).await,
+        EvaluateCommand::Failover(args) => failover::run(&args).await,
     }
 }

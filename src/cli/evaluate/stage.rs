@@ -340,7 +340,10 @@ impl Stage {
 }
 
 /// Asks until there is an answer, and how long that took; none when there is none within `patience`.
-async fn wait_for<T>(patience: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> Option<(T, Duration)> {
+pub(super) async fn wait_for<T>(
+    patience: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> Option<(T, Duration)> {
     let started = Instant::now();
     let asked = async {
         loop {
