@@ -28,7 +28,7 @@ pub const CHECKSUM_SUFFIX: &str = ".checksum";
 const MAGIC: Magic = *b"CBck";
 const VERSION: u16 = 1;
 /// One checksum for the batches that start within this many bytes: 8 KiB of checksums for a segment of 1 GiB.
-const BLOCK_BYTES: u64 = 1 << 20;
+pub(super) const BLOCK_BYTES: u64 = 1 << 20;
 
 /// The batches that start in one block of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,12 +50,19 @@ pub(super) struct SegmentChecksum {
 /// Takes headers in order and makes blocks of them.
 #[derive(Debug, Default)]
 pub(super) struct Summing {
+    /// The number of the first block.
+    first: u64,
     blocks: Vec<Block>,
     crc: Crc32c,
     batches: u32,
 }
 
 impl Summing {
+    /// Begins with the block that holds `position`, where its first batch starts.
+    pub(super) fn from(position: u64) -> Self {
+        Self { first: position / BLOCK_BYTES, ..Self::default() }
+    }
+
     /// Takes the batch at `position`.
     pub(super) fn add(&mut self, header: &BatchHeader, position: u64) {
         self.end_before(position / BLOCK_BYTES);
@@ -64,14 +71,15 @@ impl Summing {
     }
 
     fn end_before(&mut self, block: u64) {
-        while (self.blocks.len() as u64) < block {
+        while self.first + (self.blocks.len() as u64) < block {
             let crc = std::mem::take(&mut self.crc).finish();
             self.blocks.push(Block { batches: std::mem::take(&mut self.batches), crc });
         }
     }
 
-    pub(super) fn finish(mut self, size: u64) -> Vec<Block> {
-        self.end_before(size.div_ceil(BLOCK_BYTES));
+    /// The blocks up to `end` of the segment.
+    pub(super) fn finish(mut self, end: u64) -> Vec<Block> {
+        self.end_before(end.div_ceil(BLOCK_BYTES));
         self.blocks
     }
 }
@@ -133,10 +141,12 @@ impl SegmentChecksum {
         (blocks.len() as u64 == size.div_ceil(BLOCK_BYTES)).then_some(Self { size, end, blocks })
     }
 
-    /// The bytes of the segment (start, end exclusive) whose batches' heads are not those that were summed.
-    pub(super) fn differing(&self, found: &[Block]) -> Vec<(u64, u64)> {
-        let pairs = self.blocks.iter().zip(found).enumerate();
-        let wrong = pairs.filter(|(_, (due, found))| due != found).map(|(at, _)| at as u64);
+    /// The bytes of the segment (start, end exclusive) whose batches' heads are not those that were summed. `found` begins with the
+    /// block that holds `position`.
+    pub(super) fn differing(&self, position: u64, found: &[Block]) -> Vec<(u64, u64)> {
+        let numbered =
+            self.blocks.iter().enumerate().skip(usize::try_from(position / BLOCK_BYTES).unwrap_or(usize::MAX));
+        let wrong = numbered.zip(found).filter(|((_, due), found)| due != found).map(|((at, _), _)| at as u64);
         wrong.map(|at| (at * BLOCK_BYTES, ((at + 1) * BLOCK_BYTES).min(self.size))).collect()
     }
 }
@@ -191,7 +201,8 @@ mod tests {
         };
         let whole = SegmentChecksum { size: BLOCK_BYTES * 3 + 200, end: Offset(4), blocks: blocks(1) };
         assert_eq!(whole.blocks.iter().map(|block| block.batches).collect::<Vec<_>>(), [2, 0, 2, 0]);
-        assert_eq!(whole.differing(&blocks(1)), []);
-        assert_eq!(whole.differing(&blocks(2)), [(BLOCK_BYTES * 2, BLOCK_BYTES * 3)]);
+        assert_eq!(whole.differing(0, &blocks(1)), []);
+        assert_eq!(whole.differing(0, &blocks(2)), [(BLOCK_BYTES * 2, BLOCK_BYTES * 3)]);
+        assert_eq!(whole.differing(BLOCK_BYTES + 7, &blocks(2)[1..]), [(BLOCK_BYTES * 2, BLOCK_BYTES * 3)]);
     }
 }

@@ -236,7 +236,7 @@ fn inspect_checksum(
         report.problem(&name, 0, Some(end), what);
         return Ok(());
     }
-    for (start, end) in due.differing(&summing.finish(length)) {
+    for (start, end) in due.differing(0, &summing.finish(length)) {
         let what = format!("offset, length or leader epoch of a batch between {start} and {end} was changed on disk");
         report.problem(&format!("{:020}{LOG_SUFFIX}", base.0), start, None, what);
     }

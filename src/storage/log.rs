@@ -205,6 +205,7 @@ impl View {
             damaged: Vec::new(),
             epochs: Arc::default(),
             generation: 0,
+            rewritten: 0,
         }
     }
 }

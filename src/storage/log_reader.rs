@@ -19,6 +19,7 @@ use super::index::{Lookup, OffsetEntry};
 use super::leader_epochs::LeaderEpochs;
 use super::place::Start;
 use super::scan::{Check, MAX_PLAUSIBLE_BATCH_BYTES, Scanner, Step};
+use super::segment::LOG_SUFFIX;
 use super::view::{SegmentRef, Shared};
 use crate::types::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::types::{BufferPool, LeaderEpoch, Mutant, Offset};
@@ -310,8 +311,9 @@ impl Shared {
         let end = next.unwrap_or(segment.end);
         let mut view = self.write();
         // After a truncation the bytes that were read mean nothing.
-        if view.generation == segment.generation && view.damage_at(from).is_none_or(|(_, known_end)| known_end < end) {
-            tracing::error!(dir = %self.dir.display(), %from, to = %end, "damaged records found, they are not served");
+        if view.generation == segment.generation && !view.knows_damage(from, end) {
+            let file = self.path(segment.base, LOG_SUFFIX);
+            tracing::error!(file = %file.display(), %from, to = %end, "damaged records found, they are not served");
             view.add_damage(from, end);
         }
         let next_valid = (end < view.written_end).then_some(end);

@@ -17,7 +17,7 @@
 //! in Kafka's layout; `<base>.checksum` of one that was closed. `<base>.cut-<position>` is what a recovery after a power loss moved aside.
 //!
 //! Reading order: [`disk`], `segment`, `index`, `scan`, `log`, `append`, `sync`, `open`, `recovery`, `log_reader`, `retention`,
-//! `truncate`, `follow`, `repair`, `checksum`, `scrub`.
+//! `truncate`, `follow`, `repair`, `checksum`, `scrub`, `log_scrub`.
 
 mod append;
 pub mod atomic_file;
@@ -37,6 +37,7 @@ mod inspect;
 mod leader_epochs;
 mod log;
 mod log_reader;
+mod log_scrub;
 mod open;
 mod partition_state;
 mod place;
@@ -66,6 +67,7 @@ pub use inspect::{BatchAt, Problem, VerifyReport, fuzz_segment_scan, inspect};
 pub use leader_epochs::LeaderEpochs;
 pub use log::{Log, LogConfig};
 pub use log_reader::{LogReader, LogSlice};
+pub use log_scrub::{LogScrub, ScrubbedPart};
 pub use open::{Cut, OpenReport};
 pub use partition_state::{CleanStop, PartitionIdentity, PartitionState, RecoveryPoint};
 pub use producer_snapshots::Replay;

@@ -180,6 +180,7 @@ impl Log {
             damaged: recovered.damaged,
             epochs: Arc::default(),
             generation: 0,
+            rewritten: 0,
         };
         let tail_is_sealed = view.segments.back().is_none_or(|newest| newest.base < recovered.place.segment);
         let tail = if tail_is_sealed { Tail::Sealed } else { Tail::Closed };

@@ -289,6 +289,7 @@ impl View {
     /// Changes the segment with this base; reads that began before start over.
     fn exchange(&mut self, base: Offset, change: impl FnOnce(&mut Segment)) {
         self.generation += 1;
+        self.rewritten += 1;
         if let Some(segment) = self.segments.iter_mut().find(|segment| segment.base == base) {
             change(segment);
         }

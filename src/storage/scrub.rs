@@ -2,14 +2,18 @@
 //!
 //! ```text
 //!   scrub:   segment ──► batches' checksums, order, epochs, checksums of heads ──► damaged ranges, noted
+//!            │ part │ part │ part │      each of whole blocks of the file of checksums (`checksum`)
 //!   digest:  batches from one offset to another ──► one number, the same on every replica that has the same batches
 //! ```
+
+use std::sync::Arc;
 
 use bytes::Buf;
 
 use super::atomic_file::AtomicFileError;
-use super::checksum::{SegmentChecksum, Summing};
+use super::checksum::{BLOCK_BYTES, SegmentChecksum, Summing};
 use super::error::LogError;
+use super::leader_epochs::LeaderEpochs;
 use super::log_reader::LogReader;
 use super::scan::{Check, Scanner, Step};
 use super::view::SegmentRef;
@@ -29,9 +33,90 @@ pub struct Scrubbed {
     pub good_bytes: u64,
     /// Damaged ranges (start, end exclusive), which are not served from now on.
     pub damaged: Vec<(Offset, Offset)>,
-    /// Whether the heads of the batches were compared with the segment's file of checksums. A segment that is still
-    /// appended to has none, nor has one that an older release closed.
+    /// Whether the heads of the batches were compared with the segment's file of checksums, up to the first damaged one. A segment
+    /// that is still appended to has none, nor has one that an older release closed.
     pub heads_verified: bool,
+}
+
+/// A look through one segment that goes on part by part, so that nothing waits long for its disk or its thread.
+#[derive(Debug)]
+pub(super) struct SegmentScrub {
+    segment: SegmentRef,
+    /// The view's when it began.
+    rewritten: u64,
+    /// Where the next part begins, and the offset that is due there.
+    position: u64,
+    expected: Offset,
+    due: Option<SegmentChecksum>,
+    /// A damaged batch may hide others: from there on blocks differ for that.
+    has_bad_batch: bool,
+    pub found: Scrubbed,
+}
+
+/// What was read of a segment at once.
+#[derive(Debug)]
+struct Part {
+    good_bytes: u64,
+    damaged: Vec<(Offset, Offset)>,
+    has_bad_batch: bool,
+    /// Where the next one begins, and the offset that is due there.
+    position: u64,
+    expected: Offset,
+    summing: Summing,
+    /// Position, first offset and end of each batch.
+    places: Vec<(u64, Offset, Offset)>,
+}
+
+impl SegmentScrub {
+    /// How many bytes were looked through.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn take(&mut self, part: Part) -> bool {
+        self.found.good_bytes += part.good_bytes;
+        self.found.damaged.extend(part.damaged);
+        self.has_bad_batch |= part.has_bad_batch;
+        (self.position, self.expected) = (part.position, part.expected);
+        self.position >= self.segment.size
+    }
+}
+
+impl Part {
+    fn from(position: u64, expected: Offset) -> Self {
+        let (damaged, places) = (Vec::new(), Vec::new());
+        let (good_bytes, has_bad_batch, summing) = (0, false, Summing::from(position));
+        Self { good_bytes, damaged, has_bad_batch, position, expected, summing, places }
+    }
+
+    fn take(&mut self, header: &BatchHeader, position: u64, epochs: &LeaderEpochs) {
+        let (first, end) = (header.base_offset, header.end_offset_exclusive());
+        if epochs.epoch_of(header.last_offset()).is_some_and(|known| known != header.leader_epoch) {
+            self.damaged.push((first, end));
+        } else {
+            self.good_bytes += header.total_bytes() as u64;
+        }
+        self.summing.add(header, position);
+        self.places.push((position, first, end));
+    }
+
+    /// Compares the blocks from the one that holds `start` on with the segment's file of checksums. All batches of a block that differs
+    /// count as damaged: which of them is, cannot be told. Unless some of them lie before the log's start, where the list of epochs
+    /// begins: the others have the epochs that are due, so it is one of those, which nobody is served.
+    fn compare_heads(&mut self, due: &SegmentChecksum, start: u64, epochs: &LeaderEpochs) {
+        let first_known = self.places.partition_point(|(_, _, end)| epochs.epoch_before(*end).is_none());
+        // The block in which the next batch starts is that of the next part.
+        let end = if self.position < due.size { self.position - self.position % BLOCK_BYTES } else { due.size };
+        for (from, to) in due.differing(start, &std::mem::take(&mut self.summing).finish(end)) {
+            let inside = |place: &&(u64, Offset, Offset)| (from..to).contains(&place.0);
+            if self.places[..first_known].iter().any(|place| inside(&place)) {
+                continue;
+            }
+            let first = self.places.iter().find(inside).map(|place| place.1);
+            let last = self.places.iter().rfind(inside).map(|place| place.2);
+            self.damaged.extend(first.zip(last));
+        }
+    }
 }
 
 /// What stands for the content of a range of offsets.
@@ -52,71 +137,95 @@ impl LogReader {
     /// # Errors
     /// [`LogError::OffsetOutOfRange`], or the disk's.
     pub fn scrub(&self, from: Offset) -> Result<Scrubbed, LogError> {
+        let mut scrub = self.begin_scrub(from)?;
+        while !self.scrub_on(&mut scrub, u64::MAX)? {}
+        Ok(scrub.found)
+    }
+
+    /// Begins to look through the segment that holds `from`.
+    pub(super) fn begin_scrub(&self, from: Offset) -> Result<SegmentScrub, LogError> {
+        let (segment, next, rewritten) = {
+            let view = self.shared.read();
+            let at = view.position_of_segment(from).filter(|_| from < view.written_end && from >= view.log_start);
+            let Some(at) = at else { return Err(view.out_of_range(from)) };
+            let next = view.segments.get(at + 1).map_or(view.written_end, |next| next.base);
+            (view.segment_ref(at), next, view.rewritten)
+        };
+        let found = Scrubbed { next, ..Scrubbed::default() };
+        Ok(SegmentScrub {
+            expected: segment.base,
+            position: 0,
+            segment,
+            rewritten,
+            due: None,
+            has_bad_batch: false,
+            found,
+        })
+    }
+
+    /// Verifies about `max_bytes` more, one block at least, and notes what is damaged. Returns whether the segment is through.
+    pub(super) fn scrub_on(&self, scrub: &mut SegmentScrub, max_bytes: u64) -> Result<bool, LogError> {
         loop {
-            let (segment, next) = {
-                let view = self.shared.read();
-                let at = view.position_of_segment(from).filter(|_| from < view.written_end && from >= view.log_start);
-                let Some(at) = at else { return Err(view.out_of_range(from)) };
-                (view.segment_ref(at), view.segments.get(at + 1).map_or(view.written_end, |next| next.base))
-            };
-            let scrubbed = self.scrub_segment(&segment, next);
-            // Overtaken by a truncation, a deletion or a repair: what was read means nothing.
-            if self.shared.read().generation == segment.generation {
-                return scrubbed;
+            let part = self.read_part(scrub, max_bytes);
+            for (from, end) in part.iter().flat_map(|part| &part.damaged) {
+                self.shared.note_damage(&scrub.segment, *from, Some(*end));
+            }
+            let view = self.shared.read();
+            if view.generation == scrub.segment.generation {
+                drop(view);
+                return Ok(scrub.take(part?));
+            }
+            // Overtaken by a truncation, a deletion or a repair: what was read means nothing. A busy log deletes segments more often than
+            // one is looked through at leisure, so that alone is no reason to begin anew.
+            let base = scrub.segment.base;
+            if view.rewritten != scrub.rewritten {
+                let from = base.max(view.log_start);
+                drop(view);
+                *scrub = self.begin_scrub(from)?;
+            } else if view.segments.front().is_none_or(|oldest| base < oldest.base) {
+                return Ok(true);
+            } else {
+                scrub.segment.generation = view.generation;
             }
         }
     }
 
-    fn scrub_segment(&self, segment: &SegmentRef, next: Offset) -> Result<Scrubbed, LogError> {
+    fn read_part(&self, scrub: &mut SegmentScrub, max_bytes: u64) -> Result<Part, LogError> {
+        if scrub.position == 0 {
+            scrub.due = self.checksums_due(&scrub.segment)?;
+            scrub.found.heads_verified = scrub.due.is_some();
+        }
+        let segment = &scrub.segment;
         let file = self.shared.log_file(segment)?;
-        let (epochs, _) = self.leader_epochs();
-        let mut scanner = Scanner::new(&*file, segment.size, 0, Some(segment.base), Check::Checksums);
-        let mut found = Scrubbed { next, ..Scrubbed::default() };
-        let (mut summing, mut places) = (Summing::default(), Vec::new());
-        loop {
+        let epochs = Arc::clone(&self.shared.read().epochs);
+        let end = scrub.position.saturating_add(max_bytes.max(1)).checked_next_multiple_of(BLOCK_BYTES);
+        let limit = end.unwrap_or(u64::MAX).min(segment.size);
+        let mut scanner = Scanner::new(&*file, segment.size, scrub.position, Some(scrub.expected), Check::Checksums);
+        let mut part = Part::from(scrub.position, scrub.expected);
+        while scanner.position < limit {
             match scanner.step()? {
-                Step::Batch { header, position } => {
-                    let (first, end) = (header.base_offset, header.end_offset_exclusive());
-                    if epochs.epoch_of(header.last_offset()).is_some_and(|known| known != header.leader_epoch) {
-                        found.damaged.push((first, end));
-                    } else {
-                        found.good_bytes += header.total_bytes() as u64;
-                    }
-                    summing.add(&header, position);
-                    places.push((position, first, end));
-                }
+                Step::Batch { header, position } => part.take(&header, position, &epochs),
                 Step::Bad { .. } => {
                     let good = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
                     let from = scanner.bad_place.1.unwrap_or(segment.base);
-                    found.damaged.push((from, good.unwrap_or(segment.end)));
+                    part.damaged.push((from, good.unwrap_or(segment.end)));
                     if good.is_none() {
-                        break;
+                        scanner.position = segment.size;
                     }
                 }
                 Step::End => break,
             }
         }
-        if found.damaged.is_empty() {
-            // The list of epochs begins with the log: batches before that are vouched for by nothing else.
-            let first_known = places.partition_point(|(_, _, end)| epochs.epoch_before(*end).is_none());
-            self.compare_heads(segment, summing, (&places, first_known), &mut found)?;
+        (part.position, part.expected) = (scanner.position, scanner.expected.unwrap_or(segment.end));
+        part.has_bad_batch = !part.damaged.is_empty();
+        if let Some(due) = scrub.due.as_ref().filter(|_| !scrub.has_bad_batch && !part.has_bad_batch) {
+            part.compare_heads(due, scrub.position, &epochs);
         }
-        for (from, end) in &found.damaged {
-            self.shared.note_damage(segment, *from, Some(*end));
-        }
-        Ok(found)
+        Ok(part)
     }
 
-    /// Compares with the segment's file of checksums. All batches of a block that differs count as damaged: which of them is,
-    /// cannot be told. Unless some of them lie before the log's start, below `first_known`: the others have the epochs that are due, so
-    /// it is one of those, which nobody is served.
-    fn compare_heads(
-        &self,
-        segment: &SegmentRef,
-        summing: Summing,
-        (places, first_known): (&[(u64, Offset, Offset)], usize),
-        found: &mut Scrubbed,
-    ) -> Result<(), LogError> {
+    /// What the heads of a segment's batches are compared with, if there is anything.
+    fn checksums_due(&self, segment: &SegmentRef) -> Result<Option<SegmentChecksum>, LogError> {
         let due = match SegmentChecksum::read(&*self.shared.disk, &self.shared.dir, segment.base) {
             Ok(due) => due,
             Err(error @ AtomicFileError::Damaged { .. }) => {
@@ -125,20 +234,7 @@ impl LogReader {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(due) = due.filter(|due| segment.handles.is_none() && due.size == segment.size) else {
-            return Ok(());
-        };
-        found.heads_verified = true;
-        for (start, end) in due.differing(&summing.finish(segment.size)) {
-            let inside = |place: &&(u64, Offset, Offset)| (start..end).contains(&place.0);
-            if places[..first_known].iter().any(|place| inside(&place)) {
-                continue;
-            }
-            let first = places.iter().find(inside).map(|place| place.1);
-            let last = places.iter().rfind(inside).map(|place| place.2);
-            found.damaged.extend(first.zip(last));
-        }
-        Ok(())
+        Ok(due.filter(|due| segment.handles.is_none() && due.size == segment.size))
     }
 
     /// A checksum over the batches from the one that holds `from` up to `to` (exclusive): whole batches only. Two replicas

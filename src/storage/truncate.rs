@@ -238,6 +238,7 @@ impl View {
     /// The log ends at `end` now: readers that saw more start over.
     pub(super) fn end_at(&mut self, end: Offset) {
         self.generation += 1;
+        self.rewritten += 1;
         self.written_end = end;
         Arc::make_mut(&mut self.epochs).truncate_to(end);
         clip_ranges(&mut self.damaged, end);

@@ -42,6 +42,8 @@ pub(super) struct View {
     pub epochs: Arc<LeaderEpochs>,
     /// Rises when bytes go away: a read that saw it rise starts over.
     pub generation: u64,
+    /// Rises with it unless whole segments went away, and the others are what they were.
+    pub rewritten: u64,
 }
 
 /// Where readers stopped, so that reading on needs no index.
@@ -93,6 +95,11 @@ impl View {
     pub(super) fn damage_at(&self, offset: Offset) -> Option<(Offset, Offset)> {
         let at = self.damaged.partition_point(|(_, end)| *end <= offset);
         self.damaged.get(at).copied().filter(|(start, _)| *start <= offset)
+    }
+
+    /// Whether all of `start..end` is known to be damaged.
+    pub(super) fn knows_damage(&self, start: Offset, end: Offset) -> bool {
+        self.damage_at(start).is_some_and(|(_, known_end)| known_end >= end)
     }
 
     /// Adds a damaged range, merged with those that it touches.

@@ -7,6 +7,7 @@ mod recovering;
 mod repairing;
 mod retaining;
 mod scrubbing;
+mod scrubbing_in_parts;
 mod truncating;
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ const BATCH: u64 = 61 + 10 * 109;
 
 impl Story {
     /// Checkpoints until every closed segment has its file of checksums. Returns the segments that have one.
-    fn sum(&mut self) -> Vec<u64> {
+    pub(super) fn sum(&mut self) -> Vec<u64> {
         self.sync();
         let high_watermark = self.log().written_end();
         while let Some(job) = self.log().begin_checkpoint(high_watermark) {
