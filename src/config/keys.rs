@@ -89,6 +89,8 @@ const NODE_KEYS: &[(&str, Kind, bool)] = &[
     ("storage.checkpoint_interval_ms", Kind::Number(10, YEAR_MS), false),
     ("storage.append_group_bytes", Kind::Number(4 << 10, GIB), false),
     ("storage.producer_expiry_ms", Kind::Number(1_000, 100 * YEAR_MS), false),
+    ("storage.scrub_bytes_per_second", Kind::Number(0, 1 << 40), false),
+    ("storage.scrub_interval_ms", Kind::Number(10, YEAR_MS), false),
     ("topics.default_partitions", Kind::Number(1, 1_000_000), false),
     ("topics.default_replication_factor", Kind::Number(1, 32), true),
     ("topics.file", Kind::Path, true),

@@ -262,6 +262,11 @@ pub struct StorageSection {
     pub append_group_bytes: usize,
     /// An idempotent producer that appended nothing for so many milliseconds is forgotten.
     pub producer_expiry_ms: u64,
+    /// Bytes a second that the background scrub reads at most; 0: there is none.
+    pub scrub_bytes_per_second: u64,
+    /// Milliseconds from the beginning of a round of the background scrub to that of the next one. A week, as Ceph's
+    /// `osd_deep_scrub_interval`: once in the life of a record under the default retention.
+    pub scrub_interval_ms: u64,
 }
 
 impl Default for StorageSection {
@@ -275,6 +280,8 @@ impl Default for StorageSection {
             checkpoint_interval_ms: 1_000,
             append_group_bytes: MIB,
             producer_expiry_ms: 86_400_000,
+            scrub_bytes_per_second: 16 << 20,
+            scrub_interval_ms: 604_800_000,
         }
     }
 }

@@ -8,9 +8,10 @@
 //!                 metadata    the cluster's image, its records, and `apply`
 //!                 controller  which records a request, a lease or a loss becomes
 //!                 broker      how a broker registers, holds its lease, tells of its replicas, and stops
+//!                 scrub_rounds  when a broker looks through which replica for damage
 //! ```
 //!
-//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`], [`broker`].
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`], [`broker`], [`scrub_rounds`].
 
 pub mod assignment;
 pub mod broker;
@@ -23,4 +24,5 @@ pub mod metadata;
 pub mod placement;
 pub mod producer_state;
 pub mod replication;
+pub mod scrub_rounds;
 pub mod waiters;

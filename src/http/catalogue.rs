@@ -68,6 +68,10 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&Source) -> f64
     Family { name, kind: Kind::Gauge, help, labels: &[], samples: Samples::One(value) }
 }
 
+const fn counter(name: &'static str, help: &'static str, value: fn(&Source) -> f64) -> Family {
+    Family { name, kind: Kind::Counter, help, labels: &[], samples: Samples::One(value) }
+}
+
 const fn each(kind: Kind, name: &'static str, help: &'static str, value: fn(&PartitionMetrics) -> u64) -> Family {
     Family { name, kind, help, labels: &["topic", "partition"], samples: Samples::Partitions(value) }
 }
@@ -193,6 +197,24 @@ pub const CATALOGUE: &[Family] = &[
         "Bytes that went into one write of a partition log.",
         |source| &source.metrics.partitions.logs().write_bytes,
         1.0,
+    ),
+    counter("callboard_scrub_bytes_total", "Bytes that the background scrub has read.", |source| {
+        source.metrics.scrub.bytes.get() as f64
+    }),
+    counter(
+        "callboard_scrub_damage_found_total",
+        "Damaged ranges of offsets that the background scrub was the first to find.",
+        |source| source.metrics.scrub.damage_found.get() as f64,
+    ),
+    counter(
+        "callboard_scrub_rounds_total",
+        "Rounds of the background scrub through all replicas that came to their end.",
+        |source| source.metrics.scrub.rounds.get() as f64,
+    ),
+    gauge(
+        "callboard_scrub_last_round_seconds",
+        "When the newest round of the background scrub ended, in seconds since 1970; 0 before that.",
+        |source| source.metrics.scrub.last_round_ended_ms.get() as f64 / 1e3,
     ),
     each(Kind::Gauge, "callboard_partition_log_start_offset", "The first offset that the log holds.", |partition| {
         partition.log_start.get()

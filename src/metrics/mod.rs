@@ -5,7 +5,7 @@
 //!   PartitionLeader ─ appended, read, moved ──┐
 //!   LogWriter ─ queued, wrote, synced ────────┼─► PartitionMetrics, LogMetrics ◄─┐
 //!   Codec, Session ─ asked, failed ───────────┼─► RequestMetrics               ◄─┼─ http: a scrape reads them all
-//!   Broker ─ free space ──────────────────────┴─► DiskMetrics                  ◄─┘
+//!   Broker ─ free space, the scrub ───────────┴─► DiskMetrics, ScrubMetrics    ◄─┘
 //! ```
 //!
 //! On the way of a record nothing here locks, looks anything up or allocates: whoever counts was handed the very counter
@@ -35,6 +35,8 @@ pub struct Metrics {
     pub http: ConnectionMetrics,
     /// The disk of the data directory.
     pub disk: DiskMetrics,
+    /// The background scrub.
+    pub scrub: ScrubMetrics,
 }
 
 /// Connections to one listener.
@@ -44,6 +46,19 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// Accepted so far.
     pub accepted: Counter,
+}
+
+/// What the background scrub has done since the node started.
+#[derive(Debug, Default)]
+pub struct ScrubMetrics {
+    /// Bytes that it has read.
+    pub bytes: Counter,
+    /// Damaged ranges that nobody knew of.
+    pub damage_found: Counter,
+    /// Rounds through all replicas that were ended.
+    pub rounds: Counter,
+    /// When the newest one ended, in milliseconds since 1970; 0 before that.
+    pub last_round_ended_ms: Gauge,
 }
 
 /// The disk of the data directory, as it was last looked at.

@@ -129,17 +129,17 @@ fn stop_soon(node: Node) -> Result<(), NodeError> {
     stopped.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not within {PATIENCE:?}: the node stops"))
 }
 
-fn replicated(name: &str, partitions: u32, factor: u32) -> NewTopic {
+pub fn replicated(name: &str, partitions: u32, factor: u32) -> NewTopic {
     NewTopic { replication_factor: Some(factor), ..new_topic(name, partitions, &[("min_insync_replicas", "2")]) }
 }
 
-async fn partitions(client: &Client, topic: &str) -> Vec<PartitionMetadata> {
+pub async fn partitions(client: &Client, topic: &str) -> Vec<PartitionMetadata> {
     let reply = client.admin().metadata(Some(&[topic.to_owned()])).await.expect("a node answers");
     reply.topics[0].topic.clone().into_result().expect("the topic is there").partitions
 }
 
 /// Waits until all partitions have a leader and so many replicas in sync.
-async fn until_in_sync(client: &Client, topic: &str, replicas: usize) {
+pub async fn until_in_sync(client: &Client, topic: &str, replicas: usize) {
     wait_until_async(&format!("{replicas} replicas of {topic} are in sync"), || async {
         let partitions = partitions(client, topic).await;
         partitions.iter().all(|partition| partition.leader.is_some() && partition.in_sync.len() == replicas)

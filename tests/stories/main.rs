@@ -20,4 +20,5 @@ mod newer_formats;
 mod old_data_directory;
 mod produce_consume;
 mod retention;
+mod scrub;
 mod topics;

@@ -15,6 +15,7 @@ use crate::actors::threads::Lane;
 use crate::engine::assignment::Assignment;
 use crate::engine::broker::{self as engine, BrokerEngine, EndReason, Output};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, TopicImage};
+use crate::engine::scrub_rounds::ScrubRounds;
 use crate::storage::data_dir::DataDir;
 use crate::storage::file_cache::FileCache;
 use crate::types::{MonoTime, NodeId, PartitionIndex, TopicConfig, TopicId, TopicName, TopicPartition};
@@ -87,6 +88,8 @@ pub struct Broker {
     pub(super) waiting: Vec<(u64, oneshot::Sender<()>)>,
     pub(super) next_core: usize,
     pub(super) disk_is_full: bool,
+    /// `None`: nothing is looked through.
+    pub(super) scrub: Option<ScrubRounds>,
     pub(super) stopping: super::stopping::Stopping,
 }
 
@@ -96,6 +99,7 @@ impl Broker {
     pub fn new(settings: BrokerSettings) -> Self {
         let image = Arc::clone(&settings.view.borrow().image);
         let now = settings.partitions.clock.now();
+        let scrub = super::scrubbing::rounds(now, &settings.partitions.storage);
         Self {
             engine: BrokerEngine::new(now, settings.registration.clone(), settings.times),
             settings,
@@ -117,6 +121,7 @@ impl Broker {
             waiting: Vec::new(),
             next_core: 0,
             disk_is_full: false,
+            scrub,
             stopping: super::stopping::Stopping::default(),
         }
     }
@@ -198,6 +203,7 @@ impl Actor for Broker {
         ctx.run_interval(retention, |broker, _| {
             broker.open_replicas().for_each(|replica| post(replica, RetentionTick))
         });
+        self.scrub_on(ctx);
         self.step(ctx, |engine, now, out| engine.on_tick(now, out));
         self.ask_for_metadata(ctx);
     }

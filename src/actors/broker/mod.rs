@@ -4,7 +4,7 @@
 //!   opened, deleted and seen.
 //! * **Does**: runs the [`BrokerEngine`](crate::engine::broker::BrokerEngine), which registers, renews the lease, reports and proposes;
 //!   opens and creates logs on disk threads, starts a [`PartitionLeader`] for each on one of the core threads, tells each whether it leads
-//!   or follows, deletes what was deleted, watches the free space, ticks retention.
+//!   or follows, deletes what was deleted, watches the free space, ticks retention, has each looked through for damage by and by.
 //! * **Remembers**: the engine, its replicas and what each was told, and metadata that it has not worked off yet.
 //!
 //! ```text
@@ -20,7 +20,7 @@
 //! leads or follows before the registration is on disk and in the metadata here. Files are deleted only on a tombstone; what nobody
 //! knows is put aside, never removed.
 //!
-//! Reading order: `actor`, `commands`, `following`, `opening`, `parts`, `housekeeping`, `stopping`.
+//! Reading order: `actor`, `commands`, `following`, `opening`, `parts`, `housekeeping`, `scrubbing`, `stopping`.
 
 mod actor;
 mod commands;
@@ -30,6 +30,7 @@ mod housekeeping;
 mod messages;
 mod opening;
 mod parts;
+mod scrubbing;
 mod stopping;
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ use crate::engine::producer_state::ProducerTable;
 use crate::metrics::{LogFiles, Metrics, PartitionHandle};
 use crate::replica::{self, Effect, Replica, ReplicaSettings};
 use crate::storage::queue::LogWork;
-use crate::storage::{Log, LogError, LogReader};
+use crate::storage::{Log, LogError, LogReader, LogScrub};
 use crate::types::{Clock, MonoTime, NodeId, TopicConfig, TopicName, TopicPartition};
 
 /// How long a look-up waits for a new leader to learn how much is committed.
@@ -57,7 +57,7 @@ pub struct PartitionLeaderSettings {
 
 /// See the module page.
 pub struct PartitionLeader {
-    partition: TopicPartition,
+    pub(super) partition: TopicPartition,
     pub(super) topic: TopicName,
     pub(super) replica: Replica<ReplyTo, Room>,
     /// Emptied and kept, so that a steady stream of events allocates nothing.
@@ -68,7 +68,9 @@ pub struct PartitionLeader {
     pub(super) settings: PartitionLeaderSettings,
     outward: Outward,
     /// As the broker knows it.
-    is_damaged: bool,
+    pub(super) is_damaged: bool,
+    /// A look through the log that is not over.
+    pub(super) scrub: Option<LogScrub>,
     pub(super) metrics: PartitionHandle,
     deadline_timer: Option<(MonoTime, SpawnHandle)>,
     pub(super) stopping: Option<oneshot::Sender<Result<(), LogError>>>,
@@ -115,6 +117,7 @@ impl PartitionLeader {
             writer: writer.start(),
             settings,
             outward,
+            scrub: None,
             metrics,
             deadline_timer: None,
             stopping: None,
@@ -194,16 +197,7 @@ impl PartitionLeader {
         }
     }
 
-    /// The broker is counted on with what it knows of its replicas: it hears of damage, and of its end.
-    fn report_health(&mut self) {
-        let is_damaged = self.replica.is_damaged();
-        if is_damaged != self.is_damaged {
-            self.is_damaged = is_damaged;
-            self.report(Reported::Health { is_damaged });
-        }
-    }
-
-    fn report(&self, what: Reported) {
+    pub(super) fn report(&self, what: Reported) {
         post_to(&self.outward.reports, ReplicaReport { partition: self.partition, what });
     }
 

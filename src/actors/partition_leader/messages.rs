@@ -348,7 +348,7 @@ pub struct HandOver {
     pub deadline: MonoTime,
 }
 
-/// A read met damage.
+/// A read, or the background scrub, met damage.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct DamageMet;

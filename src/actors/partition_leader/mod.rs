@@ -1,7 +1,7 @@
 //! One replica of one partition, leading or following: the shell around a [`Replica`](crate::replica::Replica).
 //!
 //! * **Is told**: what it is to be, the lease, disk space and the end by the broker; produce, fetch, look-ups by sessions; fetches
-//!   of followers, and its own leader's answers, by whoever reaches other nodes; what became of the log by its [`LogWriter`].
+//!   of followers, and its own leader's answers, by whoever reaches other nodes; to look for damage by the broker; what became of the log by its [`LogWriter`].
 //! * **Does**: asks the replica, hands its batches to the log writer, reads for consumers and followers, sends what it asks its leader
 //!   and what the controller is to know.
 //! * **Remembers**: the replica's state, and the newest batches in the [`TailCache`].
@@ -17,12 +17,14 @@
 //! are one log with one writer, and change in place (ADR 23).
 
 mod actor;
+mod health;
 mod keeping;
 mod messages;
 mod orders;
 mod read_budget;
 mod reads;
 mod replicating;
+mod scrubbing;
 mod stopping;
 mod tail_cache;
 #[cfg(test)]

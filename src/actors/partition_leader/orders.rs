@@ -1,7 +1,8 @@
-//! What a broker tells a replica, or asks of it, for the controllers.
+//! What a broker tells a replica, or asks of it: for the controllers, and for the background scrub.
 
 use actix::Message;
 
+use crate::storage::ScrubbedPart;
 use crate::types::{LeaderEpoch, Offset};
 
 /// The controller has refused what this leader proposed in that partition epoch.
@@ -26,3 +27,17 @@ pub struct MarkVerified;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Option<(LeaderEpoch, Offset)>")]
 pub struct ReadEnd;
+
+/// Look through the next part of the log, or, if the last one was the end, through the first.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "ScrubbedOn")]
+pub struct ScrubOn;
+
+/// The answer to [`ScrubOn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrubbedOn {
+    /// What was read, and found.
+    pub part: ScrubbedPart,
+    /// Whether all of the log that was there when its first part was read is looked through.
+    pub is_through: bool,
+}

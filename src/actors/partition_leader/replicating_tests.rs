@@ -21,6 +21,7 @@ use crate::engine::replication::FetchId;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::messages::Acks;
 use crate::protocol::{ApiError, ErrorCode};
+use crate::storage::ScrubbedPart;
 use crate::storage::disk::VirtualDisk;
 use crate::types::record_batch::RecordBatch;
 use crate::types::{Clock, CorrelationId, MonoTime, NodeId, Offset, SystemClock, TopicName};
@@ -271,4 +272,29 @@ async fn damage_that_a_read_meets_is_known_to_the_replica_and_reported() {
     assert_eq!(pair.cluster.take(damaged), DamageOutcome::Left);
     pair.assign_all();
     assert_eq!(pair.told_by(1).await, Reported::Health { is_damaged: false });
+}
+
+#[actix::test]
+async fn damage_that_nobody_reads_is_found_by_the_scrub_of_a_leader_and_of_a_follower_and_is_mended() {
+    for node in [1, 2] {
+        let mut pair = Pair::new();
+        pair.produce(1, 1);
+        pair.answers(1).await;
+        let replica = pair.members[&NodeId(node)].replica.clone();
+        let size = replica.send(ScrubOn).await.expect("alive").part.bytes;
+        let segment = std::path::Path::new("/data/t/00000000000000000000.log");
+        pair.members[&NodeId(node)].disk.flip_bit(segment, 70, 1).expect("written");
+        let scrubbed = replica.send(ScrubOn).await.expect("alive");
+        let part = ScrubbedPart { bytes: size, damage_found: 1 };
+        assert_eq!(scrubbed, ScrubbedOn { part, is_through: true }, "broker {node}");
+        let epoch = pair.cluster.image.partition(P0).expect("there").leader_epoch;
+        assert_eq!(pair.told_by(node).await, Reported::Damaged(epoch));
+        assert_eq!(pair.told_by(node).await, Reported::Health { is_damaged: true });
+        let damaged = report_damaged(&pair.cluster.image, P0, (NodeId(node), pair.cluster.epoch(node)), epoch);
+        assert_eq!(pair.cluster.take(damaged), DamageOutcome::Left);
+        pair.assign_all();
+        assert_eq!(pair.told_by(node).await, Reported::Health { is_damaged: false });
+        let part = ScrubbedPart { bytes: size, damage_found: 0 };
+        assert_eq!(replica.send(ScrubOn).await.expect("alive"), ScrubbedOn { part, is_through: true });
+    }
 }

@@ -3,6 +3,7 @@
 
 mod life;
 mod replicas;
+mod scrubbing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,12 @@ use crate::actors::controller::{
     FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::controllers::Controllers;
+use crate::actors::partition_leader::PartitionLeaderSettings;
 use crate::actors::test_support::{DiskThread, registration, replica_settings};
 use crate::engine::broker::{Answer, BrokerSettings as Times, EndReason, Finding, Renewal, ReplicaReport, Request};
 use crate::engine::controller::{Decision, fence, register, stopping, unfence};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord};
+use crate::metrics::Metrics;
 use crate::protocol::messages::peer::FindControllerReply;
 use crate::protocol::messages::{CreatedTopic, InitProducerReply};
 use crate::protocol::{ApiError, ErrorCode};
@@ -248,6 +251,7 @@ struct Stage {
     view: watch::Receiver<Arc<BrokerView>>,
     ended: watch::Receiver<Option<EndReason>>,
     thread: DiskThread,
+    metrics: Arc<Metrics>,
 }
 
 impl Stage {
@@ -257,6 +261,12 @@ impl Stage {
     }
 
     fn with(disk: &VirtualDisk, desk: Desk, thread: DiskThread) -> Self {
+        let partitions = replica_settings(ME, &thread, 0);
+        Self::set(disk, desk, thread, partitions)
+    }
+
+    fn set(disk: &VirtualDisk, desk: Desk, thread: DiskThread, partitions: PartitionLeaderSettings) -> Self {
+        let metrics = Arc::clone(&partitions.metrics);
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let directory = DataDir::open(Arc::clone(&shared), Path::new("/data"), ME, Some(CLUSTER));
         let directory = Arc::new(directory.expect("a data directory"));
@@ -275,14 +285,14 @@ impl Stage {
             directory: Arc::clone(&directory),
             files: Arc::new(FileCache::new(shared, 16)),
             topic_defaults: TopicConfig::default(),
-            partitions: replica_settings(ME, &thread, 0),
+            partitions,
             core: vec![Arbiter::current()],
             fetches: None,
             view: sender,
             ended: end,
         })
         .start();
-        Self { disk: disk.clone(), directory, broker, desk, view, ended, thread }
+        Self { disk: disk.clone(), directory, broker, desk, view, ended, thread, metrics }
     }
 
     /// A process on a new disk, which is counted on.
