@@ -186,9 +186,9 @@ impl Bench {
             }
         }
         let led = self.until(|all| all.iter().all(|p| p.leader.is_some_and(|leader| !victims.contains(&leader))));
+        let fault_took = began.elapsed();
         let (led, flows) = tokio::join!(led, self.until_flowing(began));
-        led?;
-        let led_again = began.elapsed();
+        let led_again = fault_took + led?;
         flows?;
         let outage = self.probe.longest();
         self.probe.reset();

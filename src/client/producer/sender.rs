@@ -127,6 +127,9 @@ impl Sender {
             // Only then: whoever is told and finds no room wakes this task, which would tell it again, and so on.
             (loads, std::mem::take(&mut state.room_freed) || state.is_closing)
         };
+        if !loads.is_empty() {
+            sooner(&mut wake_at, Some(now + SILENCE), now);
+        }
         let mut failed = false;
         for (node, load) in loads {
             failed |= !self.send(node, load);
