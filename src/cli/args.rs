@@ -182,6 +182,19 @@ pub enum ClusterCommand {
     /// Show the cluster, its controller, its brokers, and the partitions that are not whole
     #[command(after_help = examples::CLUSTER_DESCRIBE)]
     Describe,
+    /// Move everything that a broker holds to the others, so that it can go
+    #[command(after_help = examples::CLUSTER_DECOMMISSION)]
+    Decommission(DecommissionArgs),
+}
+
+/// `callboard cluster decommission`.
+#[derive(Clone, Debug, Args)]
+pub struct DecommissionArgs {
+    /// The broker: its node.id
+    pub broker: u32,
+    /// Show the moves, make none
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What a producer sends, and how.

@@ -169,6 +169,17 @@ Example:
 
 Exit codes: 0 done, 3 the cluster was not reached.";
 
+/// Below `callboard cluster decommission --help`.
+pub const CLUSTER_DECOMMISSION: &str = "\
+Examples:
+  callboard cluster decommission 4               move what broker 4 holds, and wait until it holds nothing
+  callboard cluster decommission 4 --dry-run     show what would be moved where
+
+Each replica goes to the broker with the fewest, of another rack than the partition's others where there is one.
+The broker may run or be gone for good. Interrupted, the moves that were begun go on; run it again for the rest.
+callboard topic reassign TOPIC --cancel ends one.
+Exit codes: 0 it holds nothing any more, 1 it still does, 2 wrong usage, 3 the cluster was not reached.";
+
 /// Below `callboard log dump --help`.
 pub const LOG_DUMP: &str = "\
 Examples:

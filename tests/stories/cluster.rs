@@ -1,6 +1,7 @@
 //! Clusters of nodes in this process: they form, replicate, survive each other's end, and come back. Real sockets and files.
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -248,6 +249,36 @@ async fn a_leadership_moves_when_an_administrator_wants_it_and_no_client_sees_an
         .await;
     }
     assert_eq!(read_all(&client, "rides").await, numbered(0..sent));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_decommissioned_holds_nothing_and_may_go() {
+    let mut cluster = Cluster::new(&[Kind::Both, Kind::Broker, Kind::Broker, Kind::Broker]);
+    cluster.start(&[1, 2, 3, 4]);
+    let client = cluster.connect().await;
+    client.admin().create_topics(&[replicated("rides", 4, 3)], false).await.unwrap().remove(0).expect("created");
+    send_each(&client, "rides", values(0..20)).await;
+    let decommission = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callboard"));
+        command.args(["cluster", "decommission", "--server", &cluster.addresses()]).args(arguments);
+        let output = command.output().expect("it runs");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, stderr) = decommission(&["9"]);
+    assert!(code == Some(1) && stderr.contains("there is no broker 9"), "{stderr}");
+    let before = partitions(&client, "rides").await;
+    let held = before.iter().filter(|partition| partition.replicas.contains(&NodeId(4))).count();
+    let (code, plan, stderr) = decommission(&["4", "--dry-run"]);
+    assert_eq!((code, plan.lines().count()), (Some(0), 1 + held), "{plan}{stderr}");
+    assert_eq!(partitions(&client, "rides").await, before, "it was only shown");
+    let (code, told, stderr) = decommission(&["4"]);
+    assert!(code == Some(0) && told.contains("broker 4 holds nothing any more"), "{told}{stderr}");
+    cluster.stop(4);
+    until_in_sync(&client, "rides", 3).await;
+    let after = partitions(&client, "rides").await;
+    assert!(after.iter().all(|partition| !partition.replicas.contains(&NodeId(4))), "{after:?}");
+    send_each(&client, "rides", values(20..30)).await;
+    assert_eq!(read_all(&client, "rides").await, numbered(0..30));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

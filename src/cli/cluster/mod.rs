@@ -1,10 +1,14 @@
 //! `callboard cluster`.
+//!
+//! Reading order: this file, [`decommission`].
+
+pub mod decommission;
 
 use serde_json::json;
 
-use super::args::{ClusterCommand, ConnectArgs};
-use super::error::CliError;
-use super::output::{self, counted};
+use crate::cli::args::{ClusterCommand, ConnectArgs};
+use crate::cli::error::CliError;
+use crate::cli::output::{self, counted};
 use crate::protocol::messages::{BrokerDescription, ClusterTrouble, DescribeClusterReply, TroubledPartition};
 use crate::types::NodeId;
 
@@ -13,9 +17,11 @@ use crate::types::NodeId;
 /// # Errors
 /// [`CliError`] when the cluster was not reached or did not answer.
 pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), CliError> {
-    let ClusterCommand::Describe = command;
-    let client = super::connect(connect, "callboard").await?;
-    let cluster = client.admin().describe_cluster().await?;
+    let admin = crate::cli::connect(connect, "callboard").await?.admin();
+    if let ClusterCommand::Decommission(args) = command {
+        return decommission::run(&admin, args, connect.json).await;
+    }
+    let cluster = admin.describe_cluster().await?;
     if connect.json { output::print_json(&as_json(&cluster)) } else { output::print(&as_text(&cluster)) }
 }
 
