@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::cli::evaluate::clients::{Journal, start_consumer, start_producer};
-use callboard::cli::evaluate::history::{Place, Violation};
+use callboard::cli::evaluate::history::Place;
+use callboard::cli::evaluate::violation::Violation;
 use callboard::cli::local_cluster::LocalCluster;
-use callboard::client::{Client, ClientConfig};
+use callboard::client::{Client, ClientConfig, ReadFrom};
 use callboard::types::{NodeId, Offset};
 
 use crate::support::{CALLBOARD, directory, wait_for};
@@ -35,7 +36,8 @@ async fn every_record_is_accounted_for_though_the_node_and_clients_are_killed() 
     let journal = Arc::new(Journal::default());
     let mut producers = Vec::from([1, 2].map(|number| start_producer("producer", number, &address, &places, &journal)));
     let names = ["consumer-1", "consumer-2"];
-    let mut consumers = Vec::from(names.map(|name| start_consumer(name, &address, &places, &journal)));
+    let consume = |name| start_consumer(name, ReadFrom::Leader, &address, &places, &journal);
+    let mut consumers = Vec::from(names.map(consume));
     wait_for_more("records flow", &journal);
 
     cluster.kill(NODE).await.expect("it runs");
@@ -46,7 +48,7 @@ async fn every_record_is_accounted_for_though_the_node_and_clients_are_killed() 
     consumers.remove(0).kill().await;
     producers.remove(0).kill().await;
     wait_for_more("those that are left go on", &journal);
-    consumers.push(start_consumer("consumer-3", &address, &places, &journal));
+    consumers.push(consume("consumer-3"));
     for producer in producers {
         assert!(producer.finish(PATIENCE).await, "a producer does not learn what became of its records");
     }

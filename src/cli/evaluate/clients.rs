@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::history::{History, Place, RecordId};
 use crate::client::{
-    Client, ClientConfig, ClientError, ConsumerConfig, OutOfRange, OutgoingRecord, Producer, ProducerConfig,
+    Client, ClientConfig, ClientError, ConsumerConfig, OutOfRange, OutgoingRecord, Producer, ProducerConfig, ReadFrom,
     RecordMetadata, StartAt,
 };
 
@@ -170,14 +170,22 @@ async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
 
 /// A consumer that reads all `places` from the beginning, until it is ended. No other one may have this `name`.
 #[must_use]
-pub fn start_consumer(name: &str, bootstrap: &str, places: &[Place], journal: &Arc<Journal>) -> Running {
+pub fn start_consumer(
+    name: &str,
+    read_from: ReadFrom,
+    bootstrap: &str,
+    places: &[Place],
+    journal: &Arc<Journal>,
+) -> Running {
     let (config, places, journal) = (config(bootstrap, name), places.to_vec(), Arc::clone(journal));
     journal.read().history.reader_begins(name);
     let name_of_task = name.to_owned();
+    // An offset that was there and is gone must not be passed over.
+    let reading = ConsumerConfig::default().out_of_range(OutOfRange::Error).read_from(read_from);
     Running::start(name, move |_| async move {
         let mut next: BTreeMap<Place, StartAt> = places.into_iter().map(|place| (place, StartAt::Earliest)).collect();
         loop {
-            let Err(error) = consume(&name_of_task, config.clone(), &mut next, &journal).await;
+            let Err(error) = consume(&name_of_task, (config.clone(), reading.clone()), &mut next, &journal).await;
             journal.read().newest_interruption = Some(format!("{name_of_task}: {error}"));
             sleep(RETRY).await;
         }
@@ -187,12 +195,10 @@ pub fn start_consumer(name: &str, bootstrap: &str, places: &[Place], journal: &A
 /// Reads on from `next` until something fails.
 async fn consume(
     name: &str,
-    config: ClientConfig,
+    (config, reading): (ClientConfig, ConsumerConfig),
     next: &mut BTreeMap<Place, StartAt>,
     journal: &Journal,
 ) -> Result<Infallible, ClientError> {
-    // An offset that was there and is gone must not be passed over.
-    let reading = ConsumerConfig::default().out_of_range(OutOfRange::Error);
     let mut consumer = Client::connect(config).await?.consumer(reading).await?;
     for (place, from) in next.iter() {
         consumer.assign(&place.topic, Some(vec![place.partition]), *from).await?;

@@ -11,17 +11,18 @@
 //! 1. a reader's offsets rise in each partition;
 //! 2. nothing is seen that was not sent, or in another partition than it was sent to;
 //! 3. an offset holds one record, whoever looks at it;
-//! 4. no record is seen at two offsets, acknowledged or not;
+//! 4. a record is at one offset, whoever looks at it, acknowledged or not;
 //! 5. the records of one producer keep their order in each partition;
 //! 6. an acknowledged record is at the offset that was told, for every reader that got there. A reader that ended early needs to
 //!    have seen all before the last one that it saw: it must not have skipped any.
 //!
 //! A record without an acknowledgement may be there or not: only whoever sent it can decide what that means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::violation::Violation;
 use crate::types::Offset;
 
 /// One partition.
@@ -71,103 +72,6 @@ impl RecordId {
     }
 }
 
-/// Something that must never be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// Rule 1.
-    #[error("{reader} saw offset {after} of {place} after offset {before}")]
-    NotRising {
-        /// Who.
-        reader: String,
-        /// Where.
-        place: Place,
-        /// The offset seen first.
-        before: Offset,
-        /// The offset seen next.
-        after: Offset,
-    },
-    /// Rule 2.
-    #[error("{reader} saw '{value}' at {place}@{offset}, which nobody sent there")]
-    NeverSent {
-        /// Who.
-        reader: String,
-        /// Where.
-        place: Place,
-        /// At which offset.
-        offset: Offset,
-        /// What.
-        value: String,
-    },
-    /// Rule 3.
-    #[error("{place}@{offset} is record {first} to {first_witness} and record {second} to {second_witness}")]
-    TwoContents {
-        /// Where.
-        place: Place,
-        /// At which offset.
-        offset: Offset,
-        /// One content.
-        first: RecordId,
-        /// Who has it.
-        first_witness: String,
-        /// The other.
-        second: RecordId,
-        /// Who has that.
-        second_witness: String,
-    },
-    /// Rule 4.
-    #[error("{reader} saw record {record} twice: at {place}@{first} and at {place}@{second}")]
-    Twice {
-        /// Who.
-        reader: String,
-        /// What.
-        record: RecordId,
-        /// Where.
-        place: Place,
-        /// The first offset.
-        first: Offset,
-        /// The second.
-        second: Offset,
-    },
-    /// Rule 5.
-    #[error("{reader} saw record {later} before record {earlier} in {place}")]
-    OutOfOrder {
-        /// Who.
-        reader: String,
-        /// Where.
-        place: Place,
-        /// What was sent first and seen last.
-        earlier: RecordId,
-        /// What was sent last and seen first.
-        later: RecordId,
-    },
-    /// Rule 6: it is not there.
-    #[error("{reader} never saw record {record}, which was acknowledged at {place}@{offset}")]
-    Missing {
-        /// Who.
-        reader: String,
-        /// What.
-        record: RecordId,
-        /// Where.
-        place: Place,
-        /// Where it should be.
-        offset: Offset,
-    },
-    /// Rule 6: it is somewhere else.
-    #[error("{reader} saw record {record} at {place}@{seen}, it was acknowledged at {place}@{acknowledged}")]
-    Elsewhere {
-        /// Who.
-        reader: String,
-        /// What.
-        record: RecordId,
-        /// Where.
-        place: Place,
-        /// Where it was seen.
-        seen: Offset,
-        /// Where it should be.
-        acknowledged: Offset,
-    },
-}
-
 #[derive(Clone, Debug)]
 struct Sent {
     place: Place,
@@ -189,8 +93,10 @@ struct Reader {
 pub struct History {
     sent: BTreeMap<RecordId, Sent>,
     readers: BTreeMap<String, Reader>,
-    /// The highest offset that was acknowledged in each partition, and how many were.
-    acknowledged: BTreeMap<Place, (Offset, u64)>,
+    /// How many records were acknowledged in each partition.
+    acknowledged: BTreeMap<Place, u64>,
+    /// The highest offset that is known to be taken in each partition: acknowledged, or seen by some reader.
+    highest: BTreeMap<Place, Offset>,
 }
 
 impl History {
@@ -203,9 +109,16 @@ impl History {
     pub fn acknowledged(&mut self, record: RecordId, offset: Offset) {
         let Some(sent) = self.sent.get_mut(&record) else { return };
         sent.acknowledged = Some(offset);
-        let (highest, count) = self.acknowledged.entry(sent.place.clone()).or_insert((offset, 0));
-        *highest = offset.max(*highest);
-        *count += 1;
+        let place = sent.place.clone();
+        *self.acknowledged.entry(place.clone()).or_default() += 1;
+        self.is_taken(&place, offset);
+    }
+
+    fn is_taken(&mut self, place: &Place, offset: Offset) {
+        match self.highest.get_mut(place) {
+            Some(highest) => *highest = offset.max(*highest),
+            None => drop(self.highest.insert(place.clone(), offset)),
+        }
     }
 
     /// A reader begins.
@@ -223,6 +136,7 @@ impl History {
         let record = RecordId::of_value(value).ok_or_else(|| String::from_utf8_lossy(value).into_owned());
         let reader = self.readers.entry(reader.to_owned()).or_default();
         reader.seen.entry(place.clone()).or_default().push((offset, record));
+        self.is_taken(place, offset);
     }
 
     /// How many records were sent.
@@ -234,7 +148,7 @@ impl History {
     /// How many records were acknowledged in each partition.
     #[must_use]
     pub fn acknowledged_counts(&self) -> BTreeMap<Place, u64> {
-        self.acknowledged.iter().map(|(place, (_, count))| (place.clone(), *count)).collect()
+        self.acknowledged.clone()
     }
 
     /// How many records all readers have seen together.
@@ -243,12 +157,12 @@ impl History {
         self.readers.values().flat_map(|reader| reader.seen.values()).map(Vec::len).sum()
     }
 
-    /// The readers that have not ended and have not yet seen what is acknowledged now.
+    /// The readers that have not ended and have not yet seen what is acknowledged, or what another one has seen, now.
     #[must_use]
     pub fn behind(&self) -> Vec<String> {
         let is_behind = |reader: &Reader| {
             let last = |place| reader.seen.get(place).and_then(|seen| seen.last()).map(|(offset, _)| *offset);
-            self.acknowledged.iter().any(|(place, (highest, _))| last(place) < Some(*highest))
+            self.highest.iter().any(|(place, highest)| last(place) < Some(*highest))
         };
         let living = self.readers.iter().filter(|(_, reader)| !reader.has_ended);
         living.filter(|(_, reader)| is_behind(reader)).map(|(name, _)| name.clone()).collect()
@@ -264,13 +178,16 @@ impl History {
                 found.extend(contents.note(&sent.place, offset, *record, "its producer"));
             }
         }
+        let mut seen_first = BTreeMap::new();
         for (name, reader) in &self.readers {
-            let mut seen_at = BTreeMap::new();
             for (place, seen) in &reader.seen {
                 self.check_sequence(name, place, seen, &mut found);
-                self.check_contents(name, place, seen, (&mut contents, &mut seen_at), &mut found);
+                self.check_contents(name, place, seen, (&mut contents, &mut seen_first), &mut found);
             }
-            self.check_acknowledged(name, reader, &seen_at, &mut found);
+        }
+        for (name, reader) in &self.readers {
+            self.check_acknowledged(name, reader, &mut found);
+            self.check_skipped(name, reader, &contents, &mut found);
         }
         found
     }
@@ -301,7 +218,7 @@ impl History {
         reader: &str,
         place: &Place,
         seen: &Seen,
-        (contents, seen_at): (&mut Contents, &mut BTreeMap<RecordId, Offset>),
+        (contents, seen_first): (&mut Contents, &mut BTreeMap<RecordId, (Offset, String)>),
         found: &mut Vec<Violation>,
     ) {
         for (offset, value) in seen {
@@ -313,21 +230,25 @@ impl History {
                 continue;
             };
             found.extend(contents.note(place, *offset, *record, reader));
-            if let Some(first) = seen_at.insert(*record, *offset) {
-                let (reader, place, record) = (reader.to_owned(), place.clone(), *record);
-                found.push(Violation::Twice { reader, record, place, first, second: *offset });
+            let (first, first_witness) = seen_first.entry(*record).or_insert_with(|| (*offset, reader.to_owned()));
+            if first != offset {
+                found.push(Violation::Twice {
+                    record: *record,
+                    place: place.clone(),
+                    first: *first,
+                    first_witness: first_witness.clone(),
+                    second: *offset,
+                    second_witness: reader.to_owned(),
+                });
             }
         }
     }
 
     /// Rule 6.
-    fn check_acknowledged(
-        &self,
-        name: &str,
-        reader: &Reader,
-        seen_at: &BTreeMap<RecordId, Offset>,
-        found: &mut Vec<Violation>,
-    ) {
+    fn check_acknowledged(&self, name: &str, reader: &Reader, found: &mut Vec<Violation>) {
+        let seen = reader.seen.values().flatten();
+        let seen_at: BTreeMap<RecordId, Offset> =
+            seen.filter_map(|(offset, record)| Some((*record.as_ref().ok()?, *offset))).collect();
         for (record, Sent { place, acknowledged }) in &self.sent {
             let Some(offset) = *acknowledged else { continue };
             let got_to = reader.seen.get(place).and_then(|seen| seen.iter().map(|(offset, _)| *offset).max());
@@ -340,6 +261,22 @@ impl History {
                 }
                 None if reader.has_ended && got_to < Some(offset) => {}
                 None => found.push(Violation::Missing { reader: reader_name, record, place, offset }),
+            }
+        }
+    }
+
+    /// Rule 7, for records without an acknowledgement: rule 6 is about the others.
+    fn check_skipped(&self, name: &str, reader: &Reader, contents: &Contents, found: &mut Vec<Violation>) {
+        for (place, seen) in &reader.seen {
+            let offsets: BTreeSet<Offset> = seen.iter().map(|(offset, _)| *offset).collect();
+            let Some(last) = offsets.last() else { continue };
+            let before_last = (place.clone(), Offset(0))..(place.clone(), *last);
+            for ((_, offset), (record, witness)) in contents.0.range(before_last) {
+                let is_acknowledged = self.sent.get(record).is_some_and(|sent| sent.acknowledged.is_some());
+                if !is_acknowledged && !offsets.contains(offset) {
+                    let (reader, place, witness) = (name.to_owned(), place.clone(), witness.clone());
+                    found.push(Violation::Skipped { reader, place, offset: *offset, record: *record, witness });
+                }
             }
         }
     }

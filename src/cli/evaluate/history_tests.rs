@@ -99,7 +99,37 @@ fn two_acknowledgements_for_one_offset_are_found() {
 fn a_record_that_is_there_twice_is_found_acknowledged_or_not() {
     let mut history = good();
     see(&mut history, READERS[0], 3, "1:2");
-    assert_eq!(found(&history), ["consumer-1 saw record 1:2 twice: at orders-0@2 and at orders-0@3"]);
+    assert_eq!(found(&history), ["record 1:2 is at orders-0@2 to consumer-1 and at orders-0@3 to consumer-1"]);
+}
+
+#[test]
+fn a_record_at_two_offsets_is_found_though_no_reader_saw_both() {
+    let mut history = good();
+    history.sent(record(3), &place());
+    see(&mut history, READERS[0], 3, "1:3");
+    see(&mut history, READERS[1], 4, "1:3");
+    assert_eq!(
+        found(&history),
+        [
+            "record 1:3 is at orders-0@3 to consumer-1 and at orders-0@4 to consumer-2",
+            "consumer-2 passed over orders-0@3, where consumer-1 saw record 1:3"
+        ]
+    );
+}
+
+#[test]
+fn an_offset_that_a_reader_passed_over_is_found_acknowledged_or_not() {
+    let mut history = good();
+    for number in [3, 4] {
+        history.sent(record(number), &place());
+    }
+    for (reader, number) in [(READERS[0], 3), (READERS[0], 4), (READERS[1], 4)] {
+        see(&mut history, reader, number, &format!("1:{number}"));
+    }
+    history.reader_ended(READERS[1]);
+    assert_eq!(found(&history), ["consumer-2 passed over orders-0@3, where consumer-1 saw record 1:3"]);
+    history.acknowledged(record(3), Offset(3));
+    assert_eq!(found(&history), ["consumer-2 never saw record 1:3, which was acknowledged at orders-0@3"]);
 }
 
 #[test]
@@ -166,8 +196,12 @@ fn who_is_behind_is_known_without_reading_the_history() {
     history.acknowledged(record(3), Offset(3));
     see(&mut history, READERS[0], 3, "1:3");
     assert_eq!(history.behind(), ["consumer-2"]);
+    // What somebody saw must be there for all, acknowledged or not.
+    history.sent(record(4), &place());
+    see(&mut history, READERS[1], 4, "1:4");
+    assert_eq!(history.behind(), ["consumer-1"]);
     assert_eq!(history.acknowledged_counts(), BTreeMap::from([(place(), 3)]));
-    assert_eq!((history.sent_count(), history.seen_count()), (4, 7));
+    assert_eq!((history.sent_count(), history.seen_count()), (5, 8));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!                             └─ report: what was done, what held ◄──── history: check
 //! ```
 //!
-//! Reading order: [`story`], [`history`], [`clients`], [`stage`], [`report`], [`failures`]; then [`probe`], [`failover`].
+//! Reading order: [`story`], [`history`], [`violation`], [`clients`], [`stage`], [`report`], [`failures`]; then [`probe`], [`failover`].
 
 pub mod args;
 pub mod clients;
@@ -17,6 +17,7 @@ pub mod probe;
 pub mod report;
 pub mod stage;
 pub mod story;
+pub mod violation;
 
 use super::error::CliError;
 use args::EvaluateCommand;

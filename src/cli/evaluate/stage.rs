@@ -14,7 +14,7 @@ use super::story::{Act, PARTITIONS, REPLICATION_FACTOR, Step, TOPICS, Victims};
 use crate::cli::error::CliError;
 use crate::cli::local_cluster::LocalCluster;
 use crate::cli::output::{counted, duration};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, ReadFrom};
 use crate::protocol::messages::{NewTopic, PartitionMetadata};
 use crate::types::NodeId;
 
@@ -148,7 +148,7 @@ impl Stage {
         scene.consumers_started += 1;
         let name = format!("consumer-{}", scene.consumers_started);
         let address = self.cluster.bootstrap();
-        scene.consumers.push(clients::start_consumer(&name, &address, &scene.places, &scene.journal));
+        scene.consumers.push(clients::start_consumer(&name, ReadFrom::Leader, &address, &scene.places, &scene.journal));
         self.report.note(&format!("{name} reads all partitions from the beginning"))
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{self, Shape};
+use super::plan::{self, Detour, NodePlan, Shape};
 use super::ports::Ports;
 use super::{ClusterError, LocalCluster, LogFile, Node, OnNodeLine};
 
@@ -22,7 +22,11 @@ pub struct Builder {
     program: Option<PathBuf>,
     on_line: Option<OnNodeLine>,
     patience: Duration,
+    detour: Option<ToDetour>,
 }
+
+/// Puts something before the ports of a node.
+type ToDetour = Box<dyn Fn(&NodePlan) -> io::Result<Detour> + Send>;
 
 impl Builder {
     pub(super) fn new(directory: PathBuf) -> Self {
@@ -34,6 +38,7 @@ impl Builder {
             program: None,
             on_line: None,
             patience: START_PATIENCE,
+            detour: None,
         }
     }
 
@@ -79,6 +84,13 @@ impl Builder {
         self
     }
 
+    /// Has others reach each node by a detour. `put_before` is told the node before any of them runs, and says where to connect.
+    #[must_use]
+    pub fn detour(mut self, put_before: impl Fn(&NodePlan) -> io::Result<Detour> + Send + 'static) -> Self {
+        self.detour = Some(Box::new(put_before));
+        self
+    }
+
     /// How long a node may take until it is ready. Without this a minute.
     #[must_use]
     pub fn start_within(mut self, patience: Duration) -> Self {
@@ -107,7 +119,12 @@ impl Builder {
         fs::create_dir_all(&self.directory).map_err(failed(&format!("create {}", self.directory.display())))?;
         // Nodes take a relative path from their working directory, which is this one; an absolute one holds everywhere.
         let directory = self.directory.canonicalize().map_err(failed(&self.directory.display().to_string()))?;
-        let plans = plan::plan(self.shape, self.ports, &directory).map_err(failed("the plan of the cluster"))?;
+        let mut plans = plan::plan(self.shape, self.ports, &directory).map_err(failed("the plan of the cluster"))?;
+        if let Some(put_before) = &self.detour {
+            for node in &mut plans {
+                node.detour = put_before(node).map_err(failed(&format!("the detour of {}", node.name)))?;
+            }
+        }
         for node in &plans {
             let path = directory.join(format!("{}.toml", node.name));
             let text = plan::configuration(node, &plans);

@@ -59,6 +59,15 @@ impl Shape {
     }
 }
 
+/// What others connect to in the place of a node's own ports: a proxy of a test, which passes on what they say, or does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detour {
+    /// In the place of [`NodePorts::native`].
+    pub native: Option<u16>,
+    /// In the place of [`NodePorts::peer`].
+    pub peer: Option<u16>,
+}
+
 /// One node of a cluster: who it is and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlan {
@@ -72,6 +81,8 @@ pub struct NodePlan {
     pub rack: &'static str,
     /// Where it listens.
     pub ports: NodePorts,
+    /// Where others are told to connect, if that is not where it listens.
+    pub detour: Detour,
     /// Its data.
     pub data_dir: PathBuf,
 }
@@ -92,7 +103,13 @@ impl NodePlan {
     /// Where clients connect.
     #[must_use]
     pub fn address(&self) -> Option<String> {
-        self.ports.native.map(at)
+        self.ports.native.map(|own| at(self.detour.native.unwrap_or(own)))
+    }
+
+    /// Where other nodes connect.
+    #[must_use]
+    pub fn peer_address(&self) -> String {
+        at(self.detour.peer.unwrap_or(self.ports.peer))
     }
 }
 
@@ -108,7 +125,8 @@ pub fn plan(shape: Shape, ports: Ports, directory: &Path) -> io::Result<Vec<Node
         broker_count += u16::from(index.is_some());
         let rack = if index.unwrap_or(id - 1) % 2 == 0 { "a" } else { "b" };
         let data_dir = directory.join(&name);
-        Ok(NodePlan { id: NodeId(id.into()), name, roles, rack, ports: ports.of(id, index)?, data_dir })
+        let (ports, detour) = (ports.of(id, index)?, Detour::default());
+        Ok(NodePlan { id: NodeId(id.into()), name, roles, rack, ports, detour, data_dir })
     });
     nodes.collect()
 }
@@ -124,15 +142,19 @@ pub fn configuration(node: &NodePlan, nodes: &[NodePlan]) -> String {
         "# {}: written anew at each start of the cluster.\n\n[node]\nid = {}\nroles = [{roles}]\ndata_dir = {data_dir}\nrack = \"{}\"\n",
         node.name, node.id, node.rack
     );
-    if let Some(native) = node.address() {
-        text.push_str(&format!("\n[listener.native]\nbind = \"{native}\"\n"));
+    let advertised =
+        |detour: Option<u16>| detour.map_or_else(String::new, |port| format!("advertise = \"{}\"\n", at(port)));
+    if let Some(native) = node.ports.native {
+        let advertised = advertised(node.detour.native);
+        text.push_str(&format!("\n[listener.native]\nbind = \"{}\"\n{advertised}", at(native)));
     }
     text.push_str(&format!("\n[listener.http]\nbind = \"{}\"\n", at(node.ports.http)));
     // A node that is the whole cluster has nobody to find.
     if nodes.len() > 1 {
         let voters = nodes.iter().filter(|node| node.is_controller());
-        let controllers = list(&mut voters.map(|node| format!("{}@{}", node.id, at(node.ports.peer))));
-        text.push_str(&format!("\n[listener.peer]\nbind = \"{}\"\n", at(node.ports.peer)));
+        let controllers = list(&mut voters.map(|node| format!("{}@{}", node.id, node.peer_address())));
+        let advertised = advertised(node.detour.peer);
+        text.push_str(&format!("\n[listener.peer]\nbind = \"{}\"\n{advertised}", at(node.ports.peer)));
         text.push_str(&format!("\n[cluster]\ncontrollers = [{controllers}]\n"));
     }
     text
@@ -191,6 +213,21 @@ mod tests {
         );
         let addresses: Vec<_> = nodes.iter().filter_map(NodePlan::address).collect();
         assert_eq!(addresses, ["127.0.0.1:9644", "127.0.0.1:9645", "127.0.0.1:9646"]);
+    }
+
+    #[test]
+    fn a_node_behind_a_detour_listens_on_its_own_ports_and_names_the_others() {
+        let mut nodes = planned(Shape::Combined(2));
+        nodes[1].detour = Detour { native: Some(1_001), peer: Some(1_002) };
+        let text = configuration(&nodes[1], &nodes);
+        for line in [
+            "[listener.native]\nbind = \"127.0.0.1:9645\"\nadvertise = \"127.0.0.1:1001\"\n",
+            "[listener.peer]\nbind = \"127.0.0.1:9702\"\nadvertise = \"127.0.0.1:1002\"\n",
+            "controllers = [\"1@127.0.0.1:9701\", \"2@127.0.0.1:1002\"]\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(nodes[1].address().as_deref(), Some("127.0.0.1:1001"));
     }
 
     #[test]
