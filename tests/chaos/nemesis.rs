@@ -233,21 +233,31 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Only where all replicas are in sync and well: two that are intact hold what is damaged.
-    async fn flip(&mut self, place: usize) -> Result<Option<String>, String> {
-        let place = self.workload.places[place].clone();
-        let Some((topic, partition)) = self.stage.partition(&place).await else { return Ok(None) };
-        let Some(committed) = self.stage.committed(&place).await else { return Ok(None) };
-        let is_whole = partition.in_sync.len() == REPLICATION_FACTOR && partition.replicas.len() == REPLICATION_FACTOR;
-        let is_well = partition.replicas.iter().all(|id| !self.stage.hurt.contains(id)) && !self.stage.was_full;
-        if !is_whole || !is_well || !self.flipped.insert(place.clone()) {
-            return Ok(None);
+    /// In the first partition from this one on in which all replicas are in sync and well: two that are intact hold what is damaged.
+    async fn flip(&mut self, first: usize) -> Result<Option<String>, String> {
+        let places = self.workload.places.clone();
+        for place in places.iter().cycle().skip(first).take(places.len()) {
+            if self.flipped.contains(place) {
+                continue;
+            }
+            let Some((topic, partition)) = self.stage.partition(place).await else { return Ok(None) };
+            let replicas = partition.replicas;
+            let is_whole = (replicas.len(), partition.in_sync.len()) == (REPLICATION_FACTOR, REPLICATION_FACTOR);
+            if !is_whole || self.stage.was_full || replicas.iter().any(|id| self.stage.hurt.contains(id)) {
+                continue;
+            }
+            let Some(committed) = self.stage.committed(place).await else { continue };
+            let victim = replicas[self.rng.usize(..REPLICATION_FACTOR)];
+            let data_dir = self.stage.cluster.directory().join(self.name(victim));
+            let replica = TopicPartition::new(topic, PartitionIndex(place.partition));
+            let flipped = flip(&data_dir, replica, committed, &mut self.rng).map_err(|error| error.to_string())?;
+            if let Some((path, offset)) = flipped {
+                self.flipped.insert(place.clone());
+                let file = path.file_name().unwrap_or_default().display();
+                return Ok(Some(format!("{}: {place}@{offset} in {file}", self.name(victim))));
+            }
         }
-        let victim = partition.replicas[self.rng.usize(..REPLICATION_FACTOR)];
-        let data_dir = self.stage.cluster.directory().join(self.name(victim));
-        let replica = TopicPartition::new(topic, PartitionIndex(place.partition));
-        let flipped = flip(&data_dir, replica, committed, &mut self.rng).map_err(|error| error.to_string())?;
-        Ok(flipped.map(|(path, offset)| format!("{}: {place}@{offset} in {}", self.name(victim), path.display())))
+        Ok(None)
     }
 
     fn fill_disk(&mut self, step: &Step, is_full: bool) -> Result<Option<String>, String> {

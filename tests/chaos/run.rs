@@ -107,6 +107,8 @@ impl Run {
             findings.violations.extend(clients.judge().await);
             self.report.clients_of(clients);
         }
+        // What was found damaged by reading is mended.
+        self.stage.is_whole(&workload.places).await?;
         self.stage.ended_by_itself()?;
         self.report.round(number, gap, healed, findings.violations.len());
         for clients in [&workload, &short_lived] {

@@ -73,7 +73,7 @@ pub enum Fault {
     Isolate(Whom, Hurt, Direction),
     /// The links between a node and all clients.
     Clients(Whom, Hurt, Direction),
-    /// A bit of what is committed flips in one replica of this partition.
+    /// A bit of what is committed flips in one replica of this partition, or of the next one that may lose a replica.
     Flip(usize),
     /// The disk of one broker has no room: little is left, or nothing at all.
     FillDisk(bool),
@@ -168,18 +168,18 @@ fn step(rng: &mut Rng) -> Step {
 fn fault(rng: &mut Rng) -> Fault {
     let place = rng.usize(..PLACES);
     match rng.u8(..100) {
-        0..20 => Fault::Kill(whom(rng)),
-        20..36 => Fault::Pause(whom(rng)),
-        36..42 => Fault::KillDuringRecovery(whom(rng), rng.u8(1..=3)),
-        42..46 => Fault::KillAllBrokers,
-        46..48 => Fault::KillAllNodes,
-        48..56 => {
+        0..18 => Fault::Kill(whom(rng)),
+        18..33 => Fault::Pause(whom(rng)),
+        33..39 => Fault::KillDuringRecovery(whom(rng), rng.u8(1..=3)),
+        39..43 => Fault::KillAllBrokers,
+        43..45 => Fault::KillAllNodes,
+        45..53 => {
             let (one, other) = (whom(rng), whom(rng));
             Fault::Between(one, other, hurt(rng), direction(rng))
         }
-        56..64 => Fault::Isolate(whom(rng), hurt(rng), direction(rng)),
-        64..70 => Fault::Clients(broker(rng), hurt(rng), direction(rng)),
-        70..77 => Fault::Flip(place),
+        53..61 => Fault::Isolate(whom(rng), hurt(rng), direction(rng)),
+        61..67 => Fault::Clients(broker(rng), hurt(rng), direction(rng)),
+        67..77 => Fault::Flip(place),
         77..83 => Fault::FillDisk(rng.bool()),
         83..91 => Fault::Reassign(place, rng.usize(..4)),
         91..96 => Fault::Recreate,

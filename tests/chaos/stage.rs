@@ -37,7 +37,7 @@ fn settings() -> [String; 6] {
         "storage.checkpoint_interval_ms=100".to_owned(),
         "storage.tail_cache_bytes=262144".to_owned(),
         "storage.tail_cache_partition_bytes=16384".to_owned(),
-        "topic_defaults.segment_bytes=65536".to_owned(),
+        "topic_defaults.segment_bytes=16384".to_owned(),
         format!("storage.min_free_bytes={MIN_FREE_BYTES}"),
     ]
 }

@@ -54,7 +54,7 @@ impl Workload {
         }
     }
 
-    /// The topics of a round, two producers, a consumer of leaders and two of any replicas.
+    /// The topics of a round, three producers, a consumer of leaders and two of any replicas.
     pub async fn of_round(stage: &Stage, number: u64) -> Result<Self, String> {
         let topics: Vec<_> = FLUSHED
             .iter()
@@ -62,7 +62,7 @@ impl Workload {
             .collect();
         create(stage, &topics).await?;
         let mut workload = Self::on(stage, &topics);
-        for _ in 0..2 {
+        for _ in 0..3 {
             workload.start_producer();
         }
         for read_from in [ReadFrom::Leader, ReadFrom::Any, ReadFrom::Any] {
@@ -154,9 +154,10 @@ impl Workload {
         Ok(())
     }
 
-    /// Starts a reader of each kind from the beginning, and returns once all that read have seen everything.
+    /// Starts readers from the beginning, and returns once all that read have seen everything. Those of any replica begin with different
+    /// ones: what is damaged in one is met by somebody, most likely.
     pub async fn read_all(&mut self, patience: Duration) -> Result<(), String> {
-        for read_from in [ReadFrom::Leader, ReadFrom::Any] {
+        for read_from in [ReadFrom::Leader, ReadFrom::Any, ReadFrom::Any, ReadFrom::Any] {
             self.start_consumer(read_from);
         }
         let seen = async {
