@@ -68,6 +68,11 @@ impl Report {
         *self.injected.entry(what).or_default() += 1;
     }
 
+    /// How many faults met somebody.
+    pub fn injected(&self) -> u64 {
+        self.injected.values().sum()
+    }
+
     /// What clients did that have ended.
     pub fn clients_of(&mut self, workload: &Workload) {
         let written = workload.journal.read();
@@ -94,7 +99,7 @@ impl fmt::Display for Report {
         for (what, count) in &self.injected {
             writeln!(f, "{count:8}  {what}")?;
         }
-        writeln!(f, "{:8}  faults in all; {} more met nobody", self.injected.values().sum::<u64>(), self.met_nobody)?;
+        writeln!(f, "{:8}  faults in all; {} more met nobody", self.injected(), self.met_nobody)?;
         writeln!(f, "{:8}  records sent", self.sent)?;
         writeln!(f, "{:8}  acknowledged", self.acknowledged)?;
         writeln!(

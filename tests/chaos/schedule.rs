@@ -151,6 +151,13 @@ pub fn subset() -> Vec<Step> {
         step(500, Fault::ReplaceClients, 0),
         step(1_500, Fault::KillAllBrokers, 200),
         step(500, Fault::KillDuringRecovery(Whom::Follower(0), 2), 100),
+        step(1_000, Fault::Isolate(Whom::Leader(1), Hurt::Silent, Direction::To), 2_500),
+        step(300, Fault::Pause(Whom::ActiveController), 1_500),
+        step(2_700, Fault::Flip(4), 0),
+        step(300, Fault::Isolate(Whom::ActiveController, Hurt::Slow, Direction::Both), 500),
+        step(500, Fault::Kill(Whom::Follower(4)), 300),
+        step(300, Fault::FillDisk(false), 500),
+        step(700, Fault::KillAllNodes, 0),
     ]
 }
 

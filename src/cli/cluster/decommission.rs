@@ -91,7 +91,7 @@ fn plan(
             }
             let rack_of = |node: &NodeId| racks.get(node).copied().flatten();
             let taken: BTreeSet<_> =
-                partition.replicas.iter().filter(|node| **node != broker).filter_map(|node| rack_of(node)).collect();
+                partition.replicas.iter().filter(|node| **node != broker).filter_map(rack_of).collect();
             let may_take = replicas.iter().filter(|(node, _)| !partition.replicas.contains(node));
             let shares_rack = |node: &NodeId| rack_of(node).is_some_and(|rack| taken.contains(rack));
             let Some(to) = may_take.min_by_key(|(node, held)| (shares_rack(node), **held)).map(|(node, _)| *node)
