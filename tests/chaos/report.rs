@@ -83,11 +83,15 @@ impl Report {
     }
 
     /// A round is over.
-    pub fn round(&mut self, number: u64, gap: Duration, healing: Duration, violations: usize) {
+    pub fn round(&mut self, number: u64, gap: Duration, healing: Duration) {
         self.rounds += 1;
         self.longest_gap = self.longest_gap.max((gap, number));
         self.longest_healing = self.longest_healing.max((healing, number));
-        self.violations += u64::try_from(violations).unwrap_or(u64::MAX);
+    }
+
+    /// So much did not hold.
+    pub fn violations(&mut self, count: usize) {
+        self.violations += u64::try_from(count).unwrap_or(u64::MAX);
     }
 }
 

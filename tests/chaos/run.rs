@@ -110,7 +110,7 @@ impl Run {
         // What was found damaged by reading is mended.
         self.stage.is_whole(&workload.places).await?;
         self.stage.ended_by_itself()?;
-        self.report.round(number, gap, healed, findings.violations.len());
+        self.report.round(number, gap, healed);
         for clients in [&workload, &short_lived] {
             clients.delete_topics(&self.stage).await;
         }
@@ -140,7 +140,7 @@ impl Run {
         if let Some(disk) = &self.stage.disk {
             let _ = disk.keep();
         }
-        self.report.round(number, Duration::ZERO, Duration::ZERO, violations.len());
+        self.report.violations(violations.len());
         println!("\n{}", self.report);
         let (seed, home) = (self.seed, self.home.display());
         let told = violations.iter().take(PRINTED).map(|what| format!("  {what}\n")).collect::<String>();
