@@ -8,8 +8,10 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use callboard::cli::evaluate::clients::Journal;
 use callboard::cli::evaluate::history::Place;
 use callboard::cli::local_cluster::plan::NodePlan;
 use callboard::protocol::messages::PartitionMove;
@@ -51,6 +53,8 @@ pub struct Nemesis<'a> {
     flipped: BTreeSet<Place>,
     /// What clients of deleted topics saw that must not be.
     pub violations: Vec<String>,
+    /// What they were told.
+    pub journals: Vec<Arc<Journal>>,
 }
 
 impl<'a> Nemesis<'a> {
@@ -60,8 +64,9 @@ impl<'a> Nemesis<'a> {
         (workload, short_lived): (&'a mut Workload, &'a mut Workload),
         rng: Rng,
     ) -> Self {
-        let (cures, flipped, violations) = (Vec::new(), BTreeSet::new(), Vec::new());
-        Self { stage, report, workload, short_lived, rng, cures, flipped, violations }
+        let (cures, flipped) = (Vec::new(), BTreeSet::new());
+        let (violations, journals) = (Vec::new(), Vec::new());
+        Self { stage, report, workload, short_lived, rng, cures, flipped, violations, journals }
     }
 
     /// Carries out all steps, and ends all faults.
@@ -291,6 +296,7 @@ impl<'a> Nemesis<'a> {
         delete(self.stage, &name).await?;
         self.short_lived.kill().await;
         self.violations.extend(self.short_lived.judge().await);
+        self.journals.push(Arc::clone(&self.short_lived.journal));
         self.report.clients_of(self.short_lived);
         *self.short_lived = Workload::short_lived(self.stage, &name).await?;
         Ok(Some(name))

@@ -86,8 +86,10 @@ impl Run {
         let rng = Rng::with_seed(self.seed ^ number.rotate_left(32));
         let (stage, report) = (&mut self.stage, &mut self.report);
         let mut nemesis = Nemesis::new((stage, report), (&mut workload, &mut short_lived), rng);
-        nemesis.carry_out(steps).await?;
+        let carried_out = nemesis.carry_out(steps).await;
         findings.violations.append(&mut nemesis.violations);
+        findings.journals.append(&mut nemesis.journals);
+        carried_out?;
         findings.journals.push(Arc::clone(&short_lived.journal));
         let healing = Instant::now();
         self.heal(&workload).await?;
@@ -96,15 +98,21 @@ impl Run {
         timeout(PATIENCE, workload.flows(FLOWING)).await.map_err(|_| "nothing flows when all is well again")?;
 
         let gap = gap.longest().await;
-        if !self.stage.is_there(&short_lived).await {
+        let mut readable = vec![&mut workload];
+        if self.stage.is_there(&short_lived).await {
+            readable.push(&mut short_lived);
+        } else {
             // A request to delete the one before it was held up, and came after that was done: it names no id.
             self.report.note("the topic that was created again was deleted by a request that came late");
             short_lived.kill().await;
+            findings.violations.extend(short_lived.judge().await);
         }
-        for clients in [&mut workload, &mut short_lived] {
+        for clients in readable {
             clients.finish_producers().await?;
             clients.read_all(PATIENCE).await?;
             findings.violations.extend(clients.judge().await);
+        }
+        for clients in [&workload, &short_lived] {
             self.report.clients_of(clients);
         }
         // What was found damaged by reading is mended.
