@@ -47,7 +47,7 @@ struct Cluster {
 }
 
 /// Ports that are free, below those that the system hands out by itself: a node that starts again must find its own free.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let random = || u16::try_from(10_000 + uuid::Uuid::new_v4().as_u128() % 22_000).unwrap();
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let ports: std::collections::BTreeSet<u16> =

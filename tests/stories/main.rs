@@ -14,6 +14,7 @@ mod describe_node;
 mod doctor_running;
 mod doctor_stopped;
 mod durability;
+mod identity;
 mod limits;
 mod metrics;
 mod newer_formats;
