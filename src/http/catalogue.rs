@@ -110,6 +110,29 @@ pub const CATALOGUE: &[Family] = &[
             samples.sample(&["offline"], source.node.partitions_offline as f64);
         },
     ),
+    gauge("callboard_partitions_led", "Partitions that this node leads.", |source| source.node.partitions_led as f64),
+    several(
+        Kind::Gauge,
+        ("callboard_cluster_brokers", &["state"]),
+        "Brokers of the cluster, by state.",
+        |source, samples| {
+            let cluster = &source.node.cluster;
+            samples.sample(&["up"], cluster.brokers_up as f64);
+            samples.sample(&["stopping"], cluster.brokers_stopping as f64);
+            samples.sample(&["fenced"], cluster.brokers_fenced as f64);
+        },
+    ),
+    several(
+        Kind::Gauge,
+        ("callboard_cluster_partitions", &["trouble"]),
+        "Partitions of the cluster that are not as they should be. One counts wherever it fits.",
+        |source, samples| {
+            let cluster = &source.node.cluster;
+            samples.sample(&["without_leader"], cluster.without_leader as f64);
+            samples.sample(&["below_minimum"], cluster.below_minimum as f64);
+            samples.sample(&["under_replicated"], cluster.under_replicated as f64);
+        },
+    ),
     several(Kind::Gauge, ("callboard_connections", &["listener"]), "Connections that are open.", |source, samples| {
         samples.sample(&["native"], source.node.native.open as f64);
         samples.sample(&["http"], source.metrics.http.open.get() as f64);

@@ -18,6 +18,7 @@ pub mod exposition;
 pub mod process;
 pub mod server;
 
+use crate::engine::metadata::ClusterHealth;
 pub use server::{HttpServer, HttpSettings};
 
 /// What the node knows about itself and does not count: asked for at each scrape and probe.
@@ -37,6 +38,10 @@ pub struct NodeSample {
     pub partitions_online: u64,
     /// Partitions here that could not be opened or have failed.
     pub partitions_offline: u64,
+    /// Partitions that this node leads.
+    pub partitions_led: u64,
+    /// The cluster, as the metadata here shows it.
+    pub cluster: ClusterHealth,
     /// Connections of the native protocol.
     pub native: ListenerSample,
     /// Memory with a limit.

@@ -127,6 +127,8 @@ impl NodeStatus for Status {
         let replicas = view.replicas.values().flat_map(|replicas| replicas.iter());
         let here =
             replicas.filter(|replica| !matches!(replica, Replica::Retired(_) | Replica::Elsewhere)).count() as u64;
+        let led = view.replicas.values().flat_map(|replicas| replicas.iter());
+        let led = led.filter(|replica| matches!(replica, Replica::Leader(_))).count();
         let (counts, requests) = (serving.gate.counts(), &serving.requests);
         let requests_used = requests.total_bytes().saturating_sub(requests.available_bytes());
         let (reads_used, reads_limit) = serving.reads.used_and_total_bytes();
@@ -134,6 +136,8 @@ impl NodeStatus for Status {
             topics: view.image.topics.len() as u64,
             partitions_online: here.saturating_sub(offline),
             partitions_offline: offline,
+            partitions_led: led as u64,
+            cluster: view.image.health(),
             native: ListenerSample {
                 open: counts.open as u64,
                 accepted: counts.accepted,

@@ -69,19 +69,11 @@ enum Severity {
 fn severity(topic: &TopicImage, partition: &PartitionImage) -> Option<Severity> {
     if partition.leader.is_none() {
         Some(Severity::WithoutLeader)
-    } else if is_below_minimum(topic, partition) {
+    } else if topic.is_below_minimum(partition) {
         Some(Severity::BelowMinimum)
     } else {
-        is_under_replicated(partition).then_some(Severity::UnderReplicated)
+        partition.is_under_replicated().then_some(Severity::UnderReplicated)
     }
-}
-
-fn is_below_minimum(topic: &TopicImage, partition: &PartitionImage) -> bool {
-    partition.in_sync.len() < topic.min_in_sync() as usize
-}
-
-fn is_under_replicated(partition: &PartitionImage) -> bool {
-    partition.in_sync.len() < partition.replicas.len()
 }
 
 fn trouble(image: &ClusterImage) -> ClusterTrouble {
@@ -92,8 +84,8 @@ fn trouble(image: &ClusterImage) -> ClusterTrouble {
             let Some(severity) = severity(topic, partition) else { continue };
             trouble.count += 1;
             trouble.without_leader += u32::from(partition.leader.is_none());
-            trouble.below_minimum += u32::from(is_below_minimum(topic, partition));
-            trouble.under_replicated += u32::from(is_under_replicated(partition));
+            trouble.below_minimum += u32::from(topic.is_below_minimum(partition));
+            trouble.under_replicated += u32::from(partition.is_under_replicated());
             found.push((severity, topic, number, partition));
         }
     }

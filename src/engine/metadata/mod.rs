@@ -7,6 +7,7 @@
 //! `apply` tests each record's preconditions: a record that does not fit changes nothing and says so.
 
 mod brokers;
+mod health;
 mod partition;
 mod records;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::types::{
     TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
+pub use health::ClusterHealth;
 pub use partition::{PartitionChange, PartitionImage, Reassignment};
 pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint};
 
