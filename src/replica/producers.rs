@@ -104,6 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_batch_ends_where_the_log_does_whatever_its_head_says() {
+        let batches = [batch(1, 0, DAY_MS), batch(2, 1, DAY_MS)];
+        // Its last offset delta, of which the sequence of the producer's next batch is made: bytes 23 to 26.
+        let flipped = Some((batches[0].total_bytes() as u64 + 26, 3));
+        let replay = replayed(&batches, flipped);
+        assert_eq!((replay.0.len(), replay.0.has_gaps()), (1, true), "what the damaged batch says is not known");
+        let only = &batches[..1];
+        assert_eq!(replayed(only, Some((26, 3))).0.len(), 0);
+        assert_eq!(replayed(only, None).0.len(), 1);
+    }
+
+    #[test]
     fn producers_expire_by_a_leap_of_time_that_is_in_the_log() {
         let batches = [batch(1, 0, DAY_MS), batch(2, 1, 3 * DAY_MS), batch(3, 2, 3 * DAY_MS)];
         let replay = replayed(&batches, None);

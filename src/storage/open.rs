@@ -351,11 +351,16 @@ fn for_each_header(shared: &Shared, from: Offset, replay: &mut dyn Replay) -> Re
                     replay.gap();
                     continue;
                 }
-                Step::Batch { header, .. } if replay.fits(&header) || !scanner.step_back_if_led_astray()? => {
-                    replay.batch(&header);
-                    continue;
+                Step::Batch { header, .. } => {
+                    // Of the last one no other tells where it ends.
+                    let (end, is_last) = (header.end_offset_exclusive(), scanner.position >= segment.size);
+                    let ends_well = end == segment.end || (end < segment.end && !is_last);
+                    if (ends_well && replay.fits(&header)) || !scanner.step_back_if_led_astray()? {
+                        replay.batch(&header);
+                        continue;
+                    }
                 }
-                Step::Batch { .. } | Step::Bad { .. } => {}
+                Step::Bad { .. } => {}
                 Step::End => break,
             }
             let next = scanner.resync(segment.end)?.map(|(header, _)| header.base_offset);
