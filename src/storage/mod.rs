@@ -46,6 +46,7 @@ pub mod queue;
 mod rebuild;
 mod recovery;
 mod repair;
+mod replay;
 mod retention;
 mod scan;
 mod scrub;
