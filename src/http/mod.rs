@@ -18,6 +18,7 @@ pub mod exposition;
 pub mod process;
 pub mod server;
 
+use crate::types::ClusterHealth;
 pub use server::{HttpServer, HttpSettings};
 
 /// What the node knows about itself and does not count: asked for at each scrape and probe.
@@ -40,28 +41,11 @@ pub struct NodeSample {
     /// Partitions that this node leads.
     pub partitions_led: u64,
     /// The cluster, as the metadata here shows it.
-    pub cluster: ClusterSample,
+    pub cluster: ClusterHealth,
     /// Connections of the native protocol.
     pub native: ListenerSample,
     /// Memory with a limit.
     pub budgets: Vec<BudgetSample>,
-}
-
-/// How things stand with the cluster. A partition counts wherever it fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClusterSample {
-    /// Brokers that are counted on and stay.
-    pub brokers_up: u64,
-    /// Brokers that are counted on, and about to stop.
-    pub brokers_stopping: u64,
-    /// Brokers that are registered, and not counted on.
-    pub brokers_fenced: u64,
-    /// Partitions that nobody leads.
-    pub without_leader: u64,
-    /// Partitions with fewer replicas in sync than `min_insync_replicas`.
-    pub below_minimum: u64,
-    /// Partitions with a replica that is not in sync.
-    pub under_replicated: u64,
 }
 
 /// The connections of a listener.

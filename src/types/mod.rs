@@ -5,6 +5,7 @@
 //!        topic_name ─ topic_config     what a topic may be called and what can be set on it
 //!        record_batch/                 the unit that producers send, disks keep and consumers read
 //!        context                       who asks
+//!        cluster_health                how a cluster is, in figures
 //!        buffer_pool                   memory that frames and reads are put into
 //!        mutants                       for tests only: rules of replication that can be broken
 //! ```
@@ -13,6 +14,7 @@
 
 pub mod buffer_pool;
 pub mod clock;
+pub mod cluster_health;
 pub mod context;
 pub mod epoch_history;
 pub mod ids;
@@ -24,6 +26,7 @@ pub mod topic_name;
 
 pub use buffer_pool::{Buffer, BufferPool};
 pub use clock::{Clock, MonoTime, SystemClock, TimestampMs};
+pub use cluster_health::ClusterHealth;
 pub use context::{ListenerKind, Operation, Principal, RequestContext, TopicAction, authorize};
 pub use epoch_history::EpochHistory;
 pub use ids::{

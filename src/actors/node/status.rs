@@ -10,8 +10,8 @@ use super::NodeError;
 use crate::actors::broker::{BrokerView, Replica};
 use crate::actors::partition_leader::{CacheBudget, ReadBudget};
 use crate::config::NodeConfig;
-use crate::engine::metadata::{ClusterHealth, ClusterImage, TopicImage};
-use crate::http::{BudgetSample, ClusterSample, HttpServer, HttpSettings, ListenerSample, NodeSample, NodeStatus};
+use crate::engine::metadata::TopicImage;
+use crate::http::{BudgetSample, HttpServer, HttpSettings, ListenerSample, NodeSample, NodeStatus};
 use crate::metrics::Metrics;
 use crate::net::{self, ConnectionGate, NodeBudget};
 use crate::protocol::ApiError;
@@ -96,12 +96,6 @@ fn offline_replicas(view: &BrokerView) -> impl Iterator<Item = (&TopicImage, Par
     })
 }
 
-fn cluster(image: &ClusterImage) -> ClusterSample {
-    let ClusterHealth { brokers_up, brokers_stopping, brokers_fenced, without_leader, below_minimum, under_replicated } =
-        image.health();
-    ClusterSample { brokers_up, brokers_stopping, brokers_fenced, without_leader, below_minimum, under_replicated }
-}
-
 fn budget(name: &'static str, used_bytes: usize, limit_bytes: usize) -> BudgetSample {
     BudgetSample { name, used_bytes: used_bytes as u64, limit_bytes: limit_bytes as u64 }
 }
@@ -143,7 +137,7 @@ impl NodeStatus for Status {
             partitions_online: here.saturating_sub(offline),
             partitions_offline: offline,
             partitions_led: led as u64,
-            cluster: cluster(&view.image),
+            cluster: view.image.health(),
             native: ListenerSample {
                 open: counts.open as u64,
                 accepted: counts.accepted,
@@ -175,7 +169,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::engine::metadata::{FEATURE_LEVEL, MetadataRecord};
+    use crate::engine::metadata::{ClusterImage, FEATURE_LEVEL, MetadataRecord};
     use crate::protocol::ErrorCode;
     use crate::types::{ClusterId, NodeId, TopicConfigOverrides, TopicId, TopicName};
 

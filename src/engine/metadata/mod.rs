@@ -24,7 +24,6 @@ use crate::types::{
     TopicConfigOverrides, TopicId, TopicName, TopicPartition,
 };
 
-pub use health::ClusterHealth;
 pub use partition::{PartitionChange, PartitionImage, Reassignment};
 pub use records::{BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint};
 
