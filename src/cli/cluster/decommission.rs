@@ -34,11 +34,12 @@ pub(super) async fn run(admin: &Admin, args: &DecommissionArgs, json: bool) -> R
     let mut moved = Vec::new();
     loop {
         let cluster = admin.describe_cluster().await?;
-        if cluster.brokers.iter().all(|known| known.node_id != broker) {
+        let Some(known) = cluster.brokers.iter().find(|known| known.node_id == broker) else {
             return Err(CliError::Failed(format!("there is no broker {broker}: see callboard cluster describe")));
-        }
+        };
         let topics: Vec<_> = admin.describe_topics(None).await?.into_iter().flatten().collect();
-        let held = held_by(&topics, broker);
+        // Topics that this client may not see count, too.
+        let held = held_by(&topics, broker).max(known.replicas as usize);
         let moves = plan(&cluster, &topics, broker, &asked)?;
         if args.dry_run {
             return tell_plan(&moves, json);
