@@ -82,7 +82,7 @@ impl Reading {
             asked_at: Instant::now(),
             needs_leader: false,
             learn_at: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::while_others_work(),
             not_before: None,
             stopped: None,
         }

@@ -224,17 +224,19 @@ impl Accumulator {
         let at = self.by_name.get(&described.name).copied().unwrap_or_else(|| self.add_topic(described));
         let mut landed = Vec::new();
         let is_other = self.topics[at].id != described.id;
+        let mut has_new_leader = false;
         self.add_partitions(at, described.partitions.len());
         for (known, slot) in described.partitions.iter().zip(&self.topics[at].partitions) {
             let partition = &mut self.partitions[*slot];
-            partition.follow(known.leader, known.leader_epoch);
+            has_new_leader |= partition.follow(known.leader, known.leader_epoch);
             if is_other {
                 landed.extend(partition.renew("the topic was deleted and created anew"));
             }
         }
         let missing = described.partitions.iter().any(|partition| partition.leader.is_none());
         let (topic, now) = (&mut self.topics[at], Instant::now());
-        if now.duration_since(topic.learned) > QUIET {
+        // Whoever was told of a new leader has no reason to wait longer for the next one than for this one.
+        if has_new_leader || now.duration_since(topic.learned) > QUIET {
             topic.backoff.reset();
         }
         topic.id = described.id;
@@ -258,7 +260,7 @@ impl Accumulator {
             learned: Instant::now(),
             is_stale: false,
             is_learning: false,
-            backoff: Backoff::default(),
+            backoff: Backoff::while_others_work(),
             not_before: None,
             is_gone: false,
         });
@@ -324,4 +326,32 @@ fn check_size(bytes: usize, config: &ProducerConfig, frame_bytes: usize) -> Resu
         return Err(ClientError::RecordTooLarge { bytes, limit: frame_room, setting });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::messages::PartitionMetadata;
+    use crate::types::{LeaderEpoch, NodeId, PartitionIndex};
+
+    fn led_by(node: u32, epoch: u32) -> Topic {
+        let (leader, leader_epoch) = (Some(NodeId(node)), LeaderEpoch(epoch));
+        let (replicas, in_sync) = (Vec::new(), Vec::new());
+        let partition = PartitionMetadata { partition: PartitionIndex(0), leader, leader_epoch, replicas, in_sync };
+        let id = TopicId(uuid::Uuid::from_u128(7));
+        Topic { name: "rides".into(), id, partitions: vec![partition], learned: Instant::now() }
+    }
+
+    fn pause(known: &Accumulator) -> Duration {
+        known.topics[0].not_before.expect("a pause after each answer").saturating_duration_since(Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_between_questions_grow_until_there_is_a_new_leader() {
+        let mut known = Accumulator::new(Spares::default());
+        (0..30).for_each(|_| drop(known.learn(&led_by(1, 1))));
+        assert!(pause(&known) > Duration::from_millis(200), "{:?}", pause(&known));
+        known.learn(&led_by(2, 2));
+        assert!(pause(&known) <= Duration::from_millis(20), "{:?}", pause(&known));
+    }
 }

@@ -95,13 +95,15 @@ impl Partition {
         self.open.is_none() && self.sealed.is_empty() && self.flying.is_empty()
     }
 
-    /// Takes over who leads. A new leader is tried at once, whatever the old one did.
-    pub fn follow(&mut self, leader: Option<NodeId>, epoch: LeaderEpoch) {
-        if leader.is_some() && (leader, epoch) != (self.leader, self.leader_epoch) {
+    /// Takes over who leads, and returns whether there is a new leader. It is tried at once, whatever the old one did.
+    pub fn follow(&mut self, leader: Option<NodeId>, epoch: LeaderEpoch) -> bool {
+        let is_new = leader.is_some() && (leader, epoch) != (self.leader, self.leader_epoch);
+        if is_new {
             self.backoff.reset();
             self.not_before = None;
         }
         (self.leader, self.leader_epoch) = (leader, epoch);
+        is_new
     }
 
     /// Closes the open batch. Records that come now start the next one.
