@@ -85,6 +85,7 @@ fn decode_as_every_message(frame: &Frame) {
         Some(Api::AddPartitions) => both::<m::AddPartitions>(frame),
         Some(Api::ReassignPartitions) => both::<m::ReassignPartitions>(frame),
         Some(Api::ElectLeaders) => both::<m::ElectLeaders>(frame),
+        Some(Api::ChangeControllers) => both::<m::ChangeControllers>(frame),
         Some(Api::DescribeNode) => both::<m::DescribeNode>(frame),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::args::BenchCommand;
+use super::cluster::args::ClusterCommand;
 use super::completions::CompletionsArgs;
 use super::consume::format::Format;
 use super::consume::start::From;
@@ -174,27 +175,6 @@ pub enum LogCommand {
         /// The partition's directory in the data directory: TOPIC-ID-PARTITION
         directory: PathBuf,
     },
-}
-
-/// `callboard cluster`.
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Show the cluster, its controller, its brokers, and the partitions that are not whole
-    #[command(after_help = examples::CLUSTER_DESCRIBE)]
-    Describe,
-    /// Move everything that a broker holds to the others, so that it can go
-    #[command(after_help = examples::CLUSTER_DECOMMISSION)]
-    Decommission(DecommissionArgs),
-}
-
-/// `callboard cluster decommission`.
-#[derive(Clone, Debug, Args)]
-pub struct DecommissionArgs {
-    /// The broker: its node.id
-    pub broker: u32,
-    /// Show the moves, make none
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// What a producer sends, and how.

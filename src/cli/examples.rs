@@ -180,6 +180,34 @@ The broker may run or be gone for good. Interrupted, the moves that were begun g
 callboard topic reassign TOPIC --cancel ends one.
 Exit codes: 0 it holds nothing any more, 1 it still does, 2 wrong usage, 3 the cluster was not reached.";
 
+/// Below `callboard cluster add-controller --help`.
+pub const CLUSTER_ADD_CONTROLLER: &str = "\
+Example:
+  callboard cluster add-controller 4@10.0.0.4:9646
+
+Start the node first: \"controller\" in node.roles, itself among cluster.controllers, an empty node.data_dir. It follows the
+metadata log, and gets its vote when it has all of it. Then name it in cluster.controllers of all nodes.
+The same with another address moves a controller that has its data directory.
+Exit codes: 0 it votes, 1 refused or not caught up yet, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard cluster remove-controller --help`.
+pub const CLUSTER_REMOVE_CONTROLLER: &str = "\
+Example:
+  callboard cluster remove-controller 3
+
+A majority of the others has to run. Then take it out of cluster.controllers of all nodes, and stop it.
+Exit codes: 0 removed, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+
+/// Below `callboard cluster reset-controller --help`.
+pub const CLUSTER_RESET_CONTROLLER: &str = "\
+Examples:
+  callboard cluster reset-controller 3
+  callboard cluster reset-controller 3 --address 10.0.0.9:9646
+
+For a controller whose data directory was lost or damaged. A majority of the others has to run. Start the node with an empty
+node.data_dir first: it waits, since it has forgotten its votes; this gives it a new identity, in place of the lost one.
+Exit codes: 0 it votes again, 1 refused or not caught up yet, 2 wrong usage, 3 the cluster was not reached.";
+
 /// Below `callboard log dump --help`.
 pub const LOG_DUMP: &str = "\
 Examples:

@@ -8,11 +8,11 @@ use super::backoff::Backoff;
 use super::cluster::Lane;
 use super::{Client, ClientError};
 use crate::protocol::messages::{
-    AddPartitions, AlterTopic, AlterTopics, ConfigEntry, CreateTopics, CreatedTopic, DeleteBefore, DeleteRecords,
-    DeleteRecordsPartition, DeleteTopics, DescribeCluster, DescribeClusterReply, DescribeLogs, DescribeNode,
-    DescribeNodeReply, DescribeTopics, ElectLeaders, ListOffsets, ListOffsetsPartition, ListedOffset, LogDescription,
-    Metadata, MetadataReply, NewTopic, OffsetAt, Outcome, PartitionAddition, PartitionElection, PartitionMove,
-    ReassignPartitions, Request, TopicDescription,
+    AddPartitions, AlterTopic, AlterTopics, ChangeControllers, ConfigEntry, ControllerDescription, CreateTopics,
+    CreatedTopic, DeleteBefore, DeleteRecords, DeleteRecordsPartition, DeleteTopics, DescribeCluster,
+    DescribeClusterReply, DescribeLogs, DescribeNode, DescribeNodeReply, DescribeTopics, ElectLeaders, ListOffsets,
+    ListOffsetsPartition, ListedOffset, LogDescription, Metadata, MetadataReply, NewTopic, OffsetAt, Outcome,
+    PartitionAddition, PartitionElection, PartitionMove, ReassignPartitions, Request, TopicDescription,
 };
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, Offset, TopicId};
@@ -100,6 +100,18 @@ impl Admin {
     /// [`ClientError`] when the request as a whole failed; what became of each partition is in the answer.
     pub async fn elect_leaders(&self, partitions: &[PartitionElection]) -> Result<Each<NodeId>, ClientError> {
         self.decide(partitions, true, |partitions| ElectLeaders { partitions }, |reply| reply.partitions).await
+    }
+
+    /// Adds, removes or resets a controller; answers with the controllers from then on. What came of it when the answer is lost
+    /// [`Admin::describe_cluster`] says.
+    ///
+    /// # Errors
+    /// [`ClientError`], with what is in the way.
+    pub async fn change_controllers(
+        &self,
+        change: &ChangeControllers,
+    ) -> Result<Vec<ControllerDescription>, ClientError> {
+        Ok(self.client.ask(change, false).await?.controllers)
     }
 
     /// Has the controller decide on `items`, each on its own. What it could not decide now (it is being replaced, or no broker is

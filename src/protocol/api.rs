@@ -42,6 +42,8 @@ pub enum Api {
     ReassignPartitions,
     /// Give leaderships back to the preferred replicas.
     ElectLeaders,
+    /// Add, remove or reset a controller.
+    ChangeControllers,
 }
 
 /// A request kind and the versions of it that are served. Goes out with the answer to `Hello`.
@@ -65,7 +67,7 @@ impl ApiVersions {
 
 impl Api {
     /// Every request kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Hello,
         Self::Metadata,
         Self::Produce,
@@ -83,6 +85,7 @@ impl Api {
         Self::AddPartitions,
         Self::ReassignPartitions,
         Self::ElectLeaders,
+        Self::ChangeControllers,
     ];
 
     /// Its number in a frame. 100 and above are administration; 200 and above are kept for traffic between nodes.
@@ -106,6 +109,7 @@ impl Api {
             Self::AddPartitions => 108,
             Self::ReassignPartitions => 109,
             Self::ElectLeaders => 110,
+            Self::ChangeControllers => 111,
         }
     }
 

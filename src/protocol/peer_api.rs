@@ -19,6 +19,10 @@ pub enum PeerApi {
     FormController,
     /// Which controller decides?
     FindController,
+    /// Become a controller of this cluster.
+    JoinController,
+    /// How are the controllers, and which leases run?
+    DescribeControllers,
     /// Entries of the Raft log, or a heartbeat.
     RaftAppend,
     /// A vote in the Raft group.
@@ -51,17 +55,21 @@ pub enum PeerApi {
     ForwardReassign,
     /// A client of another node gives leaderships back.
     ForwardElectLeaders,
+    /// A client of another node adds, removes or resets a controller.
+    ForwardChangeControllers,
     /// What followers hold, and want next.
     FetchReplicas,
 }
 
 impl PeerApi {
     /// Every request kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::PeerHello,
         Self::Ping,
         Self::FormController,
         Self::FindController,
+        Self::JoinController,
+        Self::DescribeControllers,
         Self::RaftAppend,
         Self::RaftVote,
         Self::RaftSnapshot,
@@ -78,6 +86,7 @@ impl PeerApi {
         Self::ForwardAddPartitions,
         Self::ForwardReassign,
         Self::ForwardElectLeaders,
+        Self::ForwardChangeControllers,
         Self::FetchReplicas,
     ];
 
@@ -89,6 +98,8 @@ impl PeerApi {
             Self::Ping => 201,
             Self::FormController => 202,
             Self::FindController => 203,
+            Self::JoinController => 204,
+            Self::DescribeControllers => 205,
             Self::RaftAppend => 210,
             Self::RaftVote => 211,
             Self::RaftSnapshot => 212,
@@ -105,6 +116,7 @@ impl PeerApi {
             Self::ForwardAddPartitions => 234,
             Self::ForwardReassign => 235,
             Self::ForwardElectLeaders => 236,
+            Self::ForwardChangeControllers => 237,
             Self::FetchReplicas => 240,
         }
     }

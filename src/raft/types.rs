@@ -17,6 +17,22 @@ impl fmt::Display for RaftId {
     }
 }
 
+impl RaftId {
+    /// The member that a node becomes which joins a cluster that has begun: another one for each data directory, and none of those that
+    /// the cluster began with, which are numbered as their nodes are.
+    #[must_use]
+    pub fn of(directory: DirectoryId) -> Self {
+        let (random, _) = directory.0.as_u64_pair();
+        Self(random | 1 << 63)
+    }
+
+    /// The member that a node is which the cluster began with.
+    #[must_use]
+    pub fn first_of(node: NodeId) -> Self {
+        Self(u64::from(node.0))
+    }
+}
+
 impl From<u64> for RaftId {
     fn from(id: u64) -> Self {
         Self(id)

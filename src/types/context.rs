@@ -58,6 +58,8 @@ pub enum Operation<'a> {
     Topic(TopicAction, &'a TopicName),
     /// See brokers and controllers.
     DescribeCluster,
+    /// Change who the controllers are.
+    AlterCluster,
     /// Obtain a producer id.
     IdempotentWrite,
 }

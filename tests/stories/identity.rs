@@ -14,11 +14,16 @@ use crate::support::*;
 /// The second broker of a cluster with brokers apart.
 const BROKER: NodeId = NodeId(12);
 
-type Lines = Arc<Mutex<Vec<String>>>;
+pub type Lines = Arc<Mutex<Vec<String>>>;
 
-/// Another process with the configuration of [`BROKER`], on another directory and other ports.
-fn impostor(cluster: &LocalCluster, data_dir: &Path, settings: &[&str]) -> (ChildProcess, Lines) {
-    let config = cluster.directory().join(format!("{}.toml", cluster.name(BROKER)));
+/// Another process with the configuration of `node`, on another directory and other ports.
+pub fn other_process(
+    cluster: &LocalCluster,
+    node: NodeId,
+    data_dir: &Path,
+    settings: &[&str],
+) -> (ChildProcess, Lines) {
+    let config = cluster.directory().join(format!("{}.toml", cluster.name(node)));
     let ports = free_ports(2);
     let mut command = Command::new(env!("CARGO_BIN_EXE_callboard"));
     command.arg("node").arg("--config").arg(config).arg("--stop-with-parent");
@@ -38,7 +43,7 @@ fn impostor(cluster: &LocalCluster, data_dir: &Path, settings: &[&str]) -> (Chil
     (process.expect("a process"), lines)
 }
 
-fn said(lines: &Lines, text: &str) -> bool {
+pub fn said(lines: &Lines, text: &str) -> bool {
     lines.lock().unwrap().iter().any(|line| line.contains(text))
 }
 
@@ -55,7 +60,7 @@ async fn a_second_broker_of_an_id_is_refused_with_a_line_and_begins_anew_when_th
     let before = partitions(&client, "rides").await;
 
     let other = Directory::new();
-    let (process, lines) = impostor(&cluster, &other, &[]);
+    let (process, lines) = other_process(&cluster, BROKER, &other, &[]);
     wait_until("it is told why it is not registered", || said(&lines, "runs on another data directory"));
     assert!(said(&lines, "give this node another node.id"), "and what to do: {:?}", lines.lock().unwrap());
     send_each(&client, "rides", values(20..25)).await;
@@ -70,7 +75,40 @@ async fn a_second_broker_of_an_id_is_refused_with_a_line_and_begins_anew_when_th
     drop(process);
 
     // A directory knows whose it is.
-    let (process, lines) = impostor(&cluster, &other, &["node.id=19"]);
+    let (process, lines) = other_process(&cluster, BROKER, &other, &["node.id=19"]);
     let status = process.ended(PATIENCE).await.expect("it ends");
     assert!(!status.success() && said(&lines, "belongs to node 12"), "{:?}", lines.lock().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_of_another_cluster_is_refused_with_a_line_and_its_files_stay() {
+    let [ours, theirs] = [Directory::new(), Directory::new()];
+    let start = |directory: &Directory| {
+        let builder = LocalCluster::builder(&**directory).apart(1, 1).program(env!("CARGO_BIN_EXE_callboard"));
+        builder.set(["storage.min_free_bytes=0"]).start()
+    };
+    let mut cluster = start(&ours).await.expect("a cluster");
+    let broker = cluster.brokers()[0];
+    let client = connect(&cluster.bootstrap()).await;
+    let topic = create(&client, "rides", 1, &[]).await;
+    send_each(&client, "rides", values(0..5)).await;
+    cluster.stop(broker, PATIENCE).await.expect("it stops");
+    let data_dir = ours.join(cluster.name(broker));
+
+    // Another cluster's configuration on this one's directory.
+    let other = start(&theirs).await.expect("another cluster");
+    let settings = ["node.id=19"];
+    let (process, lines) = other_process(&other, broker, &data_dir, &settings);
+    let status = process.ended(PATIENCE).await.expect("it ends");
+    assert!(!status.success() && said(&lines, "belongs to node"), "{:?}", lines.lock().unwrap());
+    let (process, lines) = other_process(&other, broker, &data_dir, &[]);
+    wait_until("it says which cluster it is of", || {
+        said(&lines, "correct the address that leads from one to the other")
+    });
+    assert_eq!(connect(&other.bootstrap()).await.admin().describe_cluster().await.unwrap().brokers.len(), 1);
+    drop(process);
+    assert!(!partition_dirs(&data_dir, topic).is_empty(), "nothing of it was touched");
+    cluster.start(broker).await.expect("it starts");
+    let client = connect(&cluster.bootstrap()).await;
+    assert_eq!(read_all(&client, "rides").await, numbered(0..5));
 }

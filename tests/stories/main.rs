@@ -8,6 +8,7 @@ mod support;
 
 mod bad_input;
 mod cluster;
+mod controllers;
 mod crash;
 mod delete_records;
 mod describe_node;
@@ -17,6 +18,7 @@ mod durability;
 mod identity;
 mod limits;
 mod metrics;
+mod nearby;
 mod newer_formats;
 mod old_data_directory;
 mod produce_consume;

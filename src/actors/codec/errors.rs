@@ -24,7 +24,11 @@ impl ReplyBody {
                 let errors = reply.topics.iter().filter_map(|entry| entry.topic.error.as_ref());
                 errors.for_each(|error| count(error.code));
             }
-            Self::Hello(_) | Self::InitProducer(_) | Self::DescribeCluster(_) | Self::DescribeNode(_) => {}
+            Self::Hello(_)
+            | Self::InitProducer(_)
+            | Self::DescribeCluster(_)
+            | Self::DescribeNode(_)
+            | Self::ChangeControllers(_) => {}
         }
     }
 }

@@ -62,6 +62,7 @@ bodies!(
     AddPartitions,
     ReassignPartitions,
     ElectLeaders,
+    ChangeControllers,
 );
 
 /// What a request holds until its reply is queued: the room of its frame, and one of the connection's requests in flight.

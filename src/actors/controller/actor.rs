@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::deciding::{Answered, Question, Sitting, question};
 use super::following::Followers;
+use super::membership::Membership;
 use super::messages::*;
 use super::office::{TICK, Tenure};
 use super::renewals::Renewals;
@@ -50,6 +51,8 @@ pub struct Controller {
     pub(super) settings: ControllerSettings,
     pub(super) office: Office,
     pub(super) tenure: Option<Tenure>,
+    /// `None` where no other controller can be.
+    pub(super) membership: Option<Membership>,
     pub(super) renewals: Renewals,
     pub(super) followers: Followers,
     /// Brokers that are being dialled.
@@ -65,11 +68,12 @@ pub struct Controller {
 impl Controller {
     /// A controller over a Raft that runs on the same thread, the images that it applies, and the entries that led to them.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         raft: Raft,
         images: watch::Receiver<AppliedImage>,
         entries: RecentEntries,
         settings: ControllerSettings,
+        membership: Option<Membership>,
     ) -> Self {
         Self {
             raft,
@@ -78,6 +82,7 @@ impl Controller {
             settings,
             office: Office::Elsewhere,
             tenure: None,
+            membership,
             renewals: Renewals::default(),
             followers: Followers::default(),
             dialing: BTreeSet::new(),

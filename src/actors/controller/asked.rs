@@ -7,6 +7,7 @@ use actix::{Context, Handler, MessageResult, ResponseFuture};
 
 use super::actor::{Controller, Office};
 use super::deciding::Sitting;
+use super::membership::known;
 use super::messages::{AskController, FindController};
 use super::renewals::Answered;
 use crate::engine::broker::{Answer, Finding, RefusedProposal, ReplicaReport, Request};
@@ -172,6 +173,7 @@ impl Handler<FindController> for Controller {
         let metrics = metrics.borrow();
         let node_of = |leader| metrics.membership_config.membership().get_node(&leader).map(|member| member.node);
         let leader = metrics.current_leader.and_then(node_of);
-        MessageResult(FindControllerReply { cluster, decides, term: metrics.current_term, leader })
+        let controllers = known(&self.raft);
+        MessageResult(FindControllerReply { cluster, decides, term: metrics.current_term, leader, controllers })
     }
 }

@@ -55,8 +55,9 @@ impl Candidate {
     async fn accept(&mut self, node: u32) {
         let invitation = timeout(DEADLINE, self.invited.recv()).await.unwrap().unwrap();
         let cluster = invitation.cluster;
-        post(&self.seat, TakeSeat { cluster, directory: directory(node) });
-        invitation.answer(Ok(directory(node)));
+        let seat = TakeSeat { cluster, directory: directory(node), member: RaftId::first_of(NodeId(node)) };
+        post(&self.seat, seat);
+        invitation.answer(Ok(seat));
     }
 }
 

@@ -77,12 +77,11 @@ fn find(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
     dir: &Path,
-    (cluster, directory, node): (ClusterId, DirectoryId, NodeId),
+    (cluster, directory, new): (ClusterId, DirectoryId, RaftId),
 ) -> Result<Found, MetadataError> {
     let raft_dir = dir.join(RAFT_DIR);
     let found = owner(disk.as_ref(), &raft_dir)?;
-    // The first members are numbered as their nodes are.
-    let id = found.map_or(RaftId(u64::from(node.0)), |found| found.id);
+    let id = found.map_or(new, |found| found.id);
     let place = RaftPlace {
         disk: Arc::clone(disk),
         files: Arc::clone(files),
@@ -117,7 +116,7 @@ impl MetadataFiles {
 }
 
 impl MetadataFiles {
-    /// Opens the metadata in `directory`, or creates it for `me`. What an earlier release left is taken over, once: after a crash
+    /// Opens the metadata in `directory`, or creates it for `me`, which is the member `new` then. What an earlier release left is taken over, once: after a crash
     /// at any instant either that is there, or all that came of it.
     ///
     /// # Errors
@@ -125,12 +124,11 @@ impl MetadataFiles {
     pub fn open(
         directory: &DataDir,
         files: &Arc<FileCache>,
-        me: &ControllerNode,
+        (me, new): (&ControllerNode, RaftId),
         work: &RaftWork,
     ) -> Result<Self, MetadataError> {
         let (disk, dir, meta) = (directory.disk(), directory.metadata_dir(), directory.meta());
-        let Found { place, is_there, has_earlier } =
-            find(disk, files, &dir, (meta.cluster, meta.directory, meta.node))?;
+        let Found { place, is_there, has_earlier } = find(disk, files, &dir, (meta.cluster, meta.directory, new))?;
         if !is_there && has_earlier {
             let image = earlier_log::read(disk, files, &dir, meta.cluster)?;
             // First: an earlier release would take what it finds afterwards for a new cluster.
@@ -172,13 +170,14 @@ pub(super) fn image_in(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
     dir: PathBuf,
-    identity: (ClusterId, DirectoryId, NodeId),
+    (cluster, directory, node): (ClusterId, DirectoryId, NodeId),
 ) -> Result<Option<ClusterImage>, MetadataError> {
+    let identity = (cluster, directory, RaftId::first_of(node));
     let Found { place, is_there, has_earlier } = find(disk, files, &dir, identity)?;
     Ok(if is_there {
         Some(newest_image(&place)?)
     } else if has_earlier {
-        Some(earlier_log::read(disk, files, &dir, identity.0)?)
+        Some(earlier_log::read(disk, files, &dir, cluster)?)
     } else {
         None
     })

@@ -38,7 +38,7 @@ fn open(disk: &VirtualDisk) -> Result<MetadataFiles, MetadataError> {
     let files = Arc::new(FileCache::new(disk, 8));
     let (node, directory_id) = (NodeId(1), directory.meta().directory);
     let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
-    MetadataFiles::open(&directory, &files, &me, &RaftWork::here())
+    MetadataFiles::open(&directory, &files, (&me, RaftId::first_of(me.node)), &RaftWork::here())
 }
 
 fn image_of(opened: &MetadataFiles) -> ClusterImage {

@@ -162,6 +162,11 @@ impl Tenure {
             || has_records(elect_from_last_members(image, defaults, &self.ends()).map(|d| d.records.len()))
     }
 
+    /// For how long a broker is counted on without another sign of life.
+    pub fn lease_left(&self, now: MonoTime, node: NodeId) -> Duration {
+        self.leases.left(now, node)
+    }
+
     pub fn ends(&self) -> Vec<ReplicaEnd> {
         self.ends.values().copied().collect()
     }
@@ -174,6 +179,7 @@ impl Controller {
         self.confirm_renewals(ctx);
         self.answer_followers();
         self.dial_all(ctx);
+        self.finish_change();
     }
 
     /// Forgets all that belonged to the office. Whoever waits is told why.
@@ -191,6 +197,7 @@ impl Controller {
         self.want_hand_overs();
         self.settle(ctx);
         self.answer_followers();
+        self.ask_whether_removed(ctx);
     }
 
     fn fence_the_silent(&mut self, ctx: &mut Context<Self>) {

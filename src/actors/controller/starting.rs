@@ -14,8 +14,11 @@ use openraft::{ServerState, SnapshotPolicy};
 use tokio::sync::oneshot;
 
 use super::actor::Controller;
+use super::forming::{Seat, SeatRaft};
+use super::membership::Membership;
 use super::metadata_files::{MetadataError, MetadataFiles};
 use super::settings::ControllerSettings;
+use crate::actors::peer::PeerLinks;
 use crate::actors::peer_session::{OpenRaftDoor, RaftDoor};
 use crate::actors::send::post;
 use crate::raft::{
@@ -26,8 +29,9 @@ use crate::raft::{
 const SNAPSHOT_ENTRIES: u64 = 1_000;
 /// The heartbeat of a leader.
 const HEARTBEAT_MS: u64 = 100;
-/// Without a heartbeat for a time between these, a controller stands for election.
-const ELECTION_TIMEOUT_MS: (u64, u64) = (300, 600);
+/// Without a heartbeat for the longer of these, the leader's lease is over; after another time between the two, which is drawn once, a
+/// controller stands for election. Votes are synced within the shorter one, or lost.
+const ELECTION_TIMEOUT_MS: (u64, u64) = (250, 400);
 
 fn raft_config() -> Result<Arc<openraft::Config>, MetadataError> {
     let config = openraft::Config {
@@ -93,8 +97,20 @@ pub struct Starting<T> {
     pub transport: Arc<T>,
     /// The members of a cluster that begins now; `None` where it has begun, or another one begins it.
     pub first_members: Option<BTreeMap<RaftId, ControllerNode>>,
-    /// Where the messages of other members come in.
-    pub door: Option<Addr<RaftDoor>>,
+    /// How others are reached, and where their messages come in; `None` where there are none.
+    pub others: Option<Others>,
+}
+
+/// How a controller and others reach each other.
+pub struct Others {
+    /// Who this one is to them.
+    pub me: ControllerNode,
+    /// The links to them.
+    pub links: Arc<PeerLinks>,
+    /// Where Raft's messages come in.
+    pub door: Addr<RaftDoor>,
+    /// Where invitations come in.
+    pub seat: Addr<Seat>,
 }
 
 impl Starting<Nobody> {
@@ -102,20 +118,22 @@ impl Starting<Nobody> {
     #[must_use]
     pub fn alone(files: MetadataFiles, me: &ControllerNode, settings: ControllerSettings) -> Self {
         let first_members = files.only_member(me);
-        Self { files, settings, transport: Arc::new(Nobody), first_members, door: None }
+        Self { files, settings, transport: Arc::new(Nobody), first_members, others: None }
     }
 }
 
 /// Runs Raft on the files of a controller. What else it is started with comes back.
 pub(super) async fn run_raft<T: RaftTransport<TypeConfig>>(
     starting: Starting<T>,
-) -> Result<(Raft, ControllerSettings), MetadataError> {
-    let Starting { files: MetadataFiles { storage: files, id }, settings, transport, first_members, door } = starting;
+) -> Result<(Raft, ControllerSettings, Option<Membership>), MetadataError> {
+    let Starting { files: MetadataFiles { storage: files, id }, settings, transport, first_members, others } = starting;
     let network = Network::new(id, transport);
     let raft = Raft::new(id, raft_config()?, network, files.log, files.machine).await.map_err(|e| stopped(&e))?;
-    if let Some(door) = door {
+    let membership = others.map(|Others { me, links, door, seat }| {
         post(&door, OpenRaftDoor(raft.clone()));
-    }
+        post(&seat, SeatRaft(raft.clone()));
+        Membership::new(me, links)
+    });
     if let Some(members) = first_members {
         raft.initialize(members).await.map_err(|error| match error {
             RaftError::Fatal(fatal) => stopped(&fatal),
@@ -131,7 +149,7 @@ pub(super) async fn run_raft<T: RaftTransport<TypeConfig>>(
         }
         lead(&raft).await?;
     }
-    Ok((raft, settings))
+    Ok((raft, settings, membership))
 }
 
 /// Waits until the only member leads and has applied all that is in its log: what cannot be applied ends the start.
@@ -153,8 +171,8 @@ pub async fn start_here<T: RaftTransport<TypeConfig>>(
 ) -> Result<Addr<Controller>, MetadataError> {
     let storage = &starting.files.storage;
     let (images, entries) = (storage.images.clone(), storage.entries.clone());
-    let (raft, settings) = run_raft(starting).await?;
-    Ok(Controller::new(raft, images, entries, settings).start())
+    let (raft, settings, membership) = run_raft(starting).await?;
+    Ok(Controller::new(raft, images, entries, settings, membership).start())
 }
 
 /// The same on another thread.

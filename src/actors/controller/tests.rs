@@ -20,7 +20,7 @@ use crate::engine::controller::{ControllerPolicy, Leases};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL};
 use crate::protocol::messages::{AlterTopic, CreatedTopic, NewTopic};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::raft::{ControllerNode, RaftWork};
+use crate::raft::{ControllerNode, RaftId, RaftWork};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::virtual_disk::FaultyOperation;
 use crate::storage::disk::{Disk, VirtualDisk};
@@ -50,7 +50,8 @@ fn open(disk: &VirtualDisk) -> (MetadataFiles, ControllerNode) {
     let files = Arc::new(FileCache::new(disk, 8));
     let (node, directory_id) = (NodeId(1), directory.meta().directory);
     let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
-    let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("whole metadata");
+    let metadata = MetadataFiles::open(&directory, &files, (&me, RaftId::first_of(me.node)), &RaftWork::here())
+        .expect("whole metadata");
     (metadata, me)
 }
 

@@ -9,18 +9,23 @@ use super::local::LocalController;
 use super::member::{Failed, Member};
 use super::search::{Office, PAUSE, Search};
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, Committed, CreateTopics, DeleteTopics, ElectLeaders, FollowMetadata, InitProducer,
-    MetadataNews, Reassign,
+    AddPartitions, AlterTopics, ChangeControllers, Committed, CreateTopics, DeleteTopics, ElectLeaders, FollowMetadata,
+    InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer::{PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
-use crate::protocol::messages::{CreatedTopic, InitProducerReply};
+use crate::protocol::messages::peer::DescribeControllersReply;
+use crate::protocol::messages::{ControllerDescription, CreatedTopic, InitProducerReply};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, TopicId};
 
 /// How long a client waits until its request is decided. Clients wait for 30 s; by then an election is long over.
 const DECISION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits until the controllers have changed: one that is added catches up first.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(25);
+/// How long a client waits for what only the controller that decides can say.
+const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long one member may take before another is looked for, where asking twice is harmless.
 const ONE_ATTEMPT: Duration = Duration::from_secs(1);
 /// How much longer than it may wait for news whoever is asked for metadata may take to answer.
@@ -43,7 +48,7 @@ impl Controllers {
     /// The only controller, which is `node` and runs in this process.
     #[must_use]
     pub fn alone(node: NodeId, local: impl Into<LocalController>) -> Self {
-        Self(Arc::new(Search::new(vec![Member::here(node, local.into())])))
+        Self(Arc::new(Search::new(vec![Member::here(node, local.into())], None)))
     }
 
     /// One of several, reached over the control links; `local` is the one in this process, if there is one. It need not be left out of
@@ -58,7 +63,7 @@ impl Controllers {
         let others = members.into_iter().filter(|member| here.is_none() || member.node != here);
         let others = others.map(|target| Member::there(target, Arc::clone(links)));
         let local = local.map(|(node, local)| Member::here(node, local.into()));
-        Self(Arc::new(Search::new(local.into_iter().chain(others).collect())))
+        Self(Arc::new(Search::new(local.into_iter().chain(others).collect(), Some(Arc::clone(links)))))
     }
 
     /// Asks what a broker has to ask, for at most `patience`; `None`: heard, and the metadata will show what comes of it.
@@ -150,6 +155,24 @@ impl Controllers {
         self.decided(DECISION_PATIENCE, Repeat::Freely(DECISION_PATIENCE), attempt).await
     }
 
+    /// Adds, removes or resets a controller. Answered with the controllers from then on.
+    ///
+    /// # Errors
+    /// As [`Controllers::create_topics`].
+    pub async fn change_controllers(&self, request: ChangeControllers) -> Result<Vec<ControllerDescription>, ApiError> {
+        let attempt = async |member: &Member, patience| member.change_controllers(&request, patience).await;
+        self.decided(CHANGE_PATIENCE, Repeat::Never, attempt).await
+    }
+
+    /// How the controllers are, and which leases run.
+    ///
+    /// # Errors
+    /// As [`Controllers::ask`].
+    pub async fn describe_controllers(&self) -> Result<DescribeControllersReply, ApiError> {
+        let attempt = async |member: &Member, patience| member.describe_controllers(patience).await;
+        self.decided(DESCRIBE_PATIENCE, Repeat::Freely(DESCRIBE_PATIENCE), attempt).await
+    }
+
     /// Hands out a producer id, or the next epoch of one. An id that nobody heard of is never used: asking again costs nothing else.
     ///
     /// # Errors
@@ -185,7 +208,7 @@ impl Controllers {
             if left.is_zero() {
                 return Err(self.nobody(patience));
             }
-            let member = &self.0.members()[office.member];
+            let member = &*self.0.member(office.member);
             let failed = match repeat {
                 Repeat::Never => attempt(member, left).await,
                 Repeat::Freely(one) => tokio::select! {
@@ -206,7 +229,7 @@ impl Controllers {
     }
 
     fn is_alone(&self) -> bool {
-        self.0.members().len() == 1
+        self.0.is_alone()
     }
 
     fn nobody(&self, patience: Duration) -> ApiError {

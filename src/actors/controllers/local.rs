@@ -3,8 +3,8 @@
 use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, CreateTopics, DeleteTopics, ElectLeaders, FindController,
-    FollowMetadata, InitProducer, Reassign,
+    AddPartitions, AlterTopics, AskController, ChangeControllers, CreateTopics, DeleteTopics, DescribeControllers,
+    ElectLeaders, FindController, FollowMetadata, InitProducer, Reassign,
 };
 
 /// Where a controller in this process takes its messages. By message, so that something else can stand in its place.
@@ -30,6 +30,10 @@ pub struct LocalController {
     pub reassign: Recipient<Reassign>,
     /// Other leaders.
     pub elect_leaders: Recipient<ElectLeaders>,
+    /// Other controllers.
+    pub change_controllers: Recipient<ChangeControllers>,
+    /// Who asks how the controllers are.
+    pub describe_controllers: Recipient<DescribeControllers>,
 }
 
 impl<A> From<Addr<A>> for LocalController
@@ -44,7 +48,9 @@ where
         + Handler<InitProducer>
         + Handler<AddPartitions>
         + Handler<Reassign>
-        + Handler<ElectLeaders>,
+        + Handler<ElectLeaders>
+        + Handler<ChangeControllers>
+        + Handler<DescribeControllers>,
 {
     fn from(address: Addr<A>) -> Self {
         Self {
@@ -57,7 +63,9 @@ where
             init_producer: address.clone().recipient(),
             add_partitions: address.clone().recipient(),
             reassign: address.clone().recipient(),
-            elect_leaders: address.recipient(),
+            elect_leaders: address.clone().recipient(),
+            change_controllers: address.clone().recipient(),
+            describe_controllers: address.recipient(),
         }
     }
 }

@@ -10,17 +10,18 @@ use super::local::LocalController;
 use super::metadata;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
-    FollowMetadata, InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, ChangeControllers, Committed, CreateTopics, DeleteTopics,
+    DescribeControllers, ElectLeaders, FindController, FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer::{self, PeerError, PeerHandle, PeerLinks, PeerTarget};
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
 use crate::protocol::messages::peer::{
-    Decided, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics, ForwardCreateTopics, ForwardDeleteTopics,
-    ForwardElectLeaders, ForwardInitProducer, ForwardReassign, PeerConnection, PeerRequest,
+    self as messages, Decided, DescribeControllersReply, FindControllerReply, ForwardAddPartitions, ForwardAlterTopics,
+    ForwardChangeControllers, ForwardCreateTopics, ForwardDeleteTopics, ForwardElectLeaders, ForwardInitProducer,
+    ForwardReassign, PeerConnection, PeerRequest,
 };
-use crate::protocol::messages::{CreatedTopic, InitProducerReply, Outcome};
+use crate::protocol::messages::{ControllerDescription, CreatedTopic, InitProducerReply, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::types::{NodeId, TopicId};
 
@@ -72,17 +73,29 @@ pub(super) struct Member {
     name: String,
     node: Option<NodeId>,
     door: Door,
+    /// It was not listed.
+    is_hearsay: bool,
 }
 
 type Answers<T> = Result<Committed<Vec<Result<T, ApiError>>>, Failed>;
 
 impl Member {
     pub fn here(node: NodeId, local: LocalController) -> Self {
-        Self { name: format!("node {node}, this one"), node: Some(node), door: Door::Here(local) }
+        Self { name: format!("node {node}, this one"), node: Some(node), door: Door::Here(local), is_hearsay: false }
     }
 
     pub fn there(target: PeerTarget, links: Arc<PeerLinks>) -> Self {
-        Self { name: target.to_string(), node: target.node, door: Door::There(target, links) }
+        Self { name: target.to_string(), node: target.node, door: Door::There(target, links), is_hearsay: false }
+    }
+
+    /// One that another controller named.
+    pub fn heard_of(target: PeerTarget, links: Arc<PeerLinks>) -> Self {
+        Self { is_hearsay: true, ..Self::there(target, links) }
+    }
+
+    /// Whether it was heard of, at another address than this one.
+    pub fn was_heard_of_elsewhere(&self, target: &PeerTarget) -> bool {
+        self.is_hearsay && matches!(&self.door, Door::There(known, _) if known != target)
     }
 
     pub fn name(&self) -> &str {
@@ -98,7 +111,7 @@ impl Member {
         match &self.door {
             Door::Here(local) => send(&local.find, FindController, patience).await.map_err(|error| error.message),
             Door::There(target, links) => {
-                let request = crate::protocol::messages::peer::FindController {};
+                let request = messages::FindController {};
                 let answer = link(target, links).ask(&request, Vec::new(), patience).await;
                 answer.map(|answer| answer.reply).map_err(|error| error.to_string())
             }
@@ -187,6 +200,30 @@ impl Member {
             Door::There(target, links) => {
                 let request = ForwardElectLeaders { partitions: request.0.clone() };
                 pass_on(&link(target, links), &request, patience).await
+            }
+        }
+    }
+
+    pub async fn change_controllers(
+        &self,
+        request: &ChangeControllers,
+        patience: Duration,
+    ) -> Result<Vec<ControllerDescription>, Failed> {
+        match &self.door {
+            Door::Here(local) => Ok(send(&local.change_controllers, request.clone(), patience).await??),
+            Door::There(target, links) => {
+                let request = ForwardChangeControllers { change: request.0.clone() };
+                Ok(link(target, links).ask(&request, Vec::new(), patience).await?.reply.controllers)
+            }
+        }
+    }
+
+    pub async fn describe_controllers(&self, patience: Duration) -> Result<DescribeControllersReply, Failed> {
+        match &self.door {
+            Door::Here(local) => Ok(send(&local.describe_controllers, DescribeControllers, patience).await??),
+            Door::There(target, links) => {
+                let request = messages::DescribeControllers {};
+                Ok(link(target, links).ask(&request, Vec::new(), patience).await?.reply)
             }
         }
     }

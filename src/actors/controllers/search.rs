@@ -1,4 +1,5 @@
-//! Who decides: remembered, and looked for together by all who need to know.
+//! Who decides: remembered, and looked for together by all who need to know. Whoever is asked names the controllers that it knows of:
+//! those that nobody listed here are asked, too, from then on.
 //!
 //! ```text
 //!   known ──► asked ──► lost: not in office, not reached ──► a round: all members at once ──► known
@@ -6,7 +7,7 @@
 //!                                                               └────── a pause ◄────┘
 //! ```
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::member::Member;
-use crate::protocol::messages::peer::FindControllerReply;
+use crate::actors::peer::{PeerAddress, PeerLinks, PeerTarget};
+use crate::protocol::messages::peer::{FindControllerReply, KnownController};
 use crate::types::NodeId;
 
 /// How long a member may take to say whether it decides. One that is slower will hardly decide in time what it is asked.
@@ -46,7 +48,10 @@ pub(super) struct Known {
 
 /// What all clones of a handle share.
 pub(super) struct Search {
-    members: Vec<Member>,
+    /// Those that were listed, and after them those that were heard of. None ever goes, so that its number stays.
+    members: Mutex<Vec<Arc<Member>>>,
+    /// How those that are heard of are reached; `None` where there can be no others.
+    links: Option<Arc<PeerLinks>>,
     known: watch::Sender<Known>,
     /// One round at a time: whoever waits for it takes what it finds.
     turn: tokio::sync::Mutex<()>,
@@ -56,7 +61,7 @@ pub(super) struct Search {
 
 impl Search {
     /// The only member there is decides, as long as it does not say otherwise.
-    pub fn new(members: Vec<Member>) -> Self {
+    pub fn new(members: Vec<Member>, links: Option<Arc<PeerLinks>>) -> Self {
         let only = |member: &Member| Office { member: 0, node: member.node(), term: 0, round: 0 };
         let office = match members.as_slice() {
             [member] => Some(only(member)),
@@ -64,11 +69,47 @@ impl Search {
         };
         let said = Mutex::new(vec![None; members.len()]);
         let known = watch::Sender::new(Known { office, ..Known::default() });
-        Self { members, known, turn: tokio::sync::Mutex::new(()), said }
+        let members = Mutex::new(members.into_iter().map(Arc::new).collect());
+        Self { members, links, known, turn: tokio::sync::Mutex::new(()), said }
     }
 
-    pub fn members(&self) -> &[Member] {
-        &self.members
+    fn locked(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
+        // Nothing panics while it is held.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.locked().clone()
+    }
+
+    /// A member by its number.
+    pub fn member(&self, number: usize) -> Arc<Member> {
+        Arc::clone(&self.locked()[number])
+    }
+
+    /// Whether there is only one.
+    pub fn is_alone(&self) -> bool {
+        self.locked().len() == 1
+    }
+
+    /// Takes note of controllers that nobody listed here.
+    fn hear_of(&self, controllers: &[KnownController]) {
+        let Some(links) = &self.links else { return };
+        let mut members = self.locked();
+        for KnownController { node, host, port, .. } in controllers {
+            let address = PeerAddress { host: host.clone(), port: *port };
+            let target = PeerTarget { node: Some(*node), directory: None, address };
+            match members.iter().position(|member| member.node() == Some(*node)) {
+                // What is listed is meant as it is: the address may be this node's own way to it.
+                Some(known) if !members[known].was_heard_of_elsewhere(&target) => {}
+                Some(known) => members[known] = Arc::new(Member::heard_of(target, Arc::clone(links))),
+                None => {
+                    tracing::info!(%target, "another controller was heard of");
+                    members.push(Arc::new(Member::heard_of(target, Arc::clone(links))));
+                    self.said().push(None);
+                }
+            }
+        }
     }
 
     pub fn office(&self) -> Option<Office> {
@@ -123,7 +164,8 @@ impl Search {
     /// highest term, when all have answered or had their time.
     async fn round(&self, deadline: Instant) {
         let patience = ANSWER_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
-        let asked = self.members.iter().enumerate().map(|(number, member)| async move {
+        let members = self.members();
+        let asked = members.iter().enumerate().map(|(number, member)| async move {
             (number, member.find(patience).await) //
         });
         let mut answers: FuturesUnordered<_> = asked.collect();
@@ -137,11 +179,13 @@ impl Search {
                     continue;
                 }
             };
+            self.hear_of(&reply.controllers);
             if !reply.decides {
-                self.note(number, no_office(reply));
-            } else if best.is_none_or(|(_, best)| best.term < reply.term) {
+                self.note(number, no_office(&reply));
+            } else if best.as_ref().is_none_or(|(_, best)| best.term < reply.term) {
+                let is_newest = reply.term >= known.term;
                 best = Some((number, reply));
-                if reply.term >= known.term {
+                if is_newest {
                     break;
                 }
             }
@@ -150,7 +194,7 @@ impl Search {
             known.rounds += 1;
             known.office = best.map(|(member, reply)| {
                 known.term = reply.term;
-                let node = reply.leader.or_else(|| self.members[member].node());
+                let node = reply.leader.or_else(|| members[member].node());
                 Office { member, node, term: reply.term, round: known.rounds }
             });
         });
@@ -167,8 +211,8 @@ impl Search {
 
     /// What each member said last.
     pub fn told(&self) -> String {
-        let said = self.said();
-        let lines = self.members.iter().zip(said.iter()).map(|(member, said)| match said {
+        let (members, said) = (self.members(), self.said());
+        let lines = members.iter().zip(said.iter()).map(|(member, said)| match said {
             Some(said) => format!("{}: {said}", member.name()),
             None => format!("{} was not heard of", member.name()),
         });
@@ -176,7 +220,7 @@ impl Search {
     }
 }
 
-fn no_office(reply: FindControllerReply) -> String {
+fn no_office(reply: &FindControllerReply) -> String {
     let term = reply.term;
     match reply.leader {
         Some(leader) => format!("does not decide, and says that node {leader} leads in term {term}"),

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use super::local::LocalController;
 use super::wire;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
-    FollowMetadata, InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, ChangeControllers, Committed, CreateTopics, DeleteTopics,
+    DescribeControllers, ElectLeaders, FindController, FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::{PeerCall, PeerContext, PeerReplyBody, PeerRequestBody};
 use crate::engine::broker::{Answer, Request};
 use crate::protocol::frame::Attachment;
-use crate::protocol::messages::Outcome;
 use crate::protocol::messages::peer::{Decided, FetchMetadata, FetchMetadataReply, Heard};
+use crate::protocol::messages::{ChangeControllersReply, Outcome};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::raft::encode_image;
 use crate::types::{BrokerEpoch, NodeId};
@@ -78,6 +78,13 @@ async fn serve(controller: &LocalController, from: &PeerContext, body: PeerReque
         PeerRequestBody::ForwardElectLeaders(request) => {
             let decision = send(&controller.elect_leaders, ElectLeaders(request.partitions)).await??;
             PeerReplyBody::ForwardElectLeaders(decided(decision))
+        }
+        PeerRequestBody::ForwardChangeControllers(request) => {
+            let controllers = send(&controller.change_controllers, ChangeControllers(request.change)).await??;
+            PeerReplyBody::ForwardChangeControllers(ChangeControllersReply { controllers })
+        }
+        PeerRequestBody::DescribeControllers(_) => {
+            PeerReplyBody::DescribeControllers(send(&controller.describe_controllers, DescribeControllers).await??)
         }
         body => ask(controller, from, body).await?,
     };

@@ -15,7 +15,7 @@ use super::serving::{BrokerSide, Shared};
 use super::status::{Serving, Status, start_http};
 use super::{How, NodeError, Ready, local_address};
 use crate::actors::broker::{AwaitMetadata, BrokerView, StopBroker};
-use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Starting};
+use crate::actors::controller::{self, CloseController, Controller, ControllerSettings, Others, Starting};
 use crate::actors::controllers::Controllers;
 use crate::actors::peer::{Myself, OwnCluster, PeerTarget, RaftOverPeers};
 use crate::actors::peer_session::OpenDoor;
@@ -188,15 +188,17 @@ async fn start_controller(
     config: &NodeConfig,
     threads: &Threads,
 ) -> Result<Addr<Controller>, NodeError> {
-    let OpenedMetadata { files, first_members, .. } = metadata;
+    let OpenedMetadata { files, me, first_members } = metadata;
     let settings = settings_of(config);
     let Some(peers) = peers else {
         let transport = Arc::new(controller::Nobody);
-        let starting = Starting { files, settings, transport, first_members, door: None };
+        let starting = Starting { files, settings, transport, first_members, others: None };
         return Ok(controller::start_on(&threads.control(), starting).await?);
     };
     let transport = Arc::new(RaftOverPeers::new(Arc::clone(&peers.links)));
-    let starting = Starting { files, settings, transport, first_members, door: Some(peers.raft.clone()) };
+    let (links, door, seat) = (Arc::clone(&peers.links), peers.raft.clone(), peers.seat.clone());
+    let others = Some(Others { me, links, door, seat });
+    let starting = Starting { files, settings, transport, first_members, others };
     let controller = controller::start_on(&threads.control(), starting).await?;
     post(
         &peers.controller,
@@ -216,7 +218,9 @@ fn controllers_of(
         (Some(listed), Some(peers), local) => {
             Ok(Controllers::among(listed.iter().map(PeerTarget::from).collect(), &peers.links, local))
         }
-        (_, _, Some((node, controller))) => Ok(Controllers::alone(node, controller)),
+        // Others may be added.
+        (None, Some(peers), local @ Some(_)) => Ok(Controllers::among(Vec::new(), &peers.links, local)),
+        (_, None, Some((node, controller))) => Ok(Controllers::alone(node, controller)),
         // The configuration was checked.
         (_, _, None) => Err(NodeError::Ended),
     }

@@ -3,8 +3,9 @@
 //! ```text
 //!   alone          a new directory is a new cluster
 //!   in a cluster   there is a directory ──────────────────────────────────────────► its cluster
-//!                  new: the first controller that is listed ── makes one ─────────► has the others take their seats
-//!                       another controller ── waits to be invited ────────────────► the cluster of the invitation
+//!                  new: the first controller that is listed, and no other one has a cluster
+//!                                              ── makes one ──────────────────────► has the others take their seats
+//!                       any other controller ─ waits to be invited ───────────────► the cluster of the invitation
 //!                       a broker ── asks the controllers which cluster they are of
 //! ```
 
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::NodeError;
 use super::peers::PeerSide;
-use crate::actors::controller::{self, Invitation, MetadataError, MetadataFiles, TakeSeat};
+use crate::actors::controller::{self, Invitation, MetadataError, MetadataFiles, Occasion, TakeSeat};
 use crate::actors::send::post;
 use crate::config::{ControllerAddress, NodeConfig, Role};
 use crate::engine::metadata::{LastStop, PeerEndpoint};
@@ -53,6 +54,14 @@ pub(super) struct OpenedMetadata {
     pub first_members: Option<BTreeMap<RaftId, ControllerNode>>,
 }
 
+impl Opened {
+    /// The storage of a controller.
+    fn seat(&self) -> Option<TakeSeat> {
+        let (metadata, meta) = (self.metadata.as_ref()?, self.directory.meta());
+        Some(TakeSeat { cluster: meta.cluster, directory: meta.directory, member: metadata.files.id })
+    }
+}
+
 fn look_at(directory: DataDir) -> Result<(Arc<DataDir>, LastStop), NodeError> {
     let last_stop = replica::last_stop(&directory)?;
     tracing::debug!(?last_stop, "the data directory is open");
@@ -63,13 +72,18 @@ fn open_metadata(
     directory: &DataDir,
     files: &Arc<FileCache>,
     endpoint: Option<PeerEndpoint>,
+    occasion: Occasion,
 ) -> Result<OpenedMetadata, NodeError> {
     let meta = directory.meta();
     // The only controller of a cluster may be reached by nobody.
     let (host, port) = endpoint.map_or_else(Default::default, |PeerEndpoint { host, port }| (host, port));
     let me = ControllerNode { node: meta.node, directory: meta.directory, host, port };
     let work = RaftWork::threads().map_err(MetadataError::from)?;
-    let files = MetadataFiles::open(directory, files, &me, &work)?;
+    let new = match occasion {
+        Occasion::Forming => RaftId::first_of(me.node),
+        Occasion::Joining => RaftId::of(me.directory),
+    };
+    let files = MetadataFiles::open(directory, files, (&me, new), &work)?;
     Ok(OpenedMetadata { files, me, first_members: None })
 }
 
@@ -84,7 +98,7 @@ pub(super) fn open_alone(
     let node = &config.node;
     let directory = DataDir::open_as(Arc::clone(disk), &node.data_dir, node.id, node.cluster_id, directory)?;
     let (directory, last_stop) = look_at(directory)?;
-    let mut metadata = open_metadata(&directory, files, endpoint)?;
+    let mut metadata = open_metadata(&directory, files, endpoint, Occasion::Forming)?;
     metadata.first_members = metadata.files.only_member(&metadata.me);
     Ok(Opened { directory, last_stop, metadata: Some(metadata) })
 }
@@ -105,20 +119,27 @@ pub(super) async fn open_in_cluster(
     let mut invitation = None;
     let cluster = match found {
         Some(meta) => meta.cluster,
-        None if is_first => node.cluster_id.unwrap_or_else(ClusterId::random),
+        None if is_first && !has_begun(peers, controllers).await => node.cluster_id.unwrap_or_else(ClusterId::random),
         None if decides => {
             let came = controller::wait_for_invitation(invited, controllers).await?;
             invitation.insert(came).cluster
         }
         None => find_cluster(peers, controllers).await,
     };
-    let opened = open_of_cluster(disk, files, config, (cluster, decides), peers);
+    let occasion = invitation.as_ref().map_or(Occasion::Forming, |invitation| invitation.occasion);
+    let opened = open_of_cluster(disk, files, config, (cluster, decides.then_some(occasion)), peers);
     if let Some(invitation) = invitation {
         let failed = |error: &NodeError| ApiError::new(ErrorCode::StorageFailed, error.to_string());
-        invitation.answer(opened.as_ref().map(|_| peers.myself.directory).map_err(failed));
+        let seat =
+            |opened: &Opened| opened.seat().ok_or_else(|| ApiError::new(ErrorCode::Unknown, "it has no storage"));
+        invitation.answer(opened.as_ref().map_err(failed).and_then(seat));
     }
     let mut opened = opened?;
-    if let Some(metadata) = opened.metadata.as_mut().filter(|metadata| is_first && !metadata.files.are_begun()) {
+    // One that joined is told by the others, whoever is listed first.
+    let forms = |metadata: &&mut OpenedMetadata| {
+        is_first && !metadata.files.are_begun() && metadata.files.id == RaftId::first_of(node.id)
+    };
+    if let Some(metadata) = opened.metadata.as_mut().filter(forms) {
         metadata.first_members = Some(controller::form(&peers.links, cluster, controllers, &metadata.me).await?);
     }
     // What was asked of nodes whose directories were not known.
@@ -130,7 +151,7 @@ fn open_of_cluster(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
     config: &NodeConfig,
-    (cluster, decides): (ClusterId, bool),
+    (cluster, decides): (ClusterId, Option<Occasion>),
     peers: &PeerSide,
 ) -> Result<Opened, NodeError> {
     let (node, directory) = (&config.node, peers.myself.directory);
@@ -141,13 +162,32 @@ fn open_of_cluster(
     }
     let (directory, last_stop) = look_at(opened)?;
     peers.myself.cluster.learn(cluster);
-    let mut metadata = None;
-    if decides {
-        metadata = Some(open_metadata(&directory, files, Some(peers.endpoint.clone()))?);
-        directory.note_votes()?;
-        post(&peers.seat, TakeSeat { cluster, directory: directory.meta().directory });
+    let mut opened = Opened { directory, last_stop, metadata: None };
+    if let Some(occasion) = decides {
+        let endpoint = Some(peers.endpoint.clone());
+        opened.metadata = Some(open_metadata(&opened.directory, files, endpoint, occasion)?);
+        opened.directory.note_votes()?;
+        opened.seat().into_iter().for_each(|seat| post(&peers.seat, seat));
     }
-    Ok(Opened { directory, last_stop, metadata })
+    Ok(opened)
+}
+
+/// Whether another controller has a cluster: then this one, whose directory is empty, had a part in it, or is to get one.
+async fn has_begun(peers: &PeerSide, controllers: &[ControllerAddress]) -> bool {
+    let others = controllers.iter().filter(|one| one.node != peers.myself.node);
+    let ask = |one: &ControllerAddress| {
+        let link = peers.links.link(&one.into(), PeerConnection::Control);
+        async move { link.ask(&FindController {}, Vec::new(), PATIENCE).await }
+    };
+    let answers = futures_util::future::join_all(others.map(ask)).await;
+    let Some(cluster) = answers.into_iter().flatten().find_map(|answer| answer.reply.cluster) else { return false };
+    tracing::info!(
+        %cluster,
+        "another controller is of a cluster already, and the data directory here is empty: this node forms no other one. If its directory \
+         was lost, take it back with callboard cluster reset-controller; if that cluster was never formed, empty node.data_dir \
+         on all controllers"
+    );
+    true
 }
 
 /// Asks the controllers which cluster they are of, until one of them knows.

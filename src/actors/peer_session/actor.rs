@@ -98,10 +98,10 @@ impl PeerSession {
     fn route(&mut self, PeerIncoming { head, body, attachments, permit }: PeerIncoming) {
         let answer = AnswerTo::new(self.codec.clone(), head, permit);
         use PeerRequestBody::{
-            FetchMetadata, FetchReplicas, FindController, FormController, ForwardAddPartitions, ForwardAlterTopics,
-            ForwardCreateTopics, ForwardDeleteTopics, ForwardElectLeaders, ForwardInitProducer, ForwardReassign,
-            PeerHello, Ping, ProposeInSync, RaftAppend, RaftSnapshot, RaftVote, RegisterBroker, RenewLease,
-            ReportReplicas, StopBroker,
+            DescribeControllers, FetchMetadata, FetchReplicas, FindController, FormController, ForwardAddPartitions,
+            ForwardAlterTopics, ForwardChangeControllers, ForwardCreateTopics, ForwardDeleteTopics,
+            ForwardElectLeaders, ForwardInitProducer, ForwardReassign, JoinController, PeerHello, Ping, ProposeInSync,
+            RaftAppend, RaftSnapshot, RaftVote, RegisterBroker, RenewLease, ReportReplicas, StopBroker,
         };
         match (body, self.from.clone()) {
             (PeerHello(hello), _) => self.greet(hello, answer),
@@ -111,7 +111,7 @@ impl PeerSession {
             }
             (Ping(_), Some(_)) => answer.send(Ok(PeerReplyBody::Ping(Pong {}))),
             (body, Some(from)) => {
-                let may_precede_the_cluster = matches!(body, FormController(_) | FindController(_));
+                let may_precede_the_cluster = matches!(body, FormController(_) | JoinController(_) | FindController(_));
                 if !may_precede_the_cluster && let Err(error) = self.check_cluster(&from) {
                     return self.turn_away(answer, error);
                 }
@@ -122,9 +122,10 @@ impl PeerSession {
                 let replicas = self.replicas.as_ref().map(|service| &service.calls);
                 let (service, role) = match &body {
                     RaftAppend(_) | RaftVote(_) | RaftSnapshot(_) => (services.raft.as_ref(), "controller"),
-                    FormController(_) => (services.forming.as_ref(), "controller"),
+                    FormController(_) | JoinController(_) => (services.forming.as_ref(), "controller"),
                     FetchReplicas(_) => (replicas, "broker"),
                     FindController(_)
+                    | DescribeControllers(_)
                     | RegisterBroker(_)
                     | RenewLease(_)
                     | ReportReplicas(_)
@@ -138,6 +139,7 @@ impl PeerSession {
                     | ForwardAddPartitions(_)
                     | ForwardReassign(_)
                     | ForwardElectLeaders(_)
+                    | ForwardChangeControllers(_)
                     // These two are answered above.
                     | PeerHello(_)
                     | Ping(_) => (services.controller.as_ref(), "controller"),

@@ -42,6 +42,8 @@ bodies!(
     Ping,
     FormController,
     FindController,
+    JoinController,
+    DescribeControllers,
     RaftAppend,
     RaftVote,
     RaftSnapshot,
@@ -58,6 +60,7 @@ bodies!(
     ForwardAddPartitions,
     ForwardReassign,
     ForwardElectLeaders,
+    ForwardChangeControllers,
     FetchReplicas,
 );
 

@@ -223,10 +223,7 @@ impl Session {
             RequestBody::ListOffsets(list) => self.list_offsets(head, &list, permit),
             RequestBody::DescribeLogs(describe) => self.describe_logs(head, &describe, permit),
             RequestBody::DeleteRecords(delete) => self.delete_records(head, &delete, permit),
-            RequestBody::DescribeCluster(_) => {
-                let reply = self.describe_cluster().map(ReplyBody::DescribeCluster);
-                self.send(head, reply, Vec::new(), held(permit));
-            }
+            RequestBody::DescribeCluster(_) => self.describe_cluster(head, permit),
             RequestBody::DescribeNode(_) => self.describe_node(head, permit),
             RequestBody::InitProducer(init) => self.init_producer(head, &init, permit),
             RequestBody::CreateTopics(create) => self.create_topics(head, create, permit),
@@ -235,6 +232,7 @@ impl Session {
             RequestBody::AddPartitions(add) => self.add_partitions(head, add, permit),
             RequestBody::ReassignPartitions(reassign) => self.reassign(head, reassign, permit),
             RequestBody::ElectLeaders(elect) => self.elect_leaders(head, elect, permit),
+            RequestBody::ChangeControllers(change) => self.change_controllers(head, change, permit),
         }
     }
 

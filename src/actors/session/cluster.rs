@@ -1,12 +1,16 @@
 //! The cluster as the metadata here shows it: brokers, and the partitions that are not as they should be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::actor::Session;
+use crate::actors::codec::{Held, ReplyBody, RequestPermit};
+use crate::actors::controller;
 use crate::engine::metadata::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
-use crate::protocol::ApiError;
+use crate::protocol::frame::FrameHead;
 use crate::protocol::messages::{
-    BrokerDescription, ClusterTrouble, DescribeClusterReply, MissingReason, MissingReplica, TroubledPartition,
+    BrokerDescription, ChangeControllers, ChangeControllersReply, ClusterTrouble, DescribeClusterReply, MissingReason,
+    MissingReplica, TroubledPartition,
 };
 use crate::types::{NodeId, Operation, PartitionIndex};
 
@@ -14,18 +18,36 @@ use crate::types::{NodeId, Operation, PartitionIndex};
 const MOST_LISTED: usize = 100;
 
 impl Session {
-    pub(super) fn describe_cluster(&mut self) -> Result<DescribeClusterReply, ApiError> {
-        self.allow(Operation::DescribeCluster)?;
-        let controller = self.settings.controllers.decides();
-        let image = &self.view().image;
-        Ok(DescribeClusterReply {
-            cluster_id: image.cluster_id,
-            controller,
-            brokers: brokers(image),
-            topics: count(image.topics.len()),
-            partitions: count(image.partition_count()),
-            trouble: trouble(image),
-        })
+    /// What the metadata says is known here; how the controllers are, and the leases, only the one that decides knows.
+    pub(super) fn describe_cluster(&mut self, head: FrameHead, permit: RequestPermit) {
+        if let Err(denied) = self.allow(Operation::DescribeCluster) {
+            return self.send(head, Err(denied), Vec::new(), Held { permit: Some(permit), room: None });
+        }
+        let (controllers, image) = (self.settings.controllers.clone(), Arc::clone(&self.view().image));
+        self.reply_later(head, permit, async move {
+            // Without a majority nobody can say: the rest is worth knowing all the more.
+            let told = controllers.describe_controllers().await.unwrap_or_default();
+            Ok(ReplyBody::DescribeCluster(DescribeClusterReply {
+                cluster_id: image.cluster_id,
+                controller: controllers.decides(),
+                controllers: told.controllers,
+                brokers: brokers(&image, &told.leases),
+                topics: count(image.topics.len()),
+                partitions: count(image.partition_count()),
+                trouble: trouble(&image),
+            }))
+        });
+    }
+
+    pub(super) fn change_controllers(&mut self, head: FrameHead, request: ChangeControllers, permit: RequestPermit) {
+        if let Err(denied) = self.allow(Operation::AlterCluster) {
+            return self.send(head, Err(denied), Vec::new(), Held { permit: Some(permit), room: None });
+        }
+        let controllers = self.settings.controllers.clone();
+        self.reply_later(head, permit, async move {
+            let controllers = controllers.change_controllers(controller::ChangeControllers(request)).await?;
+            Ok(ReplyBody::ChangeControllers(ChangeControllersReply { controllers }))
+        });
     }
 }
 
@@ -33,7 +55,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn brokers(image: &ClusterImage) -> Vec<BrokerDescription> {
+fn brokers(image: &ClusterImage, leases: &[(NodeId, u64)]) -> Vec<BrokerDescription> {
     let mut loads: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
     for (_, partition) in image.partitions() {
         partition.leader.into_iter().for_each(|node| loads.entry(node).or_default().0 += 1);
@@ -53,6 +75,7 @@ fn brokers(image: &ClusterImage) -> Vec<BrokerDescription> {
             software: registration.software.clone(),
             registration_epoch: registration.epoch,
             stopping: broker.stopping,
+            lease_ms: leases.iter().find(|(of, _)| of == node).map(|(_, left)| *left),
         }
     };
     image.brokers.iter().map(describe).collect()
@@ -127,8 +150,6 @@ fn reason(image: &ClusterImage, node: NodeId) -> MissingReason {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::types::{ClusterId, TopicConfigOverrides, TopicId, TopicName};
 

@@ -33,7 +33,7 @@ use crate::protocol::messages::{
     self, Acks, DescribeCluster, DescribeNode, FetchPartition, Hello, Produce, ProducePartition, Request,
 };
 use crate::protocol::{ApiError, ErrorCode};
-use crate::raft::{ControllerNode, RaftWork};
+use crate::raft::{ControllerNode, RaftId, RaftWork};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, VirtualDisk};
 use crate::storage::file_cache::FileCache;
@@ -65,7 +65,8 @@ async fn cast(disk: &VirtualDisk, thread: &DiskThread) -> (Addr<Controller>, Add
     let files = Arc::new(FileCache::new(Arc::clone(&disk), 8));
     let (node, directory_id) = (NodeId(1), directory.meta().directory);
     let me = ControllerNode { node, directory: directory_id, host: String::new(), port: 0 };
-    let metadata = MetadataFiles::open(&directory, &files, &me, &RaftWork::here()).expect("new");
+    let metadata =
+        MetadataFiles::open(&directory, &files, (&me, RaftId::first_of(me.node)), &RaftWork::here()).expect("new");
     let policy = ControllerPolicy {
         max_topics: 1,
         max_partitions: 1,

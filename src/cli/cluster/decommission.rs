@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::cli::args::DecommissionArgs;
+use super::args::DecommissionArgs;
 use crate::cli::error::CliError;
 use crate::cli::output::{self, counted};
 use crate::cli::progress::print_line;
@@ -164,12 +164,14 @@ mod tests {
             software: String::new(),
             registration_epoch: BrokerEpoch(1),
             stopping: false,
+            lease_ms: None,
         }
     }
 
     fn cluster(brokers: Vec<BrokerDescription>) -> DescribeClusterReply {
         let (cluster_id, trouble) = (ClusterId(uuid::Uuid::nil()), ClusterTrouble::default());
-        DescribeClusterReply { cluster_id, controller: None, brokers, topics: 1, partitions: 1, trouble }
+        let controllers = Vec::new();
+        DescribeClusterReply { cluster_id, controller: None, controllers, brokers, topics: 1, partitions: 1, trouble }
     }
 
     fn topic(replicas: &[&[u32]]) -> TopicDescription {

@@ -1,14 +1,19 @@
 //! `callboard cluster`.
 //!
-//! Reading order: this file, [`decommission`].
+//! Reading order: this file, [`controllers`], [`decommission`].
 
+pub mod args;
+pub mod controllers;
 pub mod decommission;
+
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::args::{ClusterCommand, ConnectArgs};
+use self::args::ClusterCommand;
+use crate::cli::args::ConnectArgs;
 use crate::cli::error::CliError;
-use crate::cli::output::{self, counted};
+use crate::cli::output::{self, counted, duration};
 use crate::protocol::messages::{BrokerDescription, ClusterTrouble, DescribeClusterReply, TroubledPartition};
 use crate::types::NodeId;
 
@@ -18,11 +23,16 @@ use crate::types::NodeId;
 /// [`CliError`] when the cluster was not reached or did not answer.
 pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), CliError> {
     let admin = crate::cli::connect(connect, "callboard").await?.admin();
-    if let ClusterCommand::Decommission(args) = command {
-        return decommission::run(&admin, args, connect.json).await;
+    match command {
+        ClusterCommand::Describe => {
+            let cluster = admin.describe_cluster().await?;
+            if connect.json { output::print_json(&as_json(&cluster)) } else { output::print(&as_text(&cluster)) }
+        }
+        ClusterCommand::Decommission(args) => decommission::run(&admin, args, connect.json).await,
+        ClusterCommand::AddController(args) => controllers::add(&admin, args, connect.json).await,
+        ClusterCommand::RemoveController(args) => controllers::remove(&admin, args, connect.json).await,
+        ClusterCommand::ResetController(args) => controllers::reset(&admin, args, connect.json).await,
     }
-    let cluster = admin.describe_cluster().await?;
-    if connect.json { output::print_json(&as_json(&cluster)) } else { output::print(&as_text(&cluster)) }
 }
 
 fn as_json(cluster: &DescribeClusterReply) -> serde_json::Value {
@@ -30,13 +40,14 @@ fn as_json(cluster: &DescribeClusterReply) -> serde_json::Value {
         json!({
             "node_id": broker.node_id, "host": broker.host, "port": broker.port, "rack": broker.rack,
             "fenced": broker.fenced, "stopping": broker.stopping, "registration_epoch": broker.registration_epoch,
-            "leads": broker.leads, "replicas": broker.replicas, "software": broker.software,
+            "leads": broker.leads, "replicas": broker.replicas, "software": broker.software, "lease_ms": broker.lease_ms,
         })
     });
     let trouble = &cluster.trouble;
     json!({
         "cluster_id": cluster.cluster_id.to_string(),
         "controller": cluster.controller,
+        "controllers": cluster.controllers.iter().map(controllers::as_json).collect::<Vec<_>>(),
         "topics": cluster.topics,
         "partitions": cluster.partitions,
         "brokers": brokers.collect::<Vec<_>>(),
@@ -67,9 +78,13 @@ fn partition_json(partition: &TroubledPartition) -> serde_json::Value {
 
 fn as_text(cluster: &DescribeClusterReply) -> String {
     let controller = cluster.controller.map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
-    let header = ["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "REPLICAS", "EPOCH", "SOFTWARE"];
+    let header = ["BROKER", "ADDRESS", "RACK", "STATE", "LEASE", "LEADS", "REPLICAS", "EPOCH", "SOFTWARE"];
+    let controllers = match cluster.controllers.as_slice() {
+        [] => "no controller decides: how they are is not known; see that a majority of them runs".to_owned(),
+        controllers => controllers::as_table(controllers),
+    };
     format!(
-        "cluster {}\ncontroller: {controller}\n{} with {}\n\n{}\n\n{}",
+        "cluster {}\ncontroller: {controller}\n{} with {}\n\n{controllers}\n\n{}\n\n{}",
         cluster.cluster_id,
         counted(cluster.topics.into(), "topic"),
         counted(cluster.partitions.into(), "partition"),
@@ -89,6 +104,7 @@ fn broker_row(broker: &BrokerDescription) -> Vec<String> {
         format!("{}:{}", broker.host, broker.port),
         broker.rack.clone().unwrap_or_else(|| "-".to_owned()),
         state.to_owned(),
+        broker.lease_ms.map_or_else(|| "-".to_owned(), |left| duration(Duration::from_millis(left))),
         broker.leads.to_string(),
         broker.replicas.to_string(),
         broker.registration_epoch.to_string(),

@@ -145,6 +145,12 @@ impl LeaseTable {
         now.since(self.leases.get(&node).map_or(self.began, |lease| lease.renewed))
     }
 
+    /// For how long a broker may be silent from now on before it stops by itself.
+    #[must_use]
+    pub fn left(&self, now: MonoTime, node: NodeId) -> Duration {
+        self.settings.duration.saturating_sub(self.silence_of(now, node))
+    }
+
     /// When to look for silent brokers next, if nothing comes before.
     #[must_use]
     pub fn next_deadline(&self, image: &ClusterImage) -> Option<MonoTime> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Request;
 use crate::protocol::Api;
-use crate::types::{BrokerEpoch, ClusterId, NodeId, PartitionIndex, TopicId, TopicName};
+use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, PartitionIndex, TopicId, TopicName};
 
 /// Asks who makes up the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct DescribeClusterReply {
     pub cluster_id: ClusterId,
     /// The active controller, if one is known.
     pub controller: Option<NodeId>,
+    /// Every controller, as the active one sees them; none when it could not be asked.
+    pub controllers: Vec<ControllerDescription>,
     /// Every broker that ever registered and was not removed.
     pub brokers: Vec<BrokerDescription>,
     /// How many topics there are.
@@ -50,6 +52,89 @@ pub struct BrokerDescription {
     pub registration_epoch: BrokerEpoch,
     /// Whether it is about to stop: it hands over what it leads.
     pub stopping: bool,
+    /// For how many milliseconds it is counted on without another sign of life; nil when it is fenced, or the active controller could
+    /// not be asked.
+    pub lease_ms: Option<u64>,
+}
+
+/// A controller as the active one sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerDescription {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its data directory: a controller is a node with its directory, since its votes are in there.
+    pub directory: DirectoryId,
+    /// Where other nodes reach it.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// What it is to the others.
+    pub role: ControllerRole,
+    /// How many entries of the metadata log it lacks.
+    pub behind: u64,
+    /// Why it could not be reached; nil when it could.
+    pub trouble: Option<String>,
+}
+
+/// What a controller is to the others. A string on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControllerRole {
+    /// It leads: the active controller.
+    Leader,
+    /// It votes.
+    Voter,
+    /// It follows the metadata log and has no vote: it is being added, or that was broken off.
+    Learner,
+}
+
+impl ControllerRole {
+    /// Its name on the wire and on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+        }
+    }
+}
+
+/// Adds, removes or resets a controller. One change at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeControllers {
+    /// What is to be done.
+    pub action: ControllerAction,
+    /// To which controller.
+    pub node_id: NodeId,
+    /// Where other nodes reach it: needed to add one; when one is reset, nil stands for where it was.
+    pub host: Option<String>,
+    /// The port there: given with the host.
+    pub port: Option<u16>,
+}
+
+/// What is to be done to a controller. A string on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControllerAction {
+    /// A node becomes a controller, or is reached at another address from now on.
+    Add,
+    /// It is one no longer.
+    Remove,
+    /// Its data directory was lost: it comes back with another one, as another member.
+    Reset,
+}
+
+/// The answer to [`ChangeControllers`], when it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeControllersReply {
+    /// The controllers from then on.
+    pub controllers: Vec<ControllerDescription>,
+}
+
+impl Request for ChangeControllers {
+    const API: Api = Api::ChangeControllers;
+    type Reply = ChangeControllersReply;
 }
 
 /// Partitions that are not as they should be. One counts wherever it fits.

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
-    FollowMetadata, InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, ChangeControllers, Committed, CreateTopics, DeleteTopics,
+    DescribeControllers, ElectLeaders, FindController, FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::controllers::Controllers;
 use crate::actors::partition_leader::PartitionLeaderSettings;
@@ -25,7 +25,8 @@ use crate::engine::broker::{Answer, BrokerSettings as Times, EndReason, Finding,
 use crate::engine::controller::{Decision, fence, register, stopping, unfence};
 use crate::engine::metadata::{BrokerRegistration, ClusterImage, DirectoryHistory, FEATURE_LEVEL, MetadataRecord};
 use crate::metrics::Metrics;
-use crate::protocol::messages::peer::FindControllerReply;
+use crate::protocol::messages::ControllerDescription;
+use crate::protocol::messages::peer::{DescribeControllersReply, FindControllerReply};
 use crate::protocol::messages::{CreatedTopic, InitProducerReply};
 use crate::protocol::{ApiError, ErrorCode};
 use crate::replica;
@@ -218,7 +219,13 @@ impl Handler<FollowMetadata> for Desk {
 impl Handler<FindController> for Desk {
     type Result = MessageResult<FindController>;
     fn handle(&mut self, _: FindController, _: &mut Self::Context) -> Self::Result {
-        MessageResult(FindControllerReply { cluster: None, decides: true, term: 1, leader: Some(ME) })
+        MessageResult(FindControllerReply {
+            cluster: None,
+            decides: true,
+            term: 1,
+            leader: Some(ME),
+            controllers: Vec::new(),
+        })
     }
 }
 
@@ -241,6 +248,8 @@ never_asked!(
     Reassign -> Committed<Vec<Result<Vec<NodeId>, ApiError>>>,
     ElectLeaders -> Committed<Vec<Result<NodeId, ApiError>>>,
     InitProducer -> InitProducerReply,
+    ChangeControllers -> Vec<ControllerDescription>,
+    DescribeControllers -> DescribeControllersReply,
 );
 
 struct Stage {

@@ -80,11 +80,11 @@ impl Bench {
         let (files, me) = open(disk);
         let starting = Starting::alone(files, &me, ControllerSettings::new(policy()));
         let (images, entries) = (starting.files.storage.images.clone(), starting.files.storage.entries.clone());
-        let (raft, _) = run_raft(starting).await.expect("it runs");
+        let (raft, _, _) = run_raft(starting).await.expect("it runs");
         let clock = HandClock::default();
         let usual = ControllerSettings::new(policy());
         let settings = ControllerSettings { clock: Arc::new(clock.clone()), dial: Arc::new(Ports), ..usual };
-        let controller = Controller::new(raft.clone(), images, entries, settings).start();
+        let controller = Controller::new(raft.clone(), images, entries, settings, None).start();
         let bench = Self { controller, raft, clock };
         bench.until(|image| image.feature_level == FEATURE_LEVEL).await;
         bench

@@ -137,6 +137,9 @@ async fn who_decides_is_said_to_anybody() {
     let bench = Bench::new().await;
     let found = bench.controller.send(FindController).await.expect("alive");
     let term = bench.raft.metrics().borrow().current_term;
-    let expected = FindControllerReply { cluster: Some(CLUSTER), decides: true, term, leader: Some(NodeId(1)) };
+    let controllers = found.controllers.clone();
+    assert_eq!(controllers.iter().map(|known| known.node).collect::<Vec<_>>(), [NodeId(1)]);
+    let expected =
+        FindControllerReply { cluster: Some(CLUSTER), decides: true, term, leader: Some(NodeId(1)), controllers };
     assert_eq!(found, expected);
 }

@@ -10,16 +10,18 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 
 use super::*;
 use crate::actors::controller::{
-    AddPartitions, AlterTopics, AskController, Committed, CreateTopics, DeleteTopics, ElectLeaders, FindController,
-    FollowMetadata, InitProducer, MetadataNews, Reassign,
+    AddPartitions, AlterTopics, AskController, ChangeControllers, Committed, CreateTopics, DeleteTopics,
+    DescribeControllers, ElectLeaders, FindController, FollowMetadata, InitProducer, MetadataNews, Reassign,
 };
 use crate::actors::peer_session::PeerCall;
 use crate::engine::broker::{Answer, Request};
 use crate::engine::metadata::ClusterImage;
-use crate::protocol::messages::peer::FindControllerReply;
-use crate::protocol::messages::{CreatedTopic, InitProducerReply, NewTopic, PartitionElection, PartitionMove};
+use crate::protocol::messages::peer::{DescribeControllersReply, FindControllerReply, KnownController};
+use crate::protocol::messages::{
+    ControllerDescription, ControllerRole, CreatedTopic, InitProducerReply, NewTopic, PartitionElection, PartitionMove,
+};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::{BrokerEpoch, ClusterId, NodeId, ProducerEpoch, ProducerId, TopicId, TopicName};
+use crate::types::{BrokerEpoch, ClusterId, DirectoryId, NodeId, ProducerEpoch, ProducerId, TopicId, TopicName};
 
 const CLUSTER: ClusterId = ClusterId(uuid::Uuid::from_u128(9));
 
@@ -53,6 +55,8 @@ struct Part {
     heard: Vec<Request>,
     followed: Vec<FollowMetadata>,
     searches: usize,
+    /// The controllers that it names.
+    names: Vec<KnownController>,
 }
 
 /// Stands where a controller would.
@@ -73,6 +77,7 @@ impl Double {
             heard: Vec::new(),
             followed: Vec::new(),
             searches: 0,
+            names: Vec::new(),
         })))
     }
 
@@ -111,8 +116,13 @@ impl Handler<FindController> for Double {
     fn handle(&mut self, _: FindController, _: &mut Self::Context) -> Self::Result {
         let mut part = self.0.lock().unwrap();
         part.searches += 1;
-        let reply =
-            FindControllerReply { cluster: Some(CLUSTER), decides: part.decides, term: part.term, leader: None };
+        let reply = FindControllerReply {
+            cluster: Some(CLUSTER),
+            decides: part.decides,
+            term: part.term,
+            leader: None,
+            controllers: part.names.clone(),
+        };
         if part.hangs { Box::pin(std::future::pending()) } else { Box::pin(std::future::ready(reply)) }
     }
 }
@@ -185,6 +195,30 @@ impl Handler<ElectLeaders> for Double {
     fn handle(&mut self, request: ElectLeaders, _: &mut Self::Context) -> Self::Result {
         let leader = |wanted: &PartitionElection| Ok(NodeId(wanted.partition.0));
         self.say(|_| Ok(Committed { index: 10, answer: request.0.iter().map(leader).collect() }))
+    }
+}
+
+impl Handler<ChangeControllers> for Double {
+    type Result = ResponseFuture<Result<Vec<ControllerDescription>, ApiError>>;
+    fn handle(&mut self, ChangeControllers(wanted): ChangeControllers, _: &mut Self::Context) -> Self::Result {
+        self.say(|_| {
+            Ok(vec![ControllerDescription {
+                node_id: wanted.node_id,
+                directory: DirectoryId(uuid::Uuid::nil()),
+                host: wanted.host.unwrap_or_default(),
+                port: wanted.port.unwrap_or_default(),
+                role: ControllerRole::Voter,
+                behind: 0,
+                trouble: None,
+            }])
+        })
+    }
+}
+
+impl Handler<DescribeControllers> for Double {
+    type Result = ResponseFuture<Result<DescribeControllersReply, ApiError>>;
+    fn handle(&mut self, _: DescribeControllers, _: &mut Self::Context) -> Self::Result {
+        self.say(|_| Ok(DescribeControllersReply { controllers: Vec::new(), leases: vec![(NodeId(7), 4_200)] }))
     }
 }
 

@@ -13,7 +13,9 @@ use crate::engine::metadata::{
     BrokerRegistration, DirectoryHistory, FEATURE_LEVEL, LastStop, MetadataRecord, PeerEndpoint,
 };
 use crate::net::{ConnectionGate, Listener};
-use crate::protocol::messages::{AlterTopic, PartitionAddition, PartitionElection, PartitionMove};
+use crate::protocol::messages::{
+    self, AlterTopic, ControllerAction, PartitionAddition, PartitionElection, PartitionMove,
+};
 use crate::types::{
     BufferPool, DirectoryId, IncarnationId, LeaderEpoch, MonoTime, Offset, PartitionIndex, TopicConfigOverrides,
     TopicPartition,
@@ -171,8 +173,34 @@ async fn what_clients_ask_is_passed_on_to_the_one_that_decides_and_found_again_a
     let elected = PartitionElection { topic: "a".to_owned(), partition: PartitionIndex(4) };
     let elected = controllers.elect_leaders(ElectLeaders(vec![elected])).await.expect("decided");
     assert_eq!(elected, Committed { index: 10, answer: vec![Ok(NodeId(4))] });
+    let (host, port) = (Some("h".to_owned()), Some(9));
+    let change = messages::ChangeControllers { action: ControllerAction::Add, node_id: NodeId(6), host, port };
+    let changed = controllers.change_controllers(ChangeControllers(change)).await.expect("done");
+    let changed: Vec<_> = changed.iter().map(|one| (one.node_id, one.host.as_str(), one.port)).collect();
+    assert_eq!(changed, [(NodeId(6), "h", 9)]);
+    let described = controllers.describe_controllers().await.expect("described");
+    assert_eq!(described.leases, [(NodeId(7), 4_200)]);
     let id = controllers.init_producer(InitProducer(None)).await.expect("an id");
     assert_eq!((id.producer_id, controllers.decides()), (ProducerId(8), Some(NodeId(3))));
+}
+
+#[actix::test]
+async fn controllers_that_nobody_listed_are_heard_of_and_asked_where_they_are_said_to_be() {
+    let [listed, other] = [(2, false), (3, true)].map(|(node, decides)| (node, Double::new(decides, 4)));
+    let (listed, other) = (Served::start(listed.0, listed.1).await, Served::start(other.0, other.1).await);
+    let named = |port| {
+        let directory = DirectoryId(uuid::Uuid::nil());
+        // What is listed stays as it is listed.
+        let listed = KnownController { node: NodeId(2), directory, host: "nowhere".to_owned(), port: 1 };
+        vec![listed, KnownController { node: NodeId(3), directory, host: "127.0.0.1".to_owned(), port }]
+    };
+    listed.double.set(|part| part.names = named(1));
+    let controllers = among(&[&listed, &Served::start(4, Double::new(false, 4)).await]);
+    let refused = controllers.ask(stopping(1), Duration::from_millis(200)).await.expect_err("nobody is there");
+    assert!(refused.message.contains("node 3 at 127.0.0.1:1"), "{refused}");
+    listed.double.set(|part| part.names = named(other.target.address.port));
+    assert_eq!(controllers.ask(stopping(1), PATIENCE).await, Ok(None));
+    assert_eq!((other.double.heard(), controllers.decides()), (vec![stopping(1)], Some(NodeId(3))));
 }
 
 fn created(n: u128) -> MetadataRecord {

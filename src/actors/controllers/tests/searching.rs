@@ -9,7 +9,7 @@ use super::*;
 
 fn among(doubles: &[&Double]) -> Controllers {
     let members = doubles.iter().zip(1..).map(|(double, node)| Member::here(NodeId(node), start(double).into()));
-    Controllers::over(Search::new(members.collect()))
+    Controllers::over(Search::new(members.collect(), None))
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::PeerRequest;
 use crate::protocol::messages::{
-    AlterTopic, CreatedTopic, InitProducerReply, NewTopic, Outcome, PartitionAddition, PartitionElection, PartitionMove,
+    AlterTopic, ChangeControllers, ChangeControllersReply, ControllerDescription, CreatedTopic, InitProducerReply,
+    NewTopic, Outcome, PartitionAddition, PartitionElection, PartitionMove,
 };
 use crate::protocol::peer_api::PeerApi;
 use crate::types::{ClusterId, DirectoryId, NodeId, ProducerEpoch, ProducerId, TopicId};
@@ -14,7 +15,7 @@ use crate::types::{ClusterId, DirectoryId, NodeId, ProducerEpoch, ProducerId, To
 pub struct FindController {}
 
 /// The answer to [`FindController`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindControllerReply {
     /// Its cluster; nil while it has none.
     pub cluster: Option<ClusterId>,
@@ -24,6 +25,21 @@ pub struct FindControllerReply {
     pub term: u64,
     /// The node that leads in that term, as far as it knows.
     pub leader: Option<NodeId>,
+    /// The controllers, as far as it knows.
+    pub controllers: Vec<KnownController>,
+}
+
+/// A controller, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownController {
+    /// The node.
+    pub node: NodeId,
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// Where it is reached.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
 }
 
 impl PeerRequest for FindController {
@@ -61,6 +77,57 @@ pub struct FormControllerReply {
 impl PeerRequest for FormController {
     const API: PeerApi = PeerApi::FormController;
     type Reply = FormControllerReply;
+}
+
+/// Asks a node with an empty data directory to become a controller of a cluster that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinController {
+    /// The cluster.
+    pub cluster: ClusterId,
+}
+
+/// The answer to [`JoinController`]: it has a storage for that cluster, on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinControllerReply {
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// As which member of the Raft group it wrote its storage.
+    pub member: u64,
+}
+
+impl PeerRequest for JoinController {
+    const API: PeerApi = PeerApi::JoinController;
+    type Reply = JoinControllerReply;
+}
+
+/// Asks the active controller how the controllers are, and which leases run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeControllers {}
+
+/// The answer to [`DescribeControllers`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeControllersReply {
+    /// All of them.
+    pub controllers: Vec<ControllerDescription>,
+    /// The brokers that are counted on, and for how many milliseconds without another sign of life.
+    pub leases: Vec<(NodeId, u64)>,
+}
+
+impl PeerRequest for DescribeControllers {
+    const API: PeerApi = PeerApi::DescribeControllers;
+    type Reply = DescribeControllersReply;
+}
+
+/// Adds, removes or resets a controller, for a client of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardChangeControllers {
+    /// What is to be done.
+    pub change: ChangeControllers,
+}
+
+impl PeerRequest for ForwardChangeControllers {
+    const API: PeerApi = PeerApi::ForwardChangeControllers;
+    type Reply = ChangeControllersReply;
 }
 
 /// An answer that is true once the metadata has been applied up to `index`.
