@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use callboard::cli::local_cluster::LocalCluster;
-use callboard::client::{Client, ClientConfig, Consumer, ConsumerConfig, OutgoingRecord, ProducerConfig, ReadFrom, StartAt};
+use callboard::client::{
+    Client, ClientConfig, Consumer, ConsumerConfig, OutgoingRecord, ProducerConfig, ReadFrom, StartAt,
+};
 use callboard::types::NodeId;
 
 use crate::cluster::{partitions, replicated, until_in_sync};
