@@ -133,6 +133,43 @@ pub const CATALOGUE: &[Family] = &[
             samples.sample(&["under_replicated"], cluster.under_replicated as f64);
         },
     ),
+    gauge("callboard_controller_active", "Whether this controller decides.", |source| {
+        source.metrics.controller.active.get() as f64
+    }),
+    gauge("callboard_controller_has_leader", "Whether this controller knows of one that leads.", |source| {
+        source.metrics.controller.has_leader.get() as f64
+    }),
+    several(
+        Kind::Gauge,
+        ("callboard_controllers", &["role"]),
+        "Controllers of the cluster that this one knows of, by role.",
+        |source, samples| {
+            samples.sample(&["voter"], source.metrics.controller.voters.get() as f64);
+            samples.sample(&["learner"], source.metrics.controller.learners.get() as f64);
+        },
+    ),
+    gauge("callboard_raft_term", "The term of Raft that this controller is in.", |source| {
+        source.metrics.controller.term.get() as f64
+    }),
+    several(
+        Kind::Gauge,
+        ("callboard_raft_log_index", &["position"]),
+        "Entries of the metadata log: the newest one here, and the newest one that was applied.",
+        |source, samples| {
+            samples.sample(&["last"], source.metrics.controller.last_index.get() as f64);
+            samples.sample(&["applied"], source.metrics.controller.applied_index.get() as f64);
+        },
+    ),
+    several(
+        Kind::Gauge,
+        ("callboard_broker_lease_seconds", &["broker"]),
+        "For how long a broker is counted on without another sign of life, at the controller that decides.",
+        |source, samples| {
+            for (node, left) in source.metrics.controller.leases() {
+                samples.sample(&[&node.to_string()], left.as_secs_f64());
+            }
+        },
+    ),
     several(Kind::Gauge, ("callboard_connections", &["listener"]), "Connections that are open.", |source, samples| {
         samples.sample(&["native"], source.node.native.open as f64);
         samples.sample(&["http"], source.metrics.http.open.get() as f64);

@@ -5,7 +5,8 @@
 //!   PartitionLeader ─ appended, read, moved ──┐
 //!   LogWriter ─ queued, wrote, synced ────────┼─► PartitionMetrics, LogMetrics ◄─┐
 //!   Codec, Session ─ asked, failed ───────────┼─► RequestMetrics               ◄─┼─ http: a scrape reads them all
-//!   Broker ─ free space, the scrub ───────────┴─► DiskMetrics, ScrubMetrics    ◄─┘
+//!   Broker ─ free space, the scrub ───────────┼─► DiskMetrics, ScrubMetrics    ◄─┤
+//!   Controller ─ Raft, leases ────────────────┴─► ControllerMetrics            ◄─┘
 //! ```
 //!
 //! On the way of a record nothing here locks, looks anything up or allocates: whoever counts was handed the very counter
@@ -19,10 +20,13 @@ pub mod partitions;
 pub mod requests;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 pub use instruments::{Counter, Gauge, Histogram};
 pub use partitions::{LogFiles, LogMetrics, PartitionHandle, PartitionMetrics, Partitions};
 pub use requests::RequestMetrics;
+
+use crate::types::NodeId;
 
 /// Everything that a node counts. One for each node, shared.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ pub struct Metrics {
     pub disk: DiskMetrics,
     /// The background scrub.
     pub scrub: ScrubMetrics,
+    /// The controller, on a node that is one.
+    pub controller: ControllerMetrics,
 }
 
 /// Connections to one listener.
@@ -59,6 +65,40 @@ pub struct ScrubMetrics {
     pub rounds: Counter,
     /// When the newest one ended, in milliseconds since 1970; 0 before that.
     pub last_round_ended_ms: Gauge,
+}
+
+/// A controller, as it last saw itself and the others.
+#[derive(Debug, Default)]
+pub struct ControllerMetrics {
+    /// 1 while it decides.
+    pub active: Gauge,
+    /// 1 while it knows of a leader.
+    pub has_leader: Gauge,
+    /// Controllers that vote.
+    pub voters: Gauge,
+    /// Controllers without a vote.
+    pub learners: Gauge,
+    /// The term of Raft that it is in.
+    pub term: Gauge,
+    /// The newest entry of its log.
+    pub last_index: Gauge,
+    /// The newest entry that it has applied.
+    pub applied_index: Gauge,
+    leases: Mutex<Vec<(NodeId, Duration)>>,
+}
+
+impl ControllerMetrics {
+    /// The brokers that are counted on, and for how long without another sign of life. None are while it does not decide.
+    pub fn set_leases(&self, leases: Vec<(NodeId, Duration)>) {
+        // A plain assignment leaves nothing half done.
+        *self.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
+    }
+
+    /// What was said last.
+    #[must_use]
+    pub fn leases(&self) -> Vec<(NodeId, Duration)> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The disk of the data directory, as it was last looked at.

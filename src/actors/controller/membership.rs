@@ -27,10 +27,11 @@ use self::change::{Change, refused, under_way};
 use super::actor::{Controller, Office, not_controller};
 use crate::actors::peer::{PeerAddress, PeerError, PeerLinks, PeerTarget};
 use crate::actors::send::post;
+use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::peer::{DescribeControllersReply, FindController, KnownController, PeerConnection};
 use crate::protocol::messages::{self, ControllerDescription, ControllerRole};
-use crate::raft::{ControllerNode, Raft, RaftId, StoredMembership};
+use crate::raft::{ControllerNode, LogId, Raft, RaftId, StoredMembership};
 use crate::types::{MonoTime, NodeId};
 
 /// How long a change may take, catching up included.
@@ -67,11 +68,13 @@ pub(super) struct Membership {
     lonely_since: Option<MonoTime>,
     is_asking: bool,
     is_removed: bool,
+    /// The members that were last looked at.
+    seen: Option<LogId>,
 }
 
 impl Membership {
     pub fn new(me: ControllerNode, links: Arc<PeerLinks>) -> Self {
-        Self { me, links, is_changing: false, lonely_since: None, is_asking: false, is_removed: false }
+        Self { me, links, is_changing: false, lonely_since: None, is_asking: false, is_removed: false, seen: None }
     }
 }
 
@@ -152,6 +155,42 @@ impl Controller {
                 drop(raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false).await)
             });
         }
+    }
+
+    /// Nobody asks a member that is none any more: its link would dial for ever.
+    pub(super) fn close_old_links(&mut self) {
+        let stored = stored(&self.raft);
+        let Some(membership) = self.membership.as_mut().filter(|membership| membership.seen != *stored.log_id()) else {
+            return;
+        };
+        membership.seen = *stored.log_id();
+        let members: BTreeSet<_> = stored.nodes().map(|(_, member)| member.directory).collect();
+        membership.links.retain_members(&members);
+    }
+
+    /// Says how it stands.
+    pub(super) fn measure(&self) {
+        let (now, image) = (self.settings.clock.now(), self.image());
+        let figures = &self.settings.metrics.controller;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let count = |count: usize| count as u64;
+        let voters = metrics.membership_config.voter_ids().count();
+        figures.active.set(u64::from(self.tenure.is_some()));
+        figures.has_leader.set(u64::from(metrics.current_leader.is_some()));
+        figures.voters.set(count(voters));
+        figures.learners.set(count(metrics.membership_config.nodes().count().saturating_sub(voters)));
+        figures.term.set(metrics.current_term);
+        figures.last_index.set(metrics.last_log_index.unwrap_or_default());
+        figures.applied_index.set(metrics.last_applied.map_or(0, |applied| applied.index));
+        figures.set_leases(self.leases(now, &image));
+    }
+
+    /// The brokers that are counted on, and for how long without another sign of life.
+    fn leases(&self, now: MonoTime, image: &ClusterImage) -> Vec<(NodeId, Duration)> {
+        let Some(tenure) = &self.tenure else { return Vec::new() };
+        let live = image.brokers.iter().filter(|(_, broker)| !broker.fenced);
+        live.map(|(node, _)| (*node, tenure.lease_left(now, *node))).collect()
     }
 
     /// One that was removed while it was away is not told of it by Raft: it asks.
@@ -256,10 +295,8 @@ impl Handler<DescribeControllers> for Controller {
             return Box::pin(async move { Err(error) });
         }
         let (now, image) = (self.settings.clock.now(), self.image());
-        let live = image.brokers.iter().filter(|(_, broker)| !broker.fenced);
-        let left = |node: NodeId| self.tenure.as_ref().map(|tenure| tenure.lease_left(now, node));
         let milliseconds = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let leases = live.filter_map(|(node, _)| Some((*node, milliseconds(left(*node)?)))).collect();
+        let leases = self.leases(now, &image).into_iter().map(|(node, left)| (node, milliseconds(left))).collect();
         let (raft, links) =
             (self.raft.clone(), self.membership.as_ref().map(|membership| Arc::clone(&membership.links)));
         Box::pin(async move {

@@ -198,6 +198,8 @@ impl Controller {
         self.settle(ctx);
         self.answer_followers();
         self.ask_whether_removed(ctx);
+        self.close_old_links();
+        self.measure();
     }
 
     fn fence_the_silent(&mut self, ctx: &mut Context<Self>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::actors::peer::{Dial, TcpDial};
 use crate::engine::controller::{ControllerPolicy, Gentleness, Leases};
+use crate::metrics::Metrics;
 use crate::types::{Clock, SystemClock};
 
 /// What a controller is made with.
@@ -20,6 +21,8 @@ pub struct ControllerSettings {
     pub clock: Arc<dyn Clock>,
     /// How a broker is reached whose connection was lost.
     pub dial: Arc<dyn Dial>,
+    /// Where it says how it stands.
+    pub metrics: Arc<Metrics>,
 }
 
 impl ControllerSettings {
@@ -40,6 +43,7 @@ impl ControllerSettings {
             gentleness: Self::GENTLENESS,
             clock: Arc::new(SystemClock::start()),
             dial: Arc::new(TcpDial),
+            metrics: Arc::default(),
         }
     }
 }

@@ -167,7 +167,7 @@ impl BeforeThreads {
             peers.myself.cluster.learn(cluster);
         }
         let controller = match opened.metadata.take() {
-            Some(metadata) => Some(start_controller(metadata, peers.as_ref(), config, threads).await?),
+            Some(metadata) => Some(start_controller(metadata, peers.as_ref(), shared, threads).await?),
             None => None,
         };
         let (mut broker, mut serving) = (None, None);
@@ -185,11 +185,11 @@ impl BeforeThreads {
 async fn start_controller(
     metadata: OpenedMetadata,
     peers: Option<&PeerSide>,
-    config: &NodeConfig,
+    shared: &Shared,
     threads: &Threads,
 ) -> Result<Addr<Controller>, NodeError> {
     let OpenedMetadata { files, me, first_members } = metadata;
-    let settings = settings_of(config);
+    let settings = ControllerSettings { metrics: Arc::clone(&shared.metrics), ..settings_of(&shared.config) };
     let Some(peers) = peers else {
         let transport = Arc::new(controller::Nobody);
         let starting = Starting { files, settings, transport, first_members, others: None };

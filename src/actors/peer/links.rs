@@ -1,6 +1,6 @@
 //! The links of a node: one for each other node and kind of connection, made when it is first needed, shared by all who need it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{ArbiterHandle, Recipient};
@@ -122,9 +122,21 @@ impl PeerLinks {
     }
 
     /// Closes the links to all but those nodes for which `needed` says so: whoever left the cluster is dialled for ever otherwise.
-    pub fn retain(&self, mut needed: impl FnMut(Option<NodeId>, Option<DirectoryId>) -> bool) {
+    pub fn retain(&self, needed: impl Fn(Option<NodeId>, Option<DirectoryId>) -> bool) {
+        self.retain_keys(|key| needed(key.node.as_ref().ok().copied(), key.directory));
+    }
+
+    /// Closes the links to controllers that are known by their directories, but for these.
+    pub fn retain_members(&self, directories: &BTreeSet<DirectoryId>) {
+        self.retain_keys(|key| match (key.connection, &key.directory) {
+            (PeerConnection::Control, Some(directory)) => directories.contains(directory),
+            _ => true,
+        });
+    }
+
+    fn retain_keys(&self, needed: impl Fn(&Key) -> bool) {
         self.lock().by_key.retain(|key, link| {
-            let stays = needed(key.node.as_ref().ok().copied(), key.directory);
+            let stays = needed(key);
             if !stays {
                 link.handle.close();
             }
