@@ -10,6 +10,10 @@ use crate::storage::LogError;
 use crate::storage::atomic_file::AtomicFileError;
 use crate::types::{ClusterId, DirectoryId};
 
+/// The way back of a controller that must not vote any more: the others take it as another member.
+const WAY_BACK: &str = "where other controllers run, start this node with an empty node.data_dir instead, and run \
+                        'callboard cluster reset-controller' with its node.id";
+
 /// Why a controller's Raft storage cannot be used.
 ///
 /// None of them is retried: what a member has acknowledged may be gone, and one that has forgotten its votes or entries must
@@ -20,14 +24,14 @@ pub enum RaftStorageError {
     #[error("the Raft storage: {0}")]
     Io(#[from] io::Error),
     /// The log failed.
-    #[error("the Raft log: {0}")]
+    #[error("the Raft log: {}{}", .0, after_log(.0))]
     Log(#[from] LogError),
     /// One of the small files is damaged, foreign, or of a newer release.
-    #[error("the Raft storage: {0}")]
+    #[error("the Raft storage: {}{}", .0, after_file(.0))]
     File(#[from] AtomicFileError),
     /// The directory is gone, or was never there.
     #[error(
-        "there is no Raft storage at {}, and with it this controller's votes are gone: put the directory back; where there are other controllers, reset this one instead (it comes back under a new id)",
+        "there is no Raft storage at {}, and with it this controller's votes are gone: put the directory back; {WAY_BACK}",
         path.display()
     )]
     Missing {
@@ -42,7 +46,7 @@ pub enum RaftStorageError {
     },
     /// One of its files is gone.
     #[error(
-        "{} is gone, and this controller must not vote without it: put it back; where there are other controllers, reset this one instead (it comes back under a new id)",
+        "{} is gone, and this controller must not vote without it: put it back; {WAY_BACK}",
         path.display()
     )]
     LostFile {
@@ -64,7 +68,7 @@ pub enum RaftStorageError {
     },
     /// Entries that had been acknowledged are missing.
     #[error(
-        "the Raft log has lost entry {index}, which was synced ({reason}): this controller must not vote. Where there are others, reset it (it comes back under a new id): they have what it lost; a sole controller needs its data directory restored from one backup"
+        "the Raft log has lost entry {index}, which was synced ({reason}): this controller must not vote. A sole controller needs its data directory restored from one backup; {WAY_BACK}: they have what it lost"
     )]
     LostEntries {
         /// The first one that is missing.
@@ -73,9 +77,7 @@ pub enum RaftStorageError {
         reason: String,
     },
     /// An entry does not decode.
-    #[error(
-        "entry {index} of the Raft log does not decode ({reason}): upgrade this node; where there are other controllers, this one can be reset instead"
-    )]
+    #[error("entry {index} of the Raft log does not decode ({reason}): upgrade this node; {WAY_BACK}")]
     Entry {
         /// Its index.
         index: u64,
@@ -84,7 +86,7 @@ pub enum RaftStorageError {
     },
     /// The snapshot does not decode, or is not what it says.
     #[error(
-        "the metadata snapshot cannot be used ({reason}): upgrade this node, or restore its data directory from one backup; where there are other controllers, this one can be reset instead"
+        "the metadata snapshot cannot be used ({reason}): upgrade this node, or restore a sole controller's data directory from one backup; {WAY_BACK}"
     )]
     Snapshot {
         /// What is wrong.
@@ -106,6 +108,25 @@ pub enum RaftStorageError {
     /// The thread that does the disk's work has ended.
     #[error("the thread for Raft's disk work has ended: restart this node")]
     ThreadEnded,
+}
+
+/// What to say after an error of the log, when that is no fault of the disk's that may pass.
+fn after_log(error: &LogError) -> String {
+    match error {
+        LogError::DamagedMeta(error) => after_file(error),
+        LogError::Damaged { .. } | LogError::WrongPartition { .. } | LogError::MissingPartition { .. } => {
+            format!("; {WAY_BACK}")
+        }
+        _ => String::new(),
+    }
+}
+
+/// What to say after an error of a small file, when that is no fault of the disk's that may pass.
+fn after_file(error: &AtomicFileError) -> String {
+    match error {
+        AtomicFileError::Damaged { .. } | AtomicFileError::ForeignMagic { .. } => format!("; {WAY_BACK}"),
+        AtomicFileError::Io(_) | AtomicFileError::NewerVersion { .. } => String::new(),
+    }
 }
 
 /// Why openraft has stopped for good, in the words of what went wrong below it.
@@ -134,4 +155,37 @@ pub struct RaftIdentity {
     pub directory: DirectoryId,
     /// The member.
     pub id: RaftId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_lost_votes_or_entries_is_told_the_way_back_and_a_newer_release_or_a_disk_that_fails_is_not_reset() {
+        let path = || PathBuf::from("/data/__cluster_metadata/raft/voter");
+        let reason = || "its checksum is wrong".to_owned();
+        let lost = [
+            RaftStorageError::Missing { path: path() },
+            RaftStorageError::LostFile { path: path() },
+            RaftStorageError::LostEntries { index: 5, reason: reason() },
+            RaftStorageError::Entry { index: 5, reason: reason() },
+            RaftStorageError::Snapshot { reason: reason() },
+            RaftStorageError::File(AtomicFileError::Damaged { path: path(), reason: reason() }),
+            RaftStorageError::Log(LogError::MissingPartition { path: path() }),
+        ];
+        for error in lost {
+            let text = error.to_string();
+            assert!(
+                text.contains("empty node.data_dir") && text.contains("callboard cluster reset-controller"),
+                "{text}"
+            );
+        }
+        let kept = [
+            RaftStorageError::File(AtomicFileError::NewerVersion { path: path(), found: 2, supported: 1 }),
+            RaftStorageError::Io(io::ErrorKind::StorageFull.into()),
+            RaftStorageError::Log(LogError::Io(io::ErrorKind::PermissionDenied.into())),
+        ];
+        assert!(kept.iter().all(|error| !error.to_string().contains("reset-controller")), "{kept:?}");
+    }
 }
