@@ -8,6 +8,7 @@ use openraft::{CommittedLeaderId, Membership};
 
 use super::error::{RaftIdentity, RaftStorageError};
 use super::log_files::{LogFiles, RaftPlace};
+use super::open::check_fit;
 use super::snapshot_files::SnapshotFiles;
 use super::types::{ControllerNode, LogId, SnapshotMeta, StoredMembership};
 use super::voter_file::VoterFile;
@@ -42,14 +43,25 @@ pub fn begin_with(place: &RaftPlace, me: &ControllerNode, image: &ClusterImage) 
     LogFiles::create_with(place, |making| SnapshotFiles::create(making, &meta, image)).map(drop)
 }
 
+/// The metadata that a member's files hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewestImage {
+    /// As far as it is known to be decided.
+    pub image: ClusterImage,
+    /// How many vote, as far as the files tell. With one, the image is all that was ever decided.
+    pub voters: usize,
+}
+
 /// The metadata as the next start will know it, at least: what is known to be decided. With one voter that is all there is.
 /// Recovers the files as a start does, so give it a copy.
 ///
 /// # Errors
 /// Those that would end that start.
-pub fn newest_image(place: &RaftPlace) -> Result<ClusterImage, RaftStorageError> {
+pub fn newest_image(place: &RaftPlace) -> Result<NewestImage, RaftStorageError> {
     let log = LogFiles::open(place)?;
-    let (mut image, mut voters) = match SnapshotFiles::open(place)?.1 {
+    let (snapshots, newest) = SnapshotFiles::open(place)?;
+    check_fit(&log, &snapshots)?;
+    let (mut image, mut voters) = match newest {
         Some((meta, image)) => (image, meta.last_membership.voter_ids().count()),
         None => (ClusterImage::empty(place.identity.cluster), 0),
     };
@@ -57,12 +69,12 @@ pub fn newest_image(place: &RaftPlace) -> Result<ClusterImage, RaftStorageError>
     loop {
         let found = log.read(image.index, log.end(), READ_BYTES)?;
         if found.is_empty() {
-            return Ok(image);
+            return Ok(NewestImage { image, voters });
         }
         for entry in &found {
             voters = entry.voters().unwrap_or(voters);
             if voters > 1 && entry.id.index >= decided {
-                return Ok(image);
+                return Ok(NewestImage { image, voters });
             }
             match entry.decision().map_or(Ok(()), |records| image.apply_entry(records)) {
                 Err(error @ ApplyError::FeatureLevel { .. }) => return Err(RaftStorageError::Newer(error)),

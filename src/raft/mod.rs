@@ -34,7 +34,7 @@ mod transport;
 mod types;
 mod voter_file;
 
-pub use beginning::{begin_with, newest_image, owner};
+pub use beginning::{NewestImage, begin_with, newest_image, owner};
 pub use disk_work::DiskWork;
 pub use error::{EntryError, RaftIdentity, RaftStorageError, cause_of};
 pub use format::{FoundEntry, decode_entry, encode_entry};

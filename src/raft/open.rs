@@ -89,7 +89,8 @@ impl RaftWork {
     }
 }
 
-fn check_fit(log: &LogFiles, snapshots: &SnapshotFiles) -> Result<(), RaftStorageError> {
+/// Whether log and snapshot belong together, and hold all that is known to be committed.
+pub(super) fn check_fit(log: &LogFiles, snapshots: &SnapshotFiles) -> Result<(), RaftStorageError> {
     let covered = snapshots.current().and_then(|meta| meta.last_log_id).map_or(0, |last| last.index + 1);
     let state = log.state();
     if log.start() > covered {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callboard::engine::metadata::ClusterImage;
-use callboard::raft::{LogFiles, RaftId, RaftStorageError, TypeConfig, begin_with, newest_image, owner};
+use callboard::raft::{LogFiles, NewestImage, RaftId, RaftStorageError, TypeConfig, begin_with, newest_image, owner};
 use callboard::storage::disk::{Disk, VirtualDisk};
 use openraft::{Entry, EntryPayload, Membership};
 
@@ -25,7 +25,7 @@ fn a_member_goes_on_at_the_index_of_the_metadata_that_it_begins_with() {
     begin_with(&place, &node(1), &image).unwrap();
     disk.power_loss_keeping_nothing();
     assert_eq!(owner(&*disk, &place.dir).unwrap(), Some(place.identity));
-    assert_eq!(newest_image(&place).unwrap(), image);
+    assert_eq!(newest_image(&place).unwrap().image, image);
     assert!(matches!(begin_with(&place, &node(1), &image), Err(RaftStorageError::Exists { .. })), "once");
 }
 
@@ -40,13 +40,14 @@ fn what_one_voter_has_written_is_decided_and_what_one_of_three_has_only_up_to_wh
     };
     log.append(vec![Entry { log_id: log_id(1, 0), payload: members(&[1]) }]).unwrap();
     log.append(entries(1, 1..4)).unwrap();
-    assert_eq!(newest_image(&place).unwrap().next_producer_id.0, 1_003);
+    let newest = newest_image(&place).unwrap();
+    assert_eq!((newest.image.next_producer_id.0, newest.voters), (1_003, 1));
     log.append(vec![Entry { log_id: log_id(1, 4), payload: members(&[1, 2, 3]) }]).unwrap();
     log.append(entries(1, 5..8)).unwrap();
     log.save_committed(Some(log_id(1, 6))).unwrap();
     drop(log);
-    let image = newest_image(&place).unwrap();
-    assert_eq!((image.next_producer_id.0, image.index), (1_006, 7));
+    let NewestImage { image, voters } = newest_image(&place).unwrap();
+    assert_eq!((image.next_producer_id.0, image.index, voters), (1_006, 7, 3));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use callboard::cli::doctor::running;
 use callboard::client::{Client, ClientConfig};
 use callboard::protocol::Api;
 use callboard::protocol::frame::{Frame, FrameCodec, OutFrame, decode_reply, encode_reply};
-use callboard::protocol::messages::{DescribeNode, DescribeTopics, Hello, Metadata, Request};
+use callboard::protocol::messages::{DescribeCluster, DescribeNode, DescribeTopics, Hello, Metadata, Request};
 use callboard::storage::disk::{Disk, RealDisk};
 use callboard::testing::Node;
 use futures_util::{SinkExt, StreamExt};
@@ -30,7 +30,7 @@ fn small(config: &mut callboard::config::NodeConfig) {
     config.limits.max_connections = 100;
 }
 
-fn codes(report: &Report) -> Vec<&'static str> {
+pub fn codes(report: &Report) -> Vec<&'static str> {
     let mut codes: Vec<_> = report.findings.iter().map(|finding| finding.code.name()).collect();
     codes.retain(|code| !OF_THE_MACHINE.contains(code));
     codes.sort_unstable();
@@ -39,7 +39,7 @@ fn codes(report: &Report) -> Vec<&'static str> {
 }
 
 #[track_caller]
-fn found(report: &Report, code: &str) -> Finding {
+pub fn found(report: &Report, code: &str) -> Finding {
     let mut of_kind = report.findings.iter().filter(|finding| finding.code.name() == code);
     let found = of_kind.next().unwrap_or_else(|| panic!("no {code} in {}", report.to_text()));
     assert_eq!(of_kind.next(), None, "more than one {code}");
@@ -77,6 +77,7 @@ fn with_clock_set(frame: &Frame, by_ms: i64) -> OutFrame {
         Some(Api::Hello) => again::<Hello>(frame),
         Some(Api::Metadata) => again::<Metadata>(frame),
         Some(Api::DescribeTopics) => again::<DescribeTopics>(frame),
+        Some(Api::DescribeCluster) => again::<DescribeCluster>(frame),
         Some(Api::DescribeNode) => {
             let mut node = decode_reply::<DescribeNode>(frame).expect("described");
             node.wall_clock.0 += by_ms;
@@ -134,6 +135,7 @@ async fn a_healthy_node_has_nothing_wrong_and_the_report_says_what_was_checked()
     let said = report.to_text();
     assert!(said.contains("node 1 (callboard ") && said.contains("1 topic with 3 partitions"), "{said}");
     assert!(said.contains("clock, disk, descriptors, memory, connections, replicas"), "{said}");
+    assert!(said.contains("the cluster: 1 controller, 1 broker, leaders and replicas of all partitions"), "{said}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod controllers;
 mod crash;
 mod delete_records;
 mod describe_node;
+mod doctor_cluster;
 mod doctor_running;
 mod doctor_stopped;
 mod durability;

@@ -155,7 +155,7 @@ fn metadata_records_of_newer_software_are_refused_from_the_log_and_from_a_snapsh
     let (dir, place) = of_this_release("clean");
     // As newer software would leave it: the level stands in the snapshot, and its record is gone from the log.
     let last = LogFiles::open(&place).unwrap().state().last;
-    let image = ClusterImage { feature_level: found, ..newest_image(&place).unwrap() };
+    let image = ClusterImage { feature_level: found, ..newest_image(&place).unwrap().image };
     let mut snapshots = SnapshotFiles::open(&place).unwrap().0;
     let meta = SnapshotMeta { last_log_id: last, ..snapshots.current().expect("one").clone() };
     snapshots.save(&meta, encode_image(&image).unwrap()).unwrap();
@@ -165,5 +165,5 @@ fn metadata_records_of_newer_software_are_refused_from_the_log_and_from_a_snapsh
 #[test]
 fn metadata_of_an_older_level_is_raised_so_that_older_software_does_not_misread_what_follows() {
     let (_dir, place) = of_this_release("killed");
-    assert_eq!(newest_image(&place).unwrap().feature_level, FEATURE_LEVEL);
+    assert_eq!(newest_image(&place).unwrap().image.feature_level, FEATURE_LEVEL);
 }

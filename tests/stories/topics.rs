@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use callboard::actors::controller::{KnownTopics, rehearse};
+use callboard::actors::controller::{KnownTopics, Rehearsed, rehearse};
 use callboard::actors::node::NodeError;
 use callboard::client::{Client, ClientError, ConsumerConfig, OutgoingRecord, ProducerConfig, StartAt};
 use callboard::protocol::ErrorCode;
@@ -18,7 +18,10 @@ use crate::support::*;
 /// The metadata as a stopped node left it.
 fn metadata_of(data_dir: &Path) -> KnownTopics {
     let meta = look(&RealDisk, data_dir).expect("a data directory").meta.expect("with an identity");
-    rehearse(&RealDisk, &data_dir.join(METADATA_DIR), &meta).expect("whole metadata")
+    match rehearse(&RealDisk, &data_dir.join(METADATA_DIR), &meta, None).expect("whole metadata") {
+        Rehearsed::Known(known) => known,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn describe(client: &Client, name: &str) -> TopicDescription {

@@ -6,21 +6,20 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::earlier_log::{self, EARLIER_FILES, MetadataLogError};
-use crate::engine::metadata::ClusterImage;
 use crate::raft::{
-    ControllerNode, RaftId, RaftIdentity, RaftPlace, RaftStorage, RaftStorageError, RaftWork, TypeConfig, begin_with,
-    newest_image, owner,
+    ControllerNode, NewestImage, RaftId, RaftIdentity, RaftPlace, RaftStorage, RaftStorageError, RaftWork, TypeConfig,
+    begin_with, newest_image, owner,
 };
 use crate::storage::LogError;
 use crate::storage::atomic_file::AtomicFileError;
-use crate::storage::data_dir::{DataDir, DataDirError};
+use crate::storage::data_dir::{DataDir, DataDirError, DirectoryMeta};
 use crate::storage::disk::{Disk, SyncPoint, create_dir_durably};
 use crate::storage::file_cache::FileCache;
-use crate::types::{ClusterId, DirectoryId, NodeId};
+use crate::types::{ClusterId, DirectoryId};
 
 const RAFT_DIR: &str = "raft";
 
@@ -62,6 +61,48 @@ impl MetadataError {
             _ => false,
         }
     }
+
+    /// Whether the files belong to another member: a copy that lies in the wrong place.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Raft(RaftStorageError::Foreign { .. }))
+    }
+
+    /// Whether there is no metadata at all where some had been, if the node is a controller.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Raft(RaftStorageError::Missing { .. }))
+    }
+
+    /// Whether votes or entries of a controller are damaged or gone, so that it must not vote again as the member that it was. A disk
+    /// that fails is none of that: it may be read another time.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Raft(RaftStorageError::File(error) | RaftStorageError::Log(LogError::DamagedMeta(error))) => {
+                matches!(error, AtomicFileError::Damaged { .. } | AtomicFileError::ForeignMagic { .. })
+            }
+            Self::Raft(RaftStorageError::Log(error)) => matches!(
+                error,
+                LogError::Damaged { .. } | LogError::WrongPartition { .. } | LogError::MissingPartition { .. }
+            ),
+            Self::Raft(error) => matches!(
+                error,
+                RaftStorageError::Missing { .. }
+                    | RaftStorageError::LostFile { .. }
+                    | RaftStorageError::LostEntries { .. }
+                    | RaftStorageError::Entry { .. }
+                    | RaftStorageError::Snapshot { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// Whether metadata that is not in a directory was lost, if its node is a controller: there is some before the directory is taken
+/// for one that was used.
+fn has_had_metadata(meta: &DirectoryMeta) -> bool {
+    meta.broker_epoch.is_some() || meta.holds_votes
 }
 
 /// What is known of a directory's metadata before it is opened.
@@ -140,7 +181,7 @@ impl MetadataFiles {
             remove_earlier(disk.as_ref(), &dir)?;
         }
         let is_new = !is_there && !has_earlier;
-        let storage = if is_new && meta.broker_epoch.is_none() && !meta.holds_votes {
+        let storage = if is_new && !has_had_metadata(&meta) {
             // By itself, whoever syncs the data directory next: a record that was answered must not go with its directory.
             create_dir_durably(disk.as_ref(), &dir, SyncPoint::DataDirCreated)?;
             RaftStorage::create(&place, work)?
@@ -162,25 +203,31 @@ fn remove_earlier(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The metadata in a copy of the directory `dir` of `node`, as the next start will know it; `None` where there is none.
+/// The metadata in a copy of the directory `dir`, as the next start of the node of `meta` will know it; `None` where there is none.
 ///
 /// # Errors
 /// Those that would end that start.
 pub(super) fn image_in(
     disk: &Arc<dyn Disk>,
     files: &Arc<FileCache>,
-    dir: PathBuf,
-    (cluster, directory, node): (ClusterId, DirectoryId, NodeId),
-) -> Result<Option<ClusterImage>, MetadataError> {
-    let identity = (cluster, directory, RaftId::first_of(node));
-    let Found { place, is_there, has_earlier } = find(disk, files, &dir, identity)?;
+    dir: &Path,
+    meta: &DirectoryMeta,
+) -> Result<Option<NewestImage>, MetadataError> {
+    let identity = (meta.cluster, meta.directory, RaftId::first_of(meta.node));
+    let Found { place, is_there, has_earlier } = find(disk, files, dir, identity)?;
     Ok(if is_there {
         Some(newest_image(&place)?)
     } else if has_earlier {
-        Some(earlier_log::read(disk, files, &dir, cluster)?)
+        // Earlier releases had one controller.
+        Some(NewestImage { image: earlier_log::read(disk, files, dir, meta.cluster)?, voters: 1 })
     } else {
         None
     })
+}
+
+/// What ends the start of a controller whose metadata in `dir` is not there; `None` where it is to have none yet.
+pub(super) fn missing_in(dir: &Path, meta: &DirectoryMeta) -> Option<MetadataError> {
+    has_had_metadata(meta).then(|| RaftStorageError::Missing { path: dir.join(RAFT_DIR) }.into())
 }
 
 #[cfg(test)]

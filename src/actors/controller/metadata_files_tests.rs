@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::actors::controller::earlier_log;
+use crate::engine::metadata::ClusterImage;
 use crate::storage::atomic_file::write_atomically;
 use crate::storage::disk::virtual_disk::DiskSnapshot;
 use crate::storage::disk::{OpenMode, RealDisk, VirtualDisk, child, write_all_at};
+use crate::types::NodeId;
 
 const ROOT: &str = "/data";
 

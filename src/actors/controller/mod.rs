@@ -51,6 +51,6 @@ pub use membership::{ChangeControllers, DescribeControllers};
 pub use messages::*;
 pub use metadata_files::{MetadataError, MetadataFiles};
 pub use partitions::{AddPartitions, ElectLeaders, Reassign};
-pub use rehearsal::{KnownTopic, KnownTopics, rehearse};
+pub use rehearsal::{KnownTopic, KnownTopics, Rehearsed, rehearse};
 pub use settings::ControllerSettings;
 pub use starting::{Nobody, Others, Starting, start_here, start_on};

@@ -128,6 +128,31 @@ codes! {
     ConnectionsRefused, "connections-refused", Warning,
         "clients open more connections than the limits allow",
         "raise limits.max_connections or limits.max_connections_per_address, or find the client that opens so many";
+    // The cluster.
+    NoController, "no-controller", Error,
+        "no majority of the controllers run and reach each other, or none of them is reached from the node that was asked",
+        "start the controllers that are down (cluster.controllers names them), and see that all reach each other at listener.peer.bind";
+    ControllerUnreached, "controller-unreached", Warning,
+        "it is down, or its address does not lead to it",
+        "start it; with its directory lost, start it with an empty node.data_dir and run callboard cluster reset-controller NODE; gone for good: callboard cluster remove-controller NODE";
+    ControllerBehind, "controller-behind", Warning,
+        "it was away and is catching up, or its disk or network is too slow or has failed",
+        "run doctor again; if it comes no closer, look at its log and its disk";
+    ControllerWithoutVote, "controller-without-vote", Warning,
+        "it is being added at this moment, or that was broken off before it had all of the metadata",
+        "callboard cluster add-controller NODE@HOST:PORT goes on from there; callboard cluster remove-controller NODE takes it back";
+    ControllersEven, "controllers-even", Note,
+        "a majority of an even number is one more than half, so that the last of them adds no loss that is survived",
+        "have three or five: callboard cluster add-controller or remove-controller";
+    BrokerFenced, "broker-fenced", Warning,
+        "it was stopped, or the controllers have not heard from it for cluster.lease_ms",
+        "start it, or look in its log for why it does not reach the controllers; gone for good: callboard cluster decommission NODE";
+    PartitionBelowMinimum, "partition-below-minimum", Error,
+        "too few of its replicas are in sync: what is sent with acks = all is refused, reading goes on",
+        "start the brokers that are named; or have others hold it (callboard topic reassign), or lower min_insync_replicas (callboard topic alter)";
+    PartitionUnderReplicated, "partition-under-replicated", Warning,
+        "a broker with a replica is down, is about to stop, or still fetches what it lacks",
+        "start the brokers that are named, or wait until they have caught up; gone for good: callboard cluster decommission NODE";
     // Partitions and topics.
     PartitionOffline, "partition-offline", Error,
         "its log could not be opened, or a write or sync failed; it takes no appends",
@@ -187,10 +212,16 @@ codes! {
         "install the release that wrote the directory, or a newer one";
     IdentityDamaged, "identity-damaged", Error,
         "callboard.meta is damaged: the node refuses to start",
-        "restore callboard.meta from a backup of this directory";
+        "restore callboard.meta from a backup of this directory; where others have all that this node has, begin with an empty node.data_dir (a controller then needs callboard cluster reset-controller NODE)";
     MetadataDamaged, "metadata-damaged", Error,
         "the cluster's metadata cannot be read: the node refuses to start",
         "restore __cluster_metadata (better: the whole directory) from one backup";
+    VotesLost, "votes-lost", Error,
+        "what this controller voted for or acknowledged is damaged or gone, so that it could help to elect two leaders: the node refuses to start",
+        "where other controllers run: start the node with an empty node.data_dir, and run callboard cluster reset-controller NODE; the only controller: restore the whole directory from one backup";
+    MetadataElsewhere, "metadata-elsewhere", Note,
+        "the node is a broker only: its controllers have the metadata",
+        "nothing, if that is so (--config FILE lets doctor know); if controller is one of its node.roles, its metadata was lost: put __cluster_metadata back";
     FileMode, "file-mode", Error,
         "the owner may not read and write it",
         "chmod u+rwX on the path that is named";
@@ -218,6 +249,9 @@ codes! {
     DirectoryUnknown, "directory-unknown", Warning,
         "no topic accounts for it: it was put there by hand, or comes from another data directory",
         "move it out of the data directory; the next start moves such a partition to quarantine/";
+    DirectoryUnconfirmed, "directory-unconfirmed", Note,
+        "the other controllers decided it when this one was not there any more, or it comes from another data directory",
+        "start the node: it asks the others, and moves to quarantine/ what no topic accounts for";
     DirectoryQuarantined, "directory-quarantined", Warning,
         "a start found a directory that no topic accounts for, and put it aside",
         "look at it with callboard log dump, then remove it or put it back where it belongs";

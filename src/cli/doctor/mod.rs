@@ -1,13 +1,14 @@
 //! `callboard doctor`: what is wrong with a node, why, and what to do about it.
 //!
 //! ```text
-//!   running ─ probe, DescribeNode, topics ─┐                       ┌─► text: the worst first, then what was checked
-//!                                          ├─► checks ─► findings ─┤
-//!   stopped ─ files, metadata, config ─────┘   (plain functions)   └─► JSON
+//!   running ─ probe, DescribeNode, DescribeCluster, topics ─┐                       ┌─► text: the worst first, then what was checked
+//!                                                           ├─► checks ─► findings ─┤
+//!   stopped ─ files, metadata, config ──────────────────────┘   (plain functions)   └─► JSON
 //! ```
 //!
 //! Gathering and judging are apart: `checks` are functions from facts to findings, and know neither sockets nor files. Each
-//! broker that the metadata names is looked at in turn, so that a cluster is no other case than a node.
+//! broker that the metadata names is looked at in turn, so that a cluster is no other case than a node; what only all of them
+//! together are, controllers and replicas, is [`checks::cluster`].
 //!
 //! Reading order: [`code`], [`finding`], [`checks`], then [`running`] and [`stopped`].
 

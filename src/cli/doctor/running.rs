@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::checks::clock::ClockSample;
+use super::checks::cluster::PartitionPlace;
 use super::checks::reach::{Advertised, Reach};
 use super::checks::resources::{DescriptorFacts, DiskFacts};
-use super::checks::{clock, reach, replicas, resources, topics};
+use super::checks::{clock, cluster, reach, replicas, resources, topics};
 use super::code::Code;
 use super::finding::Finding;
 use super::probe::{PATIENCE, Reached, probe};
@@ -53,6 +54,13 @@ pub async fn examine(servers: &str) -> Report {
             offline.extend(listed.map(|place| (place.topic.as_str().to_owned(), place.partition.0)));
             damaged |= described.replicas.damaged_ranges > 0;
         }
+    }
+    match admin.describe_cluster().await {
+        Ok(described) => {
+            report.findings.extend(cluster::examine(&described, &offline));
+            report.checked.push(cluster::checked(&described));
+        }
+        Err(error) => report.findings.push(not_checked("the cluster", &error)),
     }
     topic_findings(&admin, &offline, damaged, &mut report).await;
     report
@@ -153,7 +161,7 @@ fn node_findings(about: &str, facts: &BrokerFacts) -> Vec<Finding> {
 
 /// Looks at all topics. Logs are asked about only when a node knows of damage: in a cluster without any, nothing is asked
 /// of thousands of partitions.
-async fn topic_findings(admin: &Admin, offline: &HashSet<(String, u32)>, damaged: bool, report: &mut Report) {
+async fn topic_findings(admin: &Admin, offline: &HashSet<PartitionPlace>, damaged: bool, report: &mut Report) {
     let described = match admin.describe_topics(None).await {
         Ok(described) => described,
         Err(error) => {
@@ -165,15 +173,12 @@ async fn topic_findings(admin: &Admin, offline: &HashSet<(String, u32)>, damaged
     let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
     for topic in &topics {
         report.findings.extend(topics::settings(&format!("topic {}", topic.name), &settings_of(topic), None));
-        report
-            .findings
-            .extend(topic.partitions.iter().filter_map(|partition| replicas::leaderless(&topic.name, partition)));
         if damaged {
             damage(admin, topic, offline, &mut report.findings).await;
         }
     }
     report.checked.push(format!(
-        "{} with {}: settings, leaders, damage that was met so far",
+        "{} with {}: settings, damage that was met so far",
         counted(topics.len() as u64, "topic"),
         counted(partitions as u64, "partition")
     ));
@@ -182,7 +187,7 @@ async fn topic_findings(admin: &Admin, offline: &HashSet<(String, u32)>, damaged
 async fn damage(
     admin: &Admin,
     topic: &TopicDescription,
-    offline: &HashSet<(String, u32)>,
+    offline: &HashSet<PartitionPlace>,
     findings: &mut Vec<Finding>,
 ) {
     let places = topic.partitions.iter().map(|partition| (topic.name.to_string(), partition.partition.0));
@@ -194,7 +199,9 @@ async fn damage(
     match admin.describe_logs(&places).await {
         Ok(logs) => {
             for ((name, partition), log) in places.iter().zip(logs) {
-                findings.extend(log.ok().and_then(|log| replicas::damaged(name, *partition, &log)));
+                let described = topic.partitions.iter().find(|described| described.partition.0 == *partition);
+                let has_copies = described.is_some_and(|described| described.replicas.len() > 1);
+                findings.extend(log.ok().and_then(|log| replicas::damaged(name, *partition, has_copies, &log)));
             }
         }
         Err(error) => findings.push(not_checked(&format!("topic {}", topic.name), &error)),

@@ -1,5 +1,6 @@
 //! A stopped node's data directory, and its configuration: reads them, and hands what is there to the checks.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,23 +9,24 @@ use rustix::process::{Resource, getrlimit};
 
 use super::args::DoctorArgs;
 use super::checks::directory::Rights;
+use super::checks::partition::Surroundings;
 use super::checks::resources::DiskFacts;
 use super::checks::{config as config_checks, directory, partition, resources, topics};
 use super::code::Code;
 use super::finding::Finding;
 use super::partition_files::{BytesRead, gather, names_in};
 use super::report::Report;
-use crate::actors::controller::{KnownTopics, rehearse};
+use crate::actors::controller::{KnownTopic, KnownTopics, Rehearsed, rehearse};
 use crate::actors::machine;
 use crate::cli::error::CliError;
 use crate::cli::output::{bytes, counted};
 use crate::cli::progress::Progress;
-use crate::config::{self, NodeConfig, topics_file};
+use crate::config::{self, NodeConfig, Role, topics_file};
 use crate::storage::data_dir::{
     DataDirError, DirectoryLook, DirectoryMeta, EntryKind, METADATA_DIR, QUARANTINE_DIR, check_unused, look,
 };
 use crate::storage::disk::{Disk, RealDisk};
-use crate::types::{Clock, SystemClock, TopicPartition};
+use crate::types::{Clock, PartitionIndex, SystemClock, TopicPartition};
 
 /// Looks at the data directory `root`. Nothing is changed.
 ///
@@ -83,6 +85,10 @@ fn configuration(args: &DoctorArgs, report: &mut Report) -> Option<NodeConfig> {
 
 /// Whether this machine has what the configuration takes.
 fn limits(config: &NodeConfig) -> Vec<Finding> {
+    // What a controller by itself takes is fixed, and small.
+    if !config.node.roles.contains(&Role::Broker) {
+        return Vec::new();
+    }
     let about = "the configuration";
     let in_flight = config.limits.node_bytes_in_flight as u64;
     let tail_cache = config.storage.tail_cache_bytes as u64;
@@ -118,15 +124,63 @@ fn directory_findings(root: &Path, config: Option<&NodeConfig>, read_records: bo
     let Some(meta) = seen.meta.clone() else { return };
     let quarantined = names_in(&RealDisk, root, QUARANTINE_DIR);
     report.findings.extend(directory::quarantine(&root.join(QUARANTINE_DIR), &quarantined));
+    report.checked.push(directory::whose(&seen, &meta));
     let known = metadata_findings(root, &seen, &meta, config, report);
-    let deleted =
-        |partition: &TopicPartition| known.as_ref().is_some_and(|known| known.deleted.contains(&partition.topic));
     let partitions = seen.entries.iter().filter_map(|(entry, kind)| match kind {
-        EntryKind::Partition(partition) if !deleted(partition) => Some((entry.name.as_str(), *partition)),
+        EntryKind::Partition(partition) if !known.has_deleted(*partition) => Some((entry.name.as_str(), *partition)),
         _ => None,
     });
-    let to_scan_bytes = partition_findings(root, &partitions.collect::<Vec<_>>(), read_records, report);
-    report.findings.extend(directory::stop(root, &seen, to_scan_bytes));
+    let around = |partition| Surroundings { cluster: meta.cluster, has_copies: known.has_copies(partition) };
+    let to_scan_bytes = partition_findings(root, &partitions.collect::<Vec<_>>(), around, read_records, report);
+    // One that is no broker any more starts without looking at partitions.
+    if has_role(config, Role::Broker) != Some(false) {
+        report.findings.extend(directory::stop(root, &seen, to_scan_bytes));
+    }
+}
+
+/// Whether the configuration gives the node this role; `None` without a configuration.
+fn has_role(config: Option<&NodeConfig>, role: Role) -> Option<bool> {
+    config.map(|config| config.node.roles.contains(&role))
+}
+
+/// What is known of partitions beside their files.
+enum Known {
+    /// What a controller's metadata says.
+    Here {
+        /// As the next start will know it.
+        topics: KnownTopics,
+        /// Each partition of this node, and whether other brokers have it, too.
+        copied: HashMap<TopicPartition, bool>,
+    },
+    /// Other nodes know more than is here.
+    ByOthers,
+    /// Nobody else can know, and here it cannot be read.
+    ByNobody,
+}
+
+impl Known {
+    fn here(topics: KnownTopics) -> Self {
+        let of_topic = |topic: &KnownTopic| {
+            let id = topic.id;
+            let copied = |number: &PartitionIndex| (TopicPartition::new(id, *number), topic.copied.contains(number));
+            topic.here.iter().map(copied).collect::<Vec<_>>()
+        };
+        let copied = topics.topics.iter().flat_map(of_topic).collect();
+        Self::Here { topics, copied }
+    }
+
+    fn has_deleted(&self, partition: TopicPartition) -> bool {
+        matches!(self, Self::Here { topics, .. } if topics.deleted.contains(&partition.topic))
+    }
+
+    /// Whether other brokers have the partition's records, or may have them.
+    fn has_copies(&self, partition: TopicPartition) -> bool {
+        match self {
+            Self::Here { topics, copied } => copied.get(&partition).copied().unwrap_or_else(|| topics.may_be_behind()),
+            Self::ByOthers => true,
+            Self::ByNobody => false,
+        }
+    }
 }
 
 fn file_system(root: &Path, config: Option<&NodeConfig>) -> Vec<Finding> {
@@ -190,12 +244,22 @@ fn metadata_findings(
     meta: &DirectoryMeta,
     config: Option<&NodeConfig>,
     report: &mut Report,
-) -> Option<KnownTopics> {
-    let known = match rehearse(&RealDisk, &root.join(METADATA_DIR), meta) {
-        Ok(known) => known,
+) -> Known {
+    let known = match rehearse(&RealDisk, &root.join(METADATA_DIR), meta, has_role(config, Role::Controller)) {
+        Ok(Rehearsed::Known(known)) => known,
+        Ok(Rehearsed::NoneYet) => KnownTopics::default(),
+        Ok(Rehearsed::Elsewhere { is_certain }) => {
+            if !is_certain {
+                report.findings.push(directory::without_metadata(root));
+            }
+            report
+                .checked
+                .push("no metadata (the controllers have it: what else should be here is not known)".to_owned());
+            return Known::ByOthers;
+        }
         Err(error) => {
-            report.findings.push(directory::metadata(root, &error));
-            return None;
+            report.findings.push(directory::metadata(root, meta, &error));
+            return if meta.holds_votes { Known::ByOthers } else { Known::ByNobody };
         }
     };
     report.findings.extend(directory::against_metadata(root, seen, &known));
@@ -210,14 +274,19 @@ fn metadata_findings(
             report.findings.extend(topics::settings(&format!("topic {}", topic.name), &settings, frame));
         }
     }
-    report.checked.push(format!("the metadata of {}", counted(known.topics.len() as u64, "topic")));
-    Some(known)
+    let whose = match known.voters {
+        0 | 1 => String::new(),
+        voters => format!(", as one of {voters} controllers knew it"),
+    };
+    report.checked.push(format!("the metadata of {}{whose}", counted(known.topics.len() as u64, "topic")));
+    Known::here(known)
 }
 
 /// Looks at each partition. Returns how many bytes the next start verifies.
 fn partition_findings(
     root: &Path,
     partitions: &[(&str, TopicPartition)],
+    around: impl Fn(TopicPartition) -> Surroundings,
     read_records: bool,
     report: &mut Report,
 ) -> u64 {
@@ -229,7 +298,7 @@ fn partition_findings(
     for (name, named) in partitions {
         let facts = gather(&RealDisk, &root.join(name), *named, read_records, &read);
         to_scan_bytes += facts.to_scan_bytes;
-        report.findings.extend(partition::examine(&facts, now));
+        report.findings.extend(partition::examine(&facts, around(*named), now));
     }
     drop(progress);
     let partitions = counted(partitions.len() as u64, "partition");

@@ -47,7 +47,9 @@ pub fn look(disk: &dyn Disk, root: &Path) -> Result<DirectoryLook, DataDirError>
     let meta = read_meta(disk, root)?;
     let marker = atomic_file::read_checked(disk, &root.join(CLEAN_STOP_FILE), CLEAN_STOP_MAGIC, FORMAT_VERSION);
     let marker = marker.ok().flatten().and_then(|(_, payload)| rmp_serde::from_slice::<CleanStop>(&payload).ok());
-    let clean_stop = marker.zip(meta.as_ref()).is_some_and(|(marker, meta)| marker.directory == meta.directory);
+    let clean_stop = marker.zip(meta.as_ref()).is_some_and(|(marker, meta)| {
+        marker.directory == meta.directory && meta.broker_epoch.is_none_or(|epoch| epoch == marker.epoch)
+    });
     let entries = disk.read_dir(root)?.into_iter().map(|entry| {
         let kind = kind_of(&entry);
         (entry, kind)
@@ -133,6 +135,8 @@ mod tests {
         assert_eq!(virtual_disk.operations(), before);
         directory.mark_clean_stop(BrokerEpoch(1)).unwrap();
         assert!(look(&*disk, &root).unwrap().clean_stop);
+        directory.store_broker_epoch(BrokerEpoch(2)).unwrap();
+        assert!(!look(&*disk, &root).unwrap().clean_stop, "it says nothing about a later start");
     }
 
     #[test]

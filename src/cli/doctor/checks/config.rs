@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{reach, topics};
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Role};
 use crate::storage::data_dir::DirectoryMeta;
 
 /// What findings about the configuration are about.
@@ -14,7 +14,11 @@ const ABOUT: &str = "the configuration";
 /// What is wrong with a configuration by itself.
 #[must_use]
 pub fn alone(config: &NodeConfig) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = reach::bound_wide(ABOUT, &config.listener.native.bind).into_iter().collect();
+    let mut findings = Vec::new();
+    // A controller by itself does not listen for clients.
+    if config.node.roles.contains(&Role::Broker) {
+        findings.extend(reach::bound_wide(ABOUT, &config.listener.native.bind));
+    }
     if let Some(bind) = &config.listener.http.bind {
         let fix = "set listener.http.bind to 127.0.0.1:PORT, or guard the port with a firewall";
         let cause = "nothing authenticates who asks there: anyone may read the names, sizes and offsets of all topics";
@@ -78,6 +82,10 @@ mod tests {
         let findings = alone(&config);
         assert_eq!(codes(&findings), ["bind-wide", "log-level-costly", "retention-below-segment"]);
         assert!(findings[0].fix.contains("listener.native.bind") && findings[1].fix.contains("log.level"));
+        config.node.roles = vec![Role::Controller];
+        let of_a_controller = ["log-level-costly", "retention-below-segment"];
+        assert_eq!(codes(&alone(&config)), of_a_controller, "it does not listen there");
+        config.node.roles.push(Role::Broker);
         config.listener.native.bind = "127.0.0.1:9644".to_owned();
         config.listener.http.bind = Some("192.0.2.7:9645".to_owned());
         let findings = alone(&config);

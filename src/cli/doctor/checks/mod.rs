@@ -2,6 +2,7 @@
 //! test, and a cluster is these functions once for each node.
 
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod directory;
 pub mod partition;

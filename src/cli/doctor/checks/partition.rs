@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::clock;
-use crate::cli::doctor::checks::replicas::{partition_name, ranges};
+use crate::cli::doctor::checks::replicas::{MENDED_FROM_OTHERS, partition_name, ranges};
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::output::counted;
 use crate::storage::atomic_file::AtomicFileError;
 use crate::storage::{LogError, PartitionIdentity, PartitionState, Problem};
-use crate::types::{Offset, TimestampMs, TopicPartition};
+use crate::types::{ClusterId, Offset, TimestampMs, TopicPartition};
 
 /// A partition's directory as it was found.
 #[derive(Debug)]
@@ -42,6 +42,15 @@ pub struct PartitionFacts {
     pub unreadable: Option<String>,
 }
 
+/// What is known of a partition beside its own files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The cluster that the data directory belongs to.
+    pub cluster: ClusterId,
+    /// Whether other brokers have the same records, or may have them.
+    pub has_copies: bool,
+}
+
 /// A problem with records, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordProblem {
@@ -55,7 +64,30 @@ pub struct RecordProblem {
 
 /// Everything that is wrong with a partition.
 #[must_use]
-pub fn examine(facts: &PartitionFacts, now: TimestampMs) -> Vec<Finding> {
+pub fn examine(facts: &PartitionFacts, around: Surroundings, now: TimestampMs) -> Vec<Finding> {
+    let mut findings = found(facts, around.cluster, now);
+    if around.has_copies {
+        findings.iter_mut().for_each(mend_from_others);
+    }
+    findings
+}
+
+/// What to do where other brokers may have what is damaged or missing here: no backup is needed for that.
+fn mend_from_others(finding: &mut Finding) {
+    let fix = match finding.code {
+        Code::RecordsDamaged => format!("start the node: {MENDED_FROM_OTHERS}"),
+        // With its own fix, starting is enough.
+        Code::PartitionUnreadable if finding.fix == Code::PartitionUnreadable.fix() => {
+            "move the partition's directory out of the data directory and start the node: it fetches the partition again from \
+             the brokers that have it, if one of them is in sync; else restore the directory from a backup"
+                .to_owned()
+        }
+        _ => return,
+    };
+    finding.fix = fix.into();
+}
+
+fn found(facts: &PartitionFacts, cluster: ClusterId, now: TimestampMs) -> Vec<Finding> {
     let path = facts.path.display().to_string();
     let identity = match &facts.identity {
         Ok(identity) => identity,
@@ -65,7 +97,8 @@ pub fn examine(facts: &PartitionFacts, now: TimestampMs) -> Vec<Finding> {
             return vec![Finding::new(code, path, error.to_string())];
         }
     };
-    if (identity.topic_id, identity.partition) != (facts.named.topic, facts.named.partition) {
+    let held = (identity.cluster_id, identity.topic_id, identity.partition);
+    if held != (cluster, facts.named.topic, facts.named.partition) {
         return vec![Finding::new(Code::PartitionForeign, path, format!("it holds {identity}"))];
     }
     let about = partition_name(identity.topic.as_str(), identity.partition.0);
@@ -141,7 +174,9 @@ fn records(about: &str, facts: &PartitionFacts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ClusterId, PartitionIndex, TopicId, TopicName};
+    use crate::types::{PartitionIndex, TopicId, TopicName};
+
+    const ALONE: Surroundings = Surroundings { cluster: ClusterId(uuid::Uuid::nil()), has_copies: false };
 
     /// A partition with one bad place in its records, last written under boot `then`.
     fn facts(past_recovery_point: bool, at_the_end: bool, then: &str) -> PartitionFacts {
@@ -172,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_bad_place_is_torn_exactly_where_the_next_start_cuts() {
-        let code = |facts: PartitionFacts| examine(&facts, TimestampMs(0))[0].code;
+        let code = |facts: PartitionFacts| examine(&facts, ALONE, TimestampMs(0))[0].code;
         // Killed: what was written is there, so that something bad with good batches after it is damage.
         assert_eq!(code(facts(true, true, "now")), Code::TornTail);
         assert_eq!(code(facts(true, false, "now")), Code::RecordsDamaged);
@@ -187,11 +222,36 @@ mod tests {
     fn damage_that_was_noted_is_told_though_no_record_was_read() {
         let mut facts = facts(false, false, "now");
         facts.problems.clear();
-        assert_eq!(examine(&facts, TimestampMs(0)), []);
+        assert_eq!(examine(&facts, ALONE, TimestampMs(0)), []);
         let Ok(Some(state)) = &mut facts.state else { panic!("it has a state") };
         state.damaged.push((Offset(4), Offset(9)));
-        let [finding] = &examine(&facts, TimestampMs(0))[..] else { panic!("one finding") };
+        let [finding] = &examine(&facts, ALONE, TimestampMs(0))[..] else { panic!("one finding") };
         assert_eq!(finding.code, Code::RecordsDamaged);
         assert!(finding.seen.contains("offsets 4 up to but not 9") && finding.fix.contains("backup"), "{finding:?}");
+    }
+
+    #[test]
+    fn where_others_have_the_partition_no_backup_is_asked_for() {
+        let around = Surroundings { has_copies: true, ..ALONE };
+        let mut facts = facts(false, false, "now");
+        facts.unreadable = Some("not readable".to_owned());
+        let findings = examine(&facts, around, TimestampMs(0));
+        let [unreadable, damaged] = &findings[..] else { panic!("two findings: {findings:?}") };
+        assert!(damaged.code == Code::RecordsDamaged && damaged.fix.starts_with("start the node: "), "{damaged:?}");
+        assert!(unreadable.fix.starts_with("move the partition's directory out"), "{unreadable:?}");
+        facts.unreadable = None;
+        facts.problems.clear();
+        facts.state = Ok(None);
+        let [state] = &examine(&facts, around, TimestampMs(0))[..] else { panic!("one finding") };
+        assert!(state.fix.contains("reads the whole log"), "its own fix is the better one: {state:?}");
+    }
+
+    #[test]
+    fn a_partition_of_another_cluster_is_foreign() {
+        let around = Surroundings { cluster: ClusterId(uuid::Uuid::from_u128(1)), ..ALONE };
+        let [finding] = &examine(&facts(false, false, "now"), around, TimestampMs(0))[..] else {
+            panic!("one finding")
+        };
+        assert!(finding.code == Code::PartitionForeign && finding.seen.contains("in cluster "), "{finding:?}");
     }
 }

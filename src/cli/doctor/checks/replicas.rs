@@ -3,8 +3,8 @@
 use crate::cli::doctor::code::Code;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::output::counted;
-use crate::protocol::messages::{LogDescription, PartitionMetadata, ReplicasDescription};
-use crate::types::{NodeId, Offset, TopicName};
+use crate::protocol::messages::{LogDescription, ReplicasDescription};
+use crate::types::{NodeId, Offset};
 
 /// Partitions that take no appends, each with its cause; those beyond the node's list as one finding.
 #[must_use]
@@ -23,23 +23,18 @@ pub fn offline(node: NodeId, replicas: &ReplicasDescription) -> Vec<Finding> {
     findings
 }
 
-/// A partition that nobody leads.
-#[must_use]
-pub fn leaderless(topic: &TopicName, partition: &PartitionMetadata) -> Option<Finding> {
-    partition.leader.is_none().then(|| {
-        let about = partition_name(topic.as_str(), partition.partition.0);
-        Finding::new(Code::PartitionOffline, about, "nobody leads it")
-            .because("no replica that may lead is alive")
-            .fixed_by("start the brokers that hold its replicas: callboard topic describe names them")
-    })
-}
+/// What becomes of damaged records where there are other replicas.
+pub const MENDED_FROM_OTHERS: &str = "what is damaged is fetched again from another replica, when a read or the background \
+    scrub meets it and one that is whole is in sync; look at the disk. With none left: restore the partition's directory from a backup, or go on without: consumers with \
+    on_damaged skip read past it";
 
-/// Ranges of a partition that are not served.
+/// Ranges of a partition that are not served. `has_copies` says whether other brokers have it, too.
 #[must_use]
-pub fn damaged(topic: &str, partition: u32, log: &LogDescription) -> Option<Finding> {
+pub fn damaged(topic: &str, partition: u32, has_copies: bool, log: &LogDescription) -> Option<Finding> {
     (!log.damaged.is_empty()).then(|| {
         let seen = format!("{} damaged and not served: {}", ranges_are(log.damaged.len()), ranges(&log.damaged));
-        Finding::new(Code::RecordsDamaged, partition_name(topic, partition), seen)
+        let finding = Finding::new(Code::RecordsDamaged, partition_name(topic, partition), seen);
+        if has_copies { finding.fixed_by(MENDED_FROM_OTHERS) } else { finding }
     })
 }
 
@@ -89,23 +84,6 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_nobody_leads_is_found() {
-        let name = TopicName::new("rides").expect("legal");
-        let mut partition = PartitionMetadata {
-            partition: PartitionIndex(1),
-            leader: Some(NodeId(1)),
-            leader_epoch: LeaderEpoch(0),
-            replicas: vec![NodeId(1)],
-            in_sync: vec![NodeId(1)],
-        };
-        assert_eq!(leaderless(&name, &partition), None);
-        partition.leader = None;
-        let finding = leaderless(&name, &partition).expect("a finding");
-        assert_eq!((finding.code, finding.about.as_str()), (Code::PartitionOffline, "partition 1 of topic rides"));
-        assert!(finding.fix.contains("callboard topic describe"));
-    }
-
-    #[test]
     fn damaged_ranges_are_named_by_their_offsets() {
         let mut log = LogDescription {
             log_start_offset: Offset(0),
@@ -117,10 +95,13 @@ mod tests {
             leader_epoch: LeaderEpoch(0),
             damaged: Vec::new(),
         };
-        assert_eq!(damaged("rides", 0, &log), None);
+        assert_eq!(damaged("rides", 0, false, &log), None);
         log.damaged = (0..7).map(|n| (Offset(n), Offset(n + 1))).collect();
-        let finding = damaged("rides", 0, &log).expect("a finding");
+        let finding = damaged("rides", 0, false, &log).expect("a finding");
         assert_eq!(finding.code, Code::RecordsDamaged);
         assert!(finding.seen.contains("offsets 4 up to but not 5, and 2 more") && finding.fix.contains("on_damaged"));
+        assert!(finding.fix.starts_with("restore"), "nobody else has it: {finding:?}");
+        let finding = damaged("rides", 0, true, &log).expect("a finding");
+        assert!(finding.fix.starts_with("what is damaged is fetched again"), "{finding:?}");
     }
 }
