@@ -26,6 +26,7 @@ pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod examples;
+pub mod lag;
 pub mod local_cluster;
 pub mod log;
 pub mod log_level;

@@ -1,7 +1,8 @@
-//! The progress line: one line on stderr that is written over, on a terminal only.
+//! The progress line: one line on stderr that is written over, on a terminal only; elsewhere a line now and then, where one is wanted.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,6 +11,9 @@ use tokio::time::Instant;
 
 /// How often the line is renewed.
 const EVERY: Duration = Duration::from_millis(250);
+
+/// How often a line is written where none can be written over, if nothing happens that is worth one.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
 
 /// Whether an unfinished progress line stands on the terminal, which the next message must replace.
 static SHOWN: AtomicBool = AtomicBool::new(false);
@@ -63,6 +67,37 @@ impl Drop for Progress {
             bar.finish_and_clear();
             SHOWN.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+/// What is told of something that takes minutes or hours.
+#[derive(Debug)]
+pub struct Bulletin {
+    line: Arc<Mutex<String>>,
+    _shown: Progress,
+    told: Option<(u64, Instant)>,
+}
+
+impl Bulletin {
+    /// Nothing is told yet.
+    #[must_use]
+    pub fn start() -> Self {
+        let line = Arc::new(Mutex::new(String::new()));
+        let newest = Arc::clone(&line);
+        let describe = move |_| newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { line, _shown: Progress::start(true, describe), told: None }
+    }
+
+    /// On a terminal this is what the line says from here on. Elsewhere it is written when `step` is another one than before, and now
+    /// and then.
+    pub fn tell(&mut self, step: u64, line: String) {
+        let now = Instant::now();
+        let is_news = self.told.is_none_or(|(told, at)| told != step || now.duration_since(at) >= NOW_AND_THEN);
+        if is_news && !is_watched() {
+            print_line(&line);
+            self.told = Some((step, now));
+        }
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
     }
 }
 

@@ -96,7 +96,7 @@ fn programs_get_the_same_as_json_with_stable_keys() {
     let size = &topic["partitions"][1]["log"]["size_bytes"];
     assert!(size.as_u64() > Some(61), "{size}");
     let log = json!({"log_start_offset": 0, "high_watermark": 2, "durable_end_offset": 2, "log_end_offset": 2,
-        "size_bytes": size, "segments": 1, "damaged": []});
+        "size_bytes": size, "segments": 1, "damaged": [], "followers": []});
     let expected = json!({"partition": 1, "leader": 1, "leader_epoch": 0, "replicas": [1], "in_sync": [1],
         "eligible": [], "error": null, "log": log});
     assert_eq!(topic["partitions"][1], expected);

@@ -326,7 +326,8 @@ impl Handler<DescribeLog> for PartitionLeader {
             (self.reader.size_bytes(), u32::try_from(self.reader.segment_count()).unwrap_or(u32::MAX));
         // Without a leader the reply is dropped, which says that.
         let Some(leader) = self.replica.leader() else { return };
-        reply.answer(Ok(Answer::Described(leader.describe(size_bytes, segments, self.reader.damaged_ranges()))));
+        let described = leader.describe(self.settings.clock.now(), size_bytes, segments, self.reader.damaged_ranges());
+        reply.answer(Ok(Answer::Described(described)));
     }
 }
 

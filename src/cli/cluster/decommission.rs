@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use super::args::DecommissionArgs;
 use crate::cli::error::CliError;
+use crate::cli::lag;
 use crate::cli::output::{self, counted};
-use crate::cli::progress::print_line;
+use crate::cli::progress::{Bulletin, grouped};
 use crate::client::Admin;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{DescribeClusterReply, PartitionMove, TopicDescription};
@@ -30,7 +31,7 @@ type Place = (String, PartitionIndex);
 pub(super) async fn run(admin: &Admin, args: &DecommissionArgs, json: bool) -> Result<(), CliError> {
     let broker = NodeId(args.broker);
     let mut asked = BTreeSet::new();
-    let mut told = None;
+    let mut bulletin = Bulletin::start();
     let mut moved = Vec::new();
     loop {
         let cluster = admin.describe_cluster().await?;
@@ -60,9 +61,15 @@ pub(super) async fn run(admin: &Admin, args: &DecommissionArgs, json: bool) -> R
                 moved.push(wanted.clone());
             }
         }
-        if told.replace(held) != Some(held) {
-            print_line(&format!("broker {broker} holds {}", counted(held as u64, "replica")));
-        }
+        let partitions =
+            topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (topic, partition)));
+        let moving = partitions.filter(|(_, partition)| partition.replicas.contains(&broker));
+        let lack = lag::lacking(admin, moving, |node| node != broker).await;
+        let held_count = counted(held as u64, "replica");
+        bulletin.tell(
+            held as u64,
+            format!("broker {broker} holds {held_count}; records that the new ones lack: {}", grouped(lack)),
+        );
         sleep(LOOK).await;
     }
 }

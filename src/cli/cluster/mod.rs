@@ -13,7 +13,9 @@ use serde_json::json;
 use self::args::ClusterCommand;
 use crate::cli::args::ConnectArgs;
 use crate::cli::error::CliError;
+use crate::cli::lag::{self, Logs};
 use crate::cli::output::{self, counted, duration};
+use crate::cli::progress::grouped;
 use crate::protocol::messages::{BrokerDescription, ClusterTrouble, DescribeClusterReply, TroubledPartition};
 use crate::types::NodeId;
 
@@ -26,7 +28,12 @@ pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), 
     match command {
         ClusterCommand::Describe => {
             let cluster = admin.describe_cluster().await?;
-            if connect.json { output::print_json(&as_json(&cluster)) } else { output::print(&as_text(&cluster)) }
+            let logs = lag::logs_of(&admin, cluster.trouble.partitions.iter().filter_map(place_and_leader)).await;
+            if connect.json {
+                output::print_json(&as_json(&cluster, &logs))
+            } else {
+                output::print(&as_text(&cluster, &logs))
+            }
         }
         ClusterCommand::Decommission(args) => decommission::run(&admin, args, connect.json).await,
         ClusterCommand::AddController(args) => controllers::add(&admin, args, connect.json).await,
@@ -35,7 +42,18 @@ pub async fn run(connect: &ConnectArgs, command: &ClusterCommand) -> Result<(), 
     }
 }
 
-fn as_json(cluster: &DescribeClusterReply) -> serde_json::Value {
+/// Whom to ask how far its replicas are behind; nobody where none is.
+fn place_and_leader(partition: &TroubledPartition) -> Option<(String, u32, NodeId)> {
+    let leader = partition.leader.filter(|_| !partition.missing.is_empty())?;
+    Some((partition.topic.to_string(), partition.partition.0, leader))
+}
+
+/// How many records the replica on `node` lacks, as far as its leader has told.
+fn behind(partition: &TroubledPartition, node: NodeId, logs: &Logs) -> Option<u64> {
+    logs.get(&(partition.topic.to_string(), partition.partition.0))?.behind(node)
+}
+
+fn as_json(cluster: &DescribeClusterReply, logs: &Logs) -> serde_json::Value {
     let brokers = cluster.brokers.iter().map(|broker| {
         json!({
             "node_id": broker.node_id, "host": broker.host, "port": broker.port, "rack": broker.rack,
@@ -56,14 +74,16 @@ fn as_json(cluster: &DescribeClusterReply) -> serde_json::Value {
             "without_leader": trouble.without_leader,
             "below_minimum": trouble.below_minimum,
             "under_replicated": trouble.under_replicated,
-            "partitions": trouble.partitions.iter().map(partition_json).collect::<Vec<_>>(),
+            "partitions": trouble.partitions.iter().map(|partition| partition_json(partition, logs)).collect::<Vec<_>>(),
         },
     })
 }
 
-fn partition_json(partition: &TroubledPartition) -> serde_json::Value {
-    let missing = partition.missing.iter();
-    let missing = missing.map(|missing| json!({"node_id": missing.node_id, "reason": missing.reason.name()}));
+fn partition_json(partition: &TroubledPartition, logs: &Logs) -> serde_json::Value {
+    let missing = partition.missing.iter().map(|missing| {
+        let behind = behind(partition, missing.node_id, logs);
+        json!({"node_id": missing.node_id, "reason": missing.reason.name(), "behind": behind})
+    });
     json!({
         "topic": partition.topic.to_string(),
         "topic_id": partition.topic_id.to_string(),
@@ -76,7 +96,7 @@ fn partition_json(partition: &TroubledPartition) -> serde_json::Value {
     })
 }
 
-fn as_text(cluster: &DescribeClusterReply) -> String {
+fn as_text(cluster: &DescribeClusterReply, logs: &Logs) -> String {
     let controller = cluster.controller.map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
     let header = ["BROKER", "ADDRESS", "RACK", "STATE", "LEASE", "LEADS", "REPLICAS", "EPOCH", "SOFTWARE"];
     let controllers = match cluster.controllers.as_slice() {
@@ -89,7 +109,7 @@ fn as_text(cluster: &DescribeClusterReply) -> String {
         counted(cluster.topics.into(), "topic"),
         counted(cluster.partitions.into(), "partition"),
         output::table(&header, cluster.brokers.iter().map(broker_row)),
-        trouble_text(&cluster.trouble),
+        trouble_text(&cluster.trouble, logs),
     )
 }
 
@@ -112,7 +132,7 @@ fn broker_row(broker: &BrokerDescription) -> Vec<String> {
     ]
 }
 
-fn trouble_text(trouble: &ClusterTrouble) -> String {
+fn trouble_text(trouble: &ClusterTrouble, logs: &Logs) -> String {
     if trouble.count == 0 {
         return "every replica is in sync".to_owned();
     }
@@ -123,7 +143,7 @@ fn trouble_text(trouble: &ClusterTrouble) -> String {
         trouble.without_leader,
         trouble.below_minimum,
         trouble.under_replicated,
-        output::table(&header, trouble.partitions.iter().map(partition_row))
+        output::table(&header, trouble.partitions.iter().map(|partition| partition_row(partition, logs)))
     );
     let listed = u32::try_from(trouble.partitions.len()).unwrap_or(u32::MAX);
     if listed < trouble.count {
@@ -132,12 +152,16 @@ fn trouble_text(trouble: &ClusterTrouble) -> String {
     text
 }
 
-fn partition_row(partition: &TroubledPartition) -> Vec<String> {
+fn partition_row(partition: &TroubledPartition, logs: &Logs) -> Vec<String> {
     let nodes = |nodes: &[NodeId]| {
         let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     };
-    let missing = partition.missing.iter().map(|missing| format!("{} ({})", missing.node_id, missing.reason.name()));
+    let missing = partition.missing.iter().map(|missing| {
+        let behind = behind(partition, missing.node_id, logs);
+        let behind = behind.map(|records| format!(", {} behind", grouped(records))).unwrap_or_default();
+        format!("{} ({}{behind})", missing.node_id, missing.reason.name())
+    });
     vec![
         partition.topic.to_string(),
         partition.partition.to_string(),
@@ -152,8 +176,8 @@ fn partition_row(partition: &TroubledPartition) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::messages::{MissingReason, MissingReplica};
-    use crate::types::{PartitionIndex, TopicId, TopicName};
+    use crate::protocol::messages::{FollowerDescription, LogDescription, MissingReason, MissingReplica};
+    use crate::types::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName};
 
     #[test]
     fn a_partition_in_trouble_says_who_is_missing_and_why() {
@@ -177,8 +201,27 @@ mod tests {
         };
         let expected = "101 partitions not whole: 1 without a leader, 1 below min_insync_replicas, 101 with a replica out of sync\n\n\
             TOPIC  PARTITION  LEADER  REPLICAS  IN SYNC  MINIMUM  MISSING\n\
-            rides  4          none    1,2,3     1        2        2 (fenced), 3 (catching-up)\n\
+            rides  4          none    1,2,3     1        2        2 (fenced), 3 (catching-up, 1,234 behind)\n\
             and 100 more";
-        assert_eq!(trouble_text(&trouble), expected);
+        let caught_up_to =
+            |(node, end_offset)| FollowerDescription { node_id: NodeId(node), end_offset, caught_up_ms: None };
+        let log = LogDescription {
+            log_start_offset: Offset(0),
+            high_watermark: Offset(2_000),
+            durable_end_offset: Offset(2_000),
+            log_end_offset: Offset(2_000),
+            size_bytes: 1,
+            segments: 1,
+            leader_epoch: LeaderEpoch(0),
+            damaged: Vec::new(),
+            followers: [(2, None), (3, Some(Offset(766)))].map(caught_up_to).to_vec(),
+        };
+        let logs = Logs::from([(("rides".to_owned(), 4), log)]);
+        assert_eq!(trouble_text(&trouble, &logs), expected);
+        let json = partition_json(&trouble.partitions[0], &logs);
+        assert_eq!((&json["missing"][0]["behind"], &json["missing"][1]["behind"]), (&json!(null), &json!(1_234)));
+        assert_eq!(place_and_leader(&trouble.partitions[0]), None, "nobody leads it");
+        let unknown = expected.replace(", 1,234 behind", "");
+        assert_eq!(trouble_text(&trouble, &Logs::new()), unknown, "the leader has not answered");
     }
 }

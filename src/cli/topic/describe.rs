@@ -151,6 +151,12 @@ fn topic_json(topic: &TopicDescription, logs: &[Log]) -> Value {
                 "size_bytes": log.size_bytes,
                 "segments": log.segments,
                 "damaged": log.damaged,
+                "followers": log.followers.iter().map(|follower| json!({
+                    "node_id": follower.node_id,
+                    "end_offset": follower.end_offset,
+                    "behind": log.behind(follower.node_id),
+                    "caught_up_ms": follower.caught_up_ms,
+                })).collect::<Vec<_>>(),
             })),
         })
     });

@@ -328,6 +328,7 @@ impl FakeBroker {
                 segments: 1,
                 leader_epoch: LeaderEpoch(1),
                 damaged: damaged.clone(),
+                followers: Vec::new(),
             })
         });
         DescribeLogsReply { partitions: answers.map(Outcome::from).collect() }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Leadership;
 use crate::engine::replication::ReplicaFetch;
+use crate::protocol::messages::FollowerDescription;
 use crate::types::{BrokerEpoch, FlushPolicy, MonoTime, Mutant, NodeId, Offset};
 
 /// How far one follower has come.
@@ -144,6 +145,17 @@ impl Followers {
             progress.goal = (leader_end, now);
         }
         self.progress.insert(fetch.replica, progress);
+    }
+
+    /// How far the replica on `node` is, in sync or not.
+    pub(super) fn describe(&self, now: MonoTime, node: NodeId) -> FollowerDescription {
+        let known = self.progress.get(&node);
+        let caught_up_at = known.map(|known| known.caught_up_at).filter(|at| *at > self.started_at);
+        FollowerDescription {
+            node_id: node,
+            end_offset: known.map(|known| known.position),
+            caught_up_ms: caught_up_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 
     /// Whether another replica than this may soon be in sync: it holds the log up to `past`, or nobody knows yet what it holds.

@@ -4,7 +4,7 @@ use super::{LeaderEngine, Leadership};
 use crate::engine::damage::Damage;
 use crate::engine::replication::ReplicaState;
 use crate::protocol::ApiError;
-use crate::protocol::messages::LogDescription;
+use crate::protocol::messages::{FollowerDescription, LogDescription};
 use crate::types::record_batch::BatchHeader;
 use crate::types::{MonoTime, NodeId, Offset};
 
@@ -60,7 +60,13 @@ impl<R> LeaderEngine<R> {
 
     /// What the log holds; the shell adds what only the files know.
     #[must_use]
-    pub fn describe(&self, size_bytes: u64, segments: u32, damaged: Vec<(Offset, Offset)>) -> LogDescription {
+    pub fn describe(
+        &self,
+        now: MonoTime,
+        size_bytes: u64,
+        segments: u32,
+        damaged: Vec<(Offset, Offset)>,
+    ) -> LogDescription {
         LogDescription {
             log_start_offset: self.cursors.log_start(),
             high_watermark: self.cursors.high_watermark(),
@@ -70,7 +76,13 @@ impl<R> LeaderEngine<R> {
             segments,
             leader_epoch: self.leadership.epoch,
             damaged,
+            followers: self.describe_followers(now),
         }
+    }
+
+    fn describe_followers(&self, now: MonoTime) -> Vec<FollowerDescription> {
+        let others = self.leadership.replicas.iter().map(|replica| replica.node).filter(|node| *node != self.me);
+        others.map(|node| self.followers.describe(now, node)).collect()
     }
 
     /// Whether the batch may stand where this log is damaged, nobody here remembers it, and somebody who does may lead soon. Else it is

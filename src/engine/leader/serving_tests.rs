@@ -6,6 +6,7 @@ use super::super::{LeaderSettings, Leadership, ReplicaView};
 use super::*;
 use crate::engine::producer_state::ProducerTable;
 use crate::engine::replication::ReplicaState;
+use crate::protocol::messages::FollowerDescription;
 use crate::types::{BrokerEpoch, EpochHistory, LeaderEpoch, TopicConfig};
 
 fn at(ms: u64) -> MonoTime {
@@ -211,4 +212,27 @@ fn what_a_follower_is_told_of_the_end_says_whether_the_leader_is_sure() {
     assert!(!engine.leader_state(at(100_000)).knows_all, "its lease is over");
     engine.on_hand_over(at(1), NodeId(2), at(500), &mut Output::default()).expect("broker 2 is in sync");
     assert!(!engine.leader_state(at(2)).knows_all, "broker 2 may lead by now");
+}
+
+#[test]
+fn an_administrator_is_told_where_each_follower_is_and_when_it_last_had_everything() {
+    let mut engine = leader();
+    let told = |engine: &LeaderEngine<&'static str>, now| {
+        let followers = engine.describe(at(now), 0, 0, Vec::new()).followers;
+        let of = |follower: FollowerDescription| (follower.node_id.0, follower.end_offset, follower.caught_up_ms);
+        followers.into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&engine, 5), [(2, None, None), (3, None, None)], "nobody has fetched");
+    let fetches = |engine: &mut LeaderEngine<&'static str>, now, fetch| {
+        let event = ReplicaFetchEvent { fetch, wait_until: None, reply: "x" };
+        run(engine, |engine, out| engine.on_replica_fetch(at(now), event, out))
+    };
+    fetches(&mut engine, 10, fetch(1, 25, Some(3)));
+    assert_eq!(told(&engine, 15), [(2, Some(Offset(25)), None), (3, None, None)], "it never had everything");
+    fetches(&mut engine, 20, fetch(2, 30, Some(3)));
+    let third = ReplicaFetch { replica: NodeId(3), broker_epoch: BrokerEpoch(3), ..fetch(1, 12, Some(1)) };
+    fetches(&mut engine, 30, third);
+    assert_eq!(told(&engine, 45), [(2, Some(Offset(30)), Some(25)), (3, Some(Offset(12)), None)]);
+    let described = engine.describe(at(45), 0, 0, Vec::new());
+    assert_eq!([1, 2, 3].map(|node| described.behind(NodeId(node))), [None, Some(0), Some(18)]);
 }

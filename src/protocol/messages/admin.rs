@@ -182,6 +182,30 @@ pub struct LogDescription {
     pub leader_epoch: LeaderEpoch,
     /// Ranges (end exclusive) that are damaged and not served.
     pub damaged: Vec<(Offset, Offset)>,
+    /// The other replicas, in the order of the partition's.
+    pub followers: Vec<FollowerDescription>,
+}
+
+/// How far a follower is, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowerDescription {
+    /// Whose replica.
+    pub node_id: NodeId,
+    /// The end (exclusive) of what it has said that it holds; nil while it has not fetched from this leader.
+    pub end_offset: Option<Offset>,
+    /// How many milliseconds ago it last said that it holds all that the leader held then; nil while it never did to this leader. One
+    /// that is idle says it every few seconds.
+    pub caught_up_ms: Option<u64>,
+}
+
+impl LogDescription {
+    /// How many records that the leader holds the replica on `node` lacks; `None` where nobody knows.
+    #[must_use]
+    pub fn behind(&self, node: NodeId) -> Option<u64> {
+        let end = self.followers.iter().find(|follower| follower.node_id == node)?.end_offset?;
+        // Not before the log's start: what is below it nobody needs any more.
+        Some(self.log_end_offset.distance_from(end.max(self.log_start_offset).min(self.log_end_offset)))
+    }
 }
 
 impl Request for DescribeLogs {

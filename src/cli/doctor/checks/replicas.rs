@@ -94,6 +94,7 @@ mod tests {
             segments: 1,
             leader_epoch: LeaderEpoch(0),
             damaged: Vec::new(),
+            followers: Vec::new(),
         };
         assert_eq!(damaged("rides", 0, false, &log), None);
         log.damaged = (0..7).map(|n| (Offset(n), Offset(n + 1))).collect();
