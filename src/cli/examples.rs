@@ -122,11 +122,13 @@ pub const TOPIC_REASSIGN: &str = "\
 Examples:
   callboard topic reassign orders --partition 0 --replicas 2,3,4
   callboard topic reassign orders --replicas 1,2,3      all its partitions
+  callboard topic reassign orders --replicas 1,2,3 --wait --throttle 20000000
   callboard topic reassign orders --cancel              back to the replicas before
 
 The new replicas fetch what they lack, and once all of them are in sync the others are dropped: callboard
-topic describe shows how far that is.
-Exit codes: 0 begun, 1 refused, 2 wrong usage, 3 the cluster was not reached.";
+cluster describe shows how far that is. A throttle is what each broker fetches in a second for replicas of
+the topic that are not in sync. With less than what is produced to them they never catch up.
+Exit codes: 0 begun, with --wait done, 1 refused or ended before, 2 wrong usage, 3 the cluster was not reached.";
 
 /// Below `callboard topic elect-leader --help`.
 pub const TOPIC_ELECT_LEADER: &str = "\

@@ -9,12 +9,14 @@
 //!                 controller  which records a request, a lease or a loss becomes
 //!                 broker      how a broker registers, holds its lease, tells of its replicas, and stops
 //!                 scrub_rounds  when a broker looks through which replica for damage
+//!                 catch_up_budget  how fast a broker fetches for replicas of a topic that are not in sync
 //! ```
 //!
-//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`], [`broker`], [`scrub_rounds`].
+//! Reading order: [`cursors`], [`waiters`], [`producer_state`], [`damage`], [`replication`], [`leader`], [`follower`]; then [`metadata`], [`placement`], [`controller`], [`broker`], [`scrub_rounds`], [`catch_up_budget`].
 
 pub mod assignment;
 pub mod broker;
+pub mod catch_up_budget;
 pub mod controller;
 pub mod cursors;
 pub mod damage;

@@ -149,3 +149,11 @@ pub enum ReplicaVerdict {
         producers: Vec<u8>,
     },
 }
+
+impl ReplicaVerdict {
+    /// Whether the records that there are go with it.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        matches!(self, Self::Continues | Self::Repairs)
+    }
+}

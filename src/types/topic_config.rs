@@ -65,6 +65,9 @@ pub struct TopicConfig {
     pub min_insync_replicas: u32,
     /// See [`UncleanRecovery`].
     pub unclean_recovery: UncleanRecovery,
+    /// How many bytes a second a broker fetches, in all, for its replicas of the topic that are not in sync; -1 for no limit. Who is
+    /// in sync is never held up.
+    pub catch_up_bytes_per_second: i64,
 }
 
 impl Default for TopicConfig {
@@ -81,6 +84,7 @@ impl Default for TopicConfig {
             timestamp_type: TimestampType::CreateTime,
             min_insync_replicas: 1,
             unclean_recovery: UncleanRecovery::Never,
+            catch_up_bytes_per_second: -1,
         }
     }
 }
@@ -137,7 +141,17 @@ pub const TOPIC_CONFIG_KEYS: &[TopicConfigKey] = &[
         "never | last_members",
         "when all replicas that could lead lost unsynced records at once: stay offline, or let the one that kept most lead",
     ),
+    key(
+        CATCH_UP_BYTES_PER_SECOND,
+        "-1, or 65536 or more",
+        "bytes a second that a broker fetches, in all, for its replicas of the topic that are not in sync; -1 for no limit",
+    ),
 ];
+
+/// The key of [`TopicConfig::catch_up_bytes_per_second`].
+pub const CATCH_UP_BYTES_PER_SECOND: &str = "catch_up_bytes_per_second";
+/// The least that it may be where there is a limit: the largest batches would take hours with less.
+pub const MIN_CATCH_UP_BYTES_PER_SECOND: i64 = 65_536;
 
 const fn key(name: &'static str, values: &'static str, meaning: &'static str) -> TopicConfigKey {
     TopicConfigKey { name, values, meaning }
@@ -182,6 +196,14 @@ impl TopicConfigOverrides {
             config.set(key, value)?;
         }
         Ok(config)
+    }
+
+    /// [`TopicConfig::catch_up_bytes_per_second`] over `defaults`; `None` for no limit. Without the other settings, since it is asked for
+    /// each fetch of a replica that is behind.
+    #[must_use]
+    pub fn catch_up_limit(&self, defaults: &TopicConfig) -> Option<u64> {
+        let own = self.0.get(CATCH_UP_BYTES_PER_SECOND).and_then(|value| value.parse().ok());
+        u64::try_from(own.unwrap_or(defaults.catch_up_bytes_per_second)).ok()
     }
 }
 
@@ -236,6 +258,7 @@ impl TopicConfig {
             "timestamp_type" => word(&self.timestamp_type)?,
             "min_insync_replicas" => self.min_insync_replicas.to_string(),
             "unclean_recovery" => word(&self.unclean_recovery)?,
+            CATCH_UP_BYTES_PER_SECOND => self.catch_up_bytes_per_second.to_string(),
             _ => return None,
         })
     }
@@ -253,6 +276,7 @@ impl TopicConfig {
             "timestamp_type" => self.timestamp_type = from_word(value)?,
             "min_insync_replicas" => self.min_insync_replicas = value.parse().ok()?,
             "unclean_recovery" => self.unclean_recovery = from_word(value)?,
+            CATCH_UP_BYTES_PER_SECOND => self.catch_up_bytes_per_second = value.parse().ok()?,
             _ => return None,
         }
         Some(())
@@ -268,6 +292,10 @@ impl TopicConfig {
             "max_batch_bytes" => (1_024..=64 << 20).contains(&self.max_batch_bytes),
             "index_interval_bytes" => (1..=16 << 20).contains(&self.index_interval_bytes),
             "min_insync_replicas" => (1..=32).contains(&self.min_insync_replicas),
+            CATCH_UP_BYTES_PER_SECOND => {
+                let limit = self.catch_up_bytes_per_second;
+                limit == -1 || limit >= MIN_CATCH_UP_BYTES_PER_SECOND
+            }
             _ => true,
         }
     }
@@ -314,11 +342,30 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_catching_up_is_the_topic_s_own_or_the_default() {
+        let slow = TopicConfig { catch_up_bytes_per_second: 70_000, ..TopicConfig::default() };
+        let own = |value: &str| TopicConfigOverrides([(CATCH_UP_BYTES_PER_SECOND.to_owned(), value.to_owned())].into());
+        for (overrides, defaults, limit) in [
+            (TopicConfigOverrides::default(), &TopicConfig::default(), None),
+            (TopicConfigOverrides::default(), &slow, Some(70_000)),
+            (own("-1"), &slow, None),
+            (own("1000000"), &slow, Some(1_000_000)),
+        ] {
+            assert_eq!(overrides.catch_up_limit(defaults), limit, "{overrides:?}");
+        }
+    }
+
+    #[test]
     fn a_value_outside_its_limits_changes_nothing() {
         let mut config = TopicConfig::default();
-        for (key, value) in
-            [("segment_bytes", "12"), ("flush", "sometimes"), ("retention_ms", "-2"), ("min_insync_replicas", "0")]
-        {
+        for (key, value) in [
+            ("segment_bytes", "12"),
+            ("flush", "sometimes"),
+            ("retention_ms", "-2"),
+            ("min_insync_replicas", "0"),
+            ("catch_up_bytes_per_second", "65535"),
+            ("catch_up_bytes_per_second", "-2"),
+        ] {
             assert!(matches!(config.set(key, value), Err(TopicConfigError::InvalidValue { .. })), "{key}");
         }
         assert_eq!(config, TopicConfig::default());

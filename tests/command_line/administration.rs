@@ -124,18 +124,19 @@ fn people_see_settings_and_partitions_in_columns() {
     node.produce(b"one\ntwo\n", &["--topic", "t", "--partition", "0", "--linger", "1s"]).quietly();
     let altered =
         node.callboard(&["topic", "alter", "t", "--set", "retention_ms=86400000", "--set", "flush=os"]).quietly();
-    let settings = "SETTING               VALUE        FROM\n\
-                    flush                 os           this topic\n\
-                    flush_interval_ms     1000         default\n\
-                    segment_bytes         268435456    default\n\
-                    segment_ms            604800000    default\n\
-                    retention_ms          86400000     this topic\n\
-                    retention_bytes       -1           default\n\
-                    max_batch_bytes       4194304      default\n\
-                    index_interval_bytes  4096         default\n\
-                    timestamp_type        create-time  default\n\
-                    min_insync_replicas   1            default\n\
-                    unclean_recovery      never        default\n";
+    let settings = "SETTING                    VALUE        FROM\n\
+                    flush                      os           this topic\n\
+                    flush_interval_ms          1000         default\n\
+                    segment_bytes              268435456    default\n\
+                    segment_ms                 604800000    default\n\
+                    retention_ms               86400000     this topic\n\
+                    retention_bytes            -1           default\n\
+                    max_batch_bytes            4194304      default\n\
+                    index_interval_bytes       4096         default\n\
+                    timestamp_type             create-time  default\n\
+                    min_insync_replicas        1            default\n\
+                    unclean_recovery           never        default\n\
+                    catch_up_bytes_per_second  -1           default\n";
     assert_eq!(altered, format!("topic t altered; in force now:\n{settings}"));
     let described = node.callboard(&["topic", "describe", "t"]).quietly();
     let id = node.callboard(&["topic", "list", "--json"]).json()[0]["id"].as_str().expect("an id").to_owned();

@@ -1,10 +1,10 @@
 //! Clusters of nodes in this process: they form, replicate, survive each other's end, and come back. Real sockets and files.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callboard::actors::node::NodeError;
 use callboard::client::{Client, ClientConfig, ConsumerConfig, StartAt};
@@ -279,6 +279,60 @@ async fn a_broker_that_is_decommissioned_holds_nothing_and_may_go() {
     assert!(after.iter().all(|partition| !partition.replicas.contains(&NodeId(4))), "{after:?}");
     send_each(&client, "rides", values(20..30)).await;
     assert_eq!(read_all(&client, "rides").await, numbered(0..30));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_keeps_to_its_throttle_tells_how_far_it_is_and_leaves_the_setting_as_it_was() {
+    let mut cluster = Cluster::new(&[Kind::Both, Kind::Broker, Kind::Broker]);
+    cluster.start(&[1, 2, 3]);
+    let client = cluster.connect().await;
+    let rides = NewTopic { replication_factor: Some(1), ..new_topic("rides", 1, &[]) };
+    client.admin().create_topics(&[rides], false).await.unwrap().remove(0).expect("created");
+    // About 3 MB, in 48 batches.
+    let value = |n: u64| format!("{n:064000}");
+    send_each(&client, "rides", (0..48).map(value)).await;
+    let holder = partitions(&client, "rides").await[0].leader.expect("one leads");
+    let to = (1..=3).map(NodeId).find(|node| *node != holder).expect("another one").to_string();
+    let server = cluster.addresses();
+    let callboard = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callboard"));
+        command.args(arguments).args(["--server", &server]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("it runs")
+    };
+    let limit = || async {
+        let topic = client.admin().describe_topics(Some(&["rides".to_owned()])).await.unwrap().remove(0).unwrap();
+        let entry = topic.config.into_iter().find(|entry| entry.key == "catch_up_bytes_per_second").expect("a setting");
+        (entry.value, entry.overridden)
+    };
+    let began = Instant::now();
+    let moving = ["topic", "reassign", "rides", "--replicas", &to, "--wait", "--throttle", "1048576"];
+    let moving = callboard(&moving);
+    wait_until("the cluster shows how far the new replica is behind", || {
+        let described = callboard(&["cluster", "describe", "--json"]).wait_with_output().expect("it ends");
+        let described: serde_json::Value = serde_json::from_slice(&described.stdout).expect("JSON");
+        let behind = &described["trouble"]["partitions"][0]["missing"][0]["behind"];
+        behind.as_u64().is_some_and(|records| (1..=48).contains(&records))
+    });
+    assert_eq!(limit().await, ("1048576".to_owned(), true));
+    let ended = moving.wait_with_output().expect("it ends");
+    let (told, progress) = (text(&ended.stdout), text(&ended.stderr));
+    assert!(
+        ended.status.success() && told.contains(&format!("moved: 1 partition of topic rides now on {to}")),
+        "{told}"
+    );
+    assert!(progress.contains("0 of 1 partition moved; new replicas lack"), "{progress}");
+    assert!(began.elapsed() >= Duration::from_secs(2), "3 MB at 1 MiB a second, in {:?}", began.elapsed());
+    let after = partitions(&client, "rides").await;
+    assert_eq!(after[0].replicas.iter().map(ToString::to_string).collect::<Vec<_>>(), [to]);
+    assert_eq!(limit().await, ("-1".to_owned(), false));
+    assert_eq!(read_all(&client, "rides").await, (0..48).map(|n| (n, value(n))).collect::<Vec<_>>());
+
+    // Whoever does not wait is told how to end it.
+    let back = ["topic", "reassign", "rides", "--replicas", &holder.to_string(), "--throttle", "65536"];
+    let begun = callboard(&back).wait_with_output().expect("it ends");
+    let hint = text(&begun.stderr);
+    assert!(hint.contains("callboard topic alter rides --reset catch_up_bytes_per_second"), "{hint}");
+    assert_eq!(limit().await, ("65536".to_owned(), true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

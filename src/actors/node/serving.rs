@@ -106,7 +106,14 @@ impl BrokerSide {
         };
         let fetches = peers.map(|peers| {
             let (links, arbiter) = (Arc::clone(&peers.links), peers.data.clone());
-            ReplicaFetcher::start(ReplicaFetcherSettings { view: seen.clone(), links, arbiter })
+            ReplicaFetcher::start(ReplicaFetcherSettings {
+                node: config.node.id,
+                topic_defaults: config.topic_defaults.clone(),
+                clock: Arc::clone(clock),
+                view: seen.clone(),
+                links,
+                arbiter,
+            })
         });
         let registration = registration(config, opened, local, peers.map(|peers| peers.endpoint.clone()));
         let (process, (over, ended)) = ((registration.node, registration.incarnation), watch::channel(None));

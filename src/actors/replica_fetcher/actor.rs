@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::MAX_WAIT;
-use super::lane::{Lane, Wanted};
+use super::lane::{Ended, Lane, Wanted};
+use super::throttle::{Alarm, Throttle};
 use super::wire::{self, Taken};
 use crate::actors::broker::BrokerView;
 use crate::actors::log_writer::Room;
@@ -20,7 +21,7 @@ use crate::engine::follower::ReplicaFetched;
 use crate::engine::replication::FetchId;
 use crate::protocol::messages::peer::{self, FetchReplicas, FetchReplicasReply, PeerConnection};
 use crate::protocol::{ApiError, ErrorCode};
-use crate::types::NodeId;
+use crate::types::{Clock, MonoTime, NodeId, TopicConfig};
 
 /// How long a request may take: what it waits at the leader, and as long as a large reply needs on a slow network.
 const PATIENCE: Duration = MAX_WAIT.saturating_add(Duration::from_secs(6));
@@ -32,7 +33,13 @@ const LINGER: Duration = Duration::from_millis(1);
 
 /// What a fetcher needs of its node.
 pub struct ReplicaFetcherSettings {
-    /// The metadata, for where leaders are.
+    /// The node.
+    pub node: NodeId,
+    /// What topics have that set nothing themselves.
+    pub topic_defaults: TopicConfig,
+    /// For the budgets of throttled topics.
+    pub clock: Arc<dyn Clock>,
+    /// The metadata, for where leaders are, and for who is throttled.
     pub view: watch::Receiver<Arc<BrokerView>>,
     /// The links to other nodes.
     pub links: Arc<PeerLinks>,
@@ -42,8 +49,8 @@ pub struct ReplicaFetcherSettings {
 
 /// One leader's node.
 #[derive(Default)]
-struct Leader {
-    lane: Lane<Recipient<LeaderAnswered>>,
+pub(super) struct Leader {
+    pub(super) lane: Lane<Recipient<LeaderAnswered>>,
     /// A look at the lane is due, once all that is queued has been taken in.
     is_flush_due: bool,
     is_lingering: bool,
@@ -55,7 +62,9 @@ struct Leader {
 pub struct ReplicaFetcher {
     view: watch::Receiver<Arc<BrokerView>>,
     links: Arc<PeerLinks>,
-    leaders: HashMap<NodeId, Leader>,
+    pub(super) leaders: HashMap<NodeId, Leader>,
+    pub(super) throttle: Throttle,
+    pub(super) alarm: Alarm,
 }
 
 /// Everything that was queued before has been taken in: send what there is to send.
@@ -76,8 +85,15 @@ impl ReplicaFetcher {
     /// Starts the fetcher of a node. It lives as long as its thread, or whoever sends it fetches.
     #[must_use]
     pub fn start(settings: ReplicaFetcherSettings) -> Recipient<FetchFromLeader> {
-        let ReplicaFetcherSettings { view, links, arbiter } = settings;
-        let start = move |_: &mut Context<Self>| Self { view, links, leaders: HashMap::new() };
+        let ReplicaFetcherSettings { node, topic_defaults, clock, view, links, arbiter } = settings;
+        let throttle = Throttle::new(node, topic_defaults, clock, view.clone());
+        let start = move |_: &mut Context<Self>| Self {
+            view,
+            links,
+            leaders: HashMap::new(),
+            throttle,
+            alarm: Alarm::default(),
+        };
         Self::start_in_arbiter(&arbiter, start).recipient()
     }
 
@@ -90,9 +106,15 @@ impl ReplicaFetcher {
     }
 
     /// Sends what there is to send to `leader`; if `may_be_empty`, a request that only fetches the answers of earlier ones, too.
-    fn flush(&mut self, leader: NodeId, may_be_empty: bool, ctx: &mut Context<Self>) {
+    pub(super) fn flush(&mut self, leader: NodeId, may_be_empty: bool, ctx: &mut Context<Self>) {
         let Some(known) = self.leaders.get_mut(&leader).filter(|known| !known.is_paused) else { return };
-        while let Some((request, body)) = known.lane.next_request(may_be_empty) {
+        let (throttle, mut later) = (&mut self.throttle, None);
+        let mut take = |topic, bytes| {
+            let taken = throttle.take(topic, bytes);
+            let wait = |at: MonoTime| later = Some(later.map_or(at, |earlier: MonoTime| earlier.min(at)));
+            taken.map_err(wait).ok()
+        };
+        while let Some((request, body)) = known.lane.next_request(may_be_empty, &mut take) {
             match link(&self.view, &self.links, leader) {
                 Ok(link) => send(ctx, link, leader, request, body),
                 Err(error) => return self.failed(leader, request, &error, ctx),
@@ -105,6 +127,13 @@ impl ReplicaFetcher {
                 fetcher.flush(leader, true, ctx);
             });
         }
+        let is_waiting = known.lane.waits_for_budget();
+        if let Some(at) = later {
+            self.wake_at(at, ctx);
+        }
+        if is_waiting {
+            self.watch_metadata(ctx);
+        }
     }
 
     /// Tells whoever waits for that request, or for an earlier one, and sends nothing for a while.
@@ -114,7 +143,8 @@ impl ReplicaFetcher {
         let failed = known.lane.take_failed(request);
         // That a node is out of reach is logged by its link.
         tracing::debug!(%leader, %error, fetches = failed.len(), "fetches for replicas failed");
-        for (id, answer_to) in failed {
+        for (partition, Ended { id, taken, answer_to }) in failed {
+            self.throttle.settle(partition, taken, 0);
             answer(&answer_to, id, Err(error.clone()), None);
         }
         if !std::mem::replace(&mut known.is_paused, true) {
@@ -146,7 +176,7 @@ impl ReplicaFetcher {
             // A batch may be kept for long in the tail cache. It must not keep a much larger frame alive.
             let is_part = attached.len() * 2 < frame_bytes;
             let attached = if is_part { Bytes::copy_from_slice(&attached) } else { attached };
-            take_answer(known, leader, answered, attached, &room);
+            take_answer((known, &mut self.throttle), leader, answered, attached, &room);
         }
         // Followers ask again in this very turn, most of them.
         self.flush_soon(leader, ctx);
@@ -177,8 +207,15 @@ fn send(ctx: &Context<ReplicaFetcher>, link: PeerHandle, leader: NodeId, request
 }
 
 /// Passes one answer to whoever waits for it.
-fn take_answer(known: &mut Leader, leader: NodeId, answered: peer::ReplicaFetched, attached: Bytes, room: &Room) {
+fn take_answer(
+    (known, throttle): (&mut Leader, &mut Throttle),
+    leader: NodeId,
+    answered: peer::ReplicaFetched,
+    attached: Bytes,
+    room: &Room,
+) {
     let peer::ReplicaFetched { partition, number, outcome } = answered;
+    let came = attached.len();
     let result = outcome.into_result().and_then(|answer| {
         wire::answer_from_wire(answer, attached).map_err(|damage| {
             tracing::warn!(%leader, topic = %partition.topic, partition = %partition.partition, %damage,
@@ -186,8 +223,10 @@ fn take_answer(known: &mut Leader, leader: NodeId, answered: peer::ReplicaFetche
             ApiError::from(&damage)
         })
     });
-    let bytes = result.as_ref().ok().map(|taken| taken.bytes);
-    if let Some((id, answer_to)) = known.lane.answered(partition, number, bytes) {
+    // An answer that has no place for records says nothing of how many there are to come.
+    let bytes = result.as_ref().ok().filter(|taken| taken.verdict.has_records()).map(|taken| taken.bytes);
+    if let Some(Ended { id, taken, answer_to }) = known.lane.answered(partition, number, bytes) {
+        throttle.settle(partition, taken, came);
         answer(&answer_to, id, result, room.as_ref());
     }
 }
@@ -215,7 +254,9 @@ impl Handler<FetchFromLeader> for ReplicaFetcher {
     type Result = ();
     fn handle(&mut self, message: FetchFromLeader, ctx: &mut Context<Self>) {
         let FetchFromLeader { partition, leader, fetch, may_wait, answer_to } = message;
-        self.leaders.entry(leader).or_default().lane.want(partition, Wanted { fetch, may_wait, answer_to });
+        let (known, throttle) = (self.leaders.entry(leader).or_default(), &self.throttle);
+        let wanted = Wanted { fetch, may_wait, answer_to };
+        known.lane.want(partition, wanted, |partition| throttle.applies_to(partition));
         self.flush_soon(leader, ctx);
     }
 }

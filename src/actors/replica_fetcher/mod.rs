@@ -3,7 +3,8 @@
 //! * **Is told**: the fetches of replicas that follow; what came of its requests.
 //! * **Does**: puts the fetches of many partitions into one request to the leader that they share, splits and verifies what comes back,
 //!   and passes each answer to the replica that waits for it.
-//! * **Remembers**: for each leader the fetches that are not sent, those that are not answered, and who is far behind (`lane`).
+//! * **Remembers**: for each leader the fetches that are not sent, those that are not answered, and who is far behind (`lane`); for each
+//!   throttled topic what may still be fetched.
 //!
 //! ```text
 //!   PartitionLeader ─ FetchFromLeader ─► lane of the leader ─ newest of each partition, once a turn ─► PeerHandle::ask ─► leader
@@ -16,7 +17,9 @@
 //! and asks again, after a pause that all fetches to that leader share.
 //!
 //! Who catches up does not hold up who is live: of the partitions whose last answer was full, at most `lane::MAX_CATCHING_UP` are asked
-//! for at a time, in turn, and without waiting; one of which nothing is known yet asks for little at first.
+//! for at a time, in turn, and without waiting; one of which nothing is known yet asks for little at first. Where the topic has a
+//! `catch_up_bytes_per_second` and the replica is not in sync, its fetch waits for its share of that as well (`throttle`), holding no
+//! turn, and asks for no more than the share. One that has come to the end of the leader's log waits no longer.
 //!
 //! Invariants: a fetch that was replaced by a newer one of its partition is not sent; no answer is passed on twice; records with
 //! a wrong checksum are passed to nobody; a frame's room is taken until its batches are written.
@@ -33,6 +36,7 @@ mod lane;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod throttle;
 pub(super) mod wire;
 
 use std::time::Duration;
@@ -44,5 +48,5 @@ pub use actor::{ReplicaFetcher, ReplicaFetcherSettings};
 pub const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// When a follower asks again that heard nothing: later than the leader lets it wait. It is the last resort: a connection that breaks is noticed,
-/// and then the follower is told.
+/// and then the follower is told. A fetch that waits longer for a budget is replaced by the one that is asked then, in its place.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(6);

@@ -333,7 +333,14 @@ impl Node {
         let links = Arc::new(PeerLinks::new(settings, here.clone(), here.clone()));
         let empty = BrokerView { image: Arc::new(cluster.image.clone()), partitions, replicas: HashMap::new() };
         let (view, seen) = watch::channel(Arc::new(empty));
-        let settings = ReplicaFetcherSettings { view: seen.clone(), links: Arc::clone(&links), arbiter: here.clone() };
+        let settings = ReplicaFetcherSettings {
+            node,
+            topic_defaults: config.clone(),
+            clock: Arc::new(clock),
+            view: seen.clone(),
+            links: Arc::clone(&links),
+            arbiter: here.clone(),
+        };
         let (fetches, reports) = (ReplicaFetcher::start(settings), Ear::new());
         let settings = PartitionLeaderSettings {
             clock: Arc::new(clock),

@@ -12,11 +12,14 @@ use crate::actors::send::post;
 use crate::actors::test_support::Ear;
 use crate::engine::controller::test_support::P0;
 use crate::engine::controller::{fence, unfence};
+use crate::engine::metadata::MetadataRecord;
 use crate::engine::waiters::OwnerId;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::peer::{FetchReplica, FetchReplicas, PeerConnection};
 use crate::protocol::messages::{Acks, DeleteBefore};
-use crate::types::{BrokerEpoch, CorrelationId, FlushPolicy, LeaderEpoch, NodeId, Offset, TopicConfig};
+use crate::types::{
+    BrokerEpoch, CorrelationId, FlushPolicy, LeaderEpoch, NodeId, Offset, TopicConfig, TopicConfigOverrides,
+};
 
 /// Longer than anything takes here, short enough to notice a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -188,6 +191,78 @@ async fn catching_up_takes_turns_and_does_not_hold_up_a_partition_that_is_live()
     });
     let last = asked.iter().rposition(|request| request.fetches.iter().any(|fetch| !fetch.may_wait));
     assert!(live < last, "acknowledged in request {live:?}, the last of those that catch up is {last:?}");
+}
+
+/// What a broker may fetch from here on, in a second, for its replicas that are not in sync.
+fn throttle(stage: &mut Stage, bytes_per_second: i64) {
+    let setting = ("catch_up_bytes_per_second".to_owned(), bytes_per_second.to_string());
+    let config = TopicConfigOverrides([setting].into());
+    stage.cluster.apply(&[MetadataRecord::TopicConfigChanged { topic: P0.topic, config }]);
+    stage.publish();
+}
+
+/// Two throttled partitions whose follower lacks 12 batches of 200 KiB each. In the first it is in sync, in the second it is not.
+async fn behind_in_two(bytes_per_second: i64) -> Stage {
+    let mut stage = Stage::new(2, config()).await;
+    until("both are asked for", || stage.counts().1 >= 2).await;
+    stage.node(2).cable.unplug(true);
+    let epoch = stage.cluster.epoch(2);
+    let fenced = fence(&stage.cluster.image, NodeId(2), epoch);
+    stage.cluster.take(fenced);
+    let counted_on = unfence(&stage.cluster.image, NodeId(2), epoch, &[]);
+    stage.cluster.take(counted_on);
+    stage.cluster.in_sync(&[1, 2]);
+    throttle(&mut stage, bytes_per_second);
+    let value = vec![7; 200 << 10];
+    for partition in [0, 1] {
+        for offset in 0..12 {
+            assert_eq!(stage.produce((1, partition), batch_with(&value, None), Acks::Leader).await, Ok(offset));
+        }
+    }
+    stage
+}
+
+/// The fetches of the second partition that were asked for after so many requests, while it was behind.
+fn throttled_since(stage: &Stage, before: usize) -> Vec<FetchReplica> {
+    let asked = stage.node(1).asked.lock().unwrap();
+    let fetches = asked[before..].iter().flat_map(|request| &request.fetches);
+    fetches.filter(|fetch| fetch.partition == place(1) && fetch.position < Offset(12)).cloned().collect()
+}
+
+#[actix::test]
+async fn a_replica_of_a_throttled_topic_catches_up_at_its_pace_and_one_that_is_in_sync_as_fast_as_it_can() {
+    const RATE: u32 = 1_000_000;
+    let mut stage = behind_in_two(RATE.into()).await;
+    let (before, _) = stage.counts();
+    let began = Instant::now();
+    stage.node(2).cable.unplug(false);
+    assert_eq!(stage.produce((1, 0), word("live"), Acks::All).await, Ok(12));
+    let live_after = stage.counts().0;
+    let read = stage.read_all((2, 0), 0, 13).await;
+    assert_eq!(read.len(), 13);
+    let read = stage.read_all((2, 1), 0, 12).await;
+    assert_eq!(read.len(), 12, "its fetches are sent when their time has come");
+    // 11 batches before the last one, a second's worth of them saved up.
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    let fetches = throttled_since(&stage, before);
+    let is_small = |fetch: &FetchReplica| fetch.max_bytes <= RATE / 10 && !fetch.may_wait;
+    assert!(fetches.iter().all(is_small), "{fetches:?}");
+    assert!(!throttled_since(&stage, live_after).is_empty(), "who is in sync was through before");
+}
+
+#[actix::test]
+async fn a_limit_that_is_lifted_lets_go_at_once_whoever_waits() {
+    // A batch takes more than three seconds, all of them more than half a minute.
+    let mut stage = behind_in_two(65_536).await;
+    let (before, _) = stage.counts();
+    stage.node(2).cable.unplug(false);
+    assert_eq!(stage.produce((1, 0), word("live"), Acks::All).await, Ok(12));
+    until("a batch has been asked for", || !throttled_since(&stage, before).is_empty()).await;
+    let began = Instant::now();
+    throttle(&mut stage, -1);
+    let read = stage.read_all((2, 1), 0, 12).await;
+    assert_eq!(read.len(), 12);
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[actix::test]

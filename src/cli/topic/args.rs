@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Subcommand, value_parser};
 
 use crate::cli::args::key_value;
 use crate::cli::consume::start;
 use crate::cli::examples;
 use crate::protocol::messages::OffsetAt;
+use crate::types::topic_config::MIN_CATCH_UP_BYTES_PER_SECOND;
 use crate::types::{Offset, TimestampMs};
 
 /// `callboard topic`.
@@ -112,6 +114,12 @@ pub struct ReassignArgs {
     /// End a move that is under way, and go back to the replicas before it
     #[arg(long, conflicts_with = "replicas")]
     pub cancel: bool,
+    /// Wait until the move is done, and tell how far it is
+    #[arg(long, conflicts_with = "cancel")]
+    pub wait: bool,
+    /// Set the topic's catch_up_bytes_per_second before the move, 65536 or more; with --wait it is as before in the end
+    #[arg(long, value_name = "BYTES_PER_SECOND", conflicts_with = "cancel", value_parser = throttle())]
+    pub throttle: Option<i64>,
 }
 
 /// `callboard topic elect-leader`.
@@ -169,6 +177,10 @@ pub struct OffsetsArgs {
     pub at: Option<OffsetAt>,
 }
 
+fn throttle() -> RangedI64ValueParser<i64> {
+    value_parser!(i64).range(MIN_CATCH_UP_BYTES_PER_SECOND..)
+}
+
 fn offset(text: &str) -> Result<Offset, String> {
     let offset = text.parse().ok().map(Offset).filter(|offset| *offset <= Offset::MAX);
     offset.ok_or_else(|| format!("give a number from 0 to {}", Offset::MAX))
@@ -218,6 +230,21 @@ mod tests {
             panic!("legal")
         };
         assert_eq!((args.partition, args.place.before_time, args.yes), (vec![0, 2], Some(TimestampMs(5)), false));
+    }
+
+    #[test]
+    fn a_move_may_be_waited_for_and_throttled_and_a_cancellation_not() {
+        let moved = ["reassign", "t", "--replicas", "2,3", "--wait", "--throttle", "65536"];
+        let Ok(TopicCommand::Reassign(args)) = topic(&moved) else { panic!("legal") };
+        assert_eq!((args.replicas, args.wait, args.throttle), (vec![2, 3], true, Some(65_536)));
+        for wrong in [
+            &["reassign", "t", "--replicas", "2", "--throttle", "65535"][..],
+            &["reassign", "t", "--replicas", "2", "--throttle", "-1"],
+            &["reassign", "t", "--cancel", "--wait"],
+            &["reassign", "t", "--cancel", "--throttle", "65536"],
+        ] {
+            assert!(topic(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

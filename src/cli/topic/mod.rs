@@ -1,6 +1,6 @@
 //! `callboard topic`.
 //!
-//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`], [`partitions`], [`leaders`].
+//! Reading order: [`args`], `run`, [`describe`], [`apply`], [`trim`], [`partitions`], [`reassign`], [`leaders`].
 
 pub mod apply;
 pub mod args;
@@ -8,6 +8,7 @@ pub mod describe;
 pub mod leaders;
 pub mod offsets;
 pub mod partitions;
+pub mod reassign;
 pub mod trim;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ pub async fn run(connect: &ConnectArgs, command: TopicCommand) -> Result<(), Cli
         TopicCommand::Trim(args) => trim::run(&admin, &args, connect.json).await,
         TopicCommand::Offsets(args) => offsets::run(&admin, &args, connect.json).await,
         TopicCommand::AddPartitions { name, total } => partitions::add(&admin, name, total, connect.json).await,
-        TopicCommand::Reassign(args) => partitions::reassign(&admin, args, connect.json).await,
+        TopicCommand::Reassign(args) => reassign::run(&admin, &args, connect.json).await,
         TopicCommand::ElectLeader(args) => leaders::elect(&admin, &args, connect.json).await,
         TopicCommand::Delete { names, .. } => delete(&admin, &names, connect.json).await,
         TopicCommand::Apply { .. } => apply::run(&admin, declared, connect.json).await,
