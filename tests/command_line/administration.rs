@@ -225,22 +225,36 @@ fn the_cluster_shows_its_brokers_and_is_not_reached_once_it_stopped() {
     let version = env!("CARGO_PKG_VERSION");
     let epoch = described["brokers"][0]["registration_epoch"].as_u64().expect("a number");
     assert!(epoch > 0, "it is registered");
+    let lease = described["brokers"][0]["lease_ms"].as_u64().expect("it is counted on");
+    assert!((1..=5_000).contains(&lease), "{lease}");
     let broker = json!({"node_id": 1, "host": host, "port": port, "rack": null, "fenced": false, "stopping": false,
-        "registration_epoch": epoch, "leads": 1, "replicas": 1, "software": version});
+        "registration_epoch": epoch, "leads": 1, "replicas": 1, "software": version, "lease_ms": lease});
+    let directory = described["controllers"][0]["directory"].as_str().expect("an id");
+    let controller = json!({"node_id": 1, "directory": directory, "host": "", "port": 0, "role": "leader", "behind": 0,
+        "trouble": null});
     let trouble = json!({"count": 0, "without_leader": 0, "below_minimum": 0, "under_replicated": 0, "partitions": []});
-    let expected = json!({"cluster_id": cluster, "controller": 1, "topics": 1, "partitions": 1, "brokers": [broker],
-        "trouble": trouble});
+    let expected = json!({"cluster_id": cluster, "controller": 1, "controllers": [controller], "topics": 1, "partitions": 1,
+        "brokers": [broker], "trouble": trouble});
     assert_eq!(described, expected);
-    let address = &node.address;
-    let width = address.len() + 2;
-    let expected = format!(
-        "cluster {cluster}\ncontroller: node 1\n1 topic with 1 partition\n\n\
-         BROKER  {:width$}RACK  STATE  LEADS  REPLICAS  EPOCH  SOFTWARE\n\
-         1       {address}  -     up     1      1         {epoch:<7}{version}\n\n\
-         every replica is in sync\n",
-        "ADDRESS"
-    );
-    assert_eq!(node.callboard(&["cluster", "describe"]).quietly(), expected);
+    let text = node.callboard(&["cluster", "describe"]).quietly();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lease = lines[8][4..=5].join(" ");
+    assert!(lease.ends_with(" s") || lease.ends_with(" ms"), "{text}");
+    let epoch = epoch.to_string();
+    let expected: [&[&str]; 11] = [
+        &["cluster", &cluster],
+        &["controller:", "node", "1"],
+        &["1", "topic", "with", "1", "partition"],
+        &[],
+        &["CONTROLLER", "ADDRESS", "ROLE", "BEHIND", "DIRECTORY", "TROUBLE"],
+        &["1", "-", "leader", "0", directory, "-"],
+        &[],
+        &["BROKER", "ADDRESS", "RACK", "STATE", "LEASE", "LEADS", "REPLICAS", "EPOCH", "SOFTWARE"],
+        &["1", &node.address, "-", "up", lines[8][4], lines[8][5], "1", "1", &epoch, version],
+        &[],
+        &["every", "replica", "is", "in", "sync"],
+    ];
+    assert_eq!(lines, expected);
 
     let address = node.address.clone();
     assert_eq!(node.stop(Signal::TERM).code, 0);
