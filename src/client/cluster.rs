@@ -32,6 +32,7 @@ pub struct Client {
 pub(super) struct Shared {
     pub(super) config: ClientConfig,
     cluster_id: ClusterId,
+    entry: NodeId,
     /// The smallest frame limit that any node named.
     frame_limit: AtomicUsize,
     pub(super) known: Mutex<Known>,
@@ -91,6 +92,7 @@ impl Client {
         let client = Self {
             shared: Arc::new(Shared {
                 cluster_id: first.hello().cluster_id,
+                entry: first.hello().node_id,
                 frame_limit: AtomicUsize::new(config.max_frame_bytes),
                 config,
                 known: Mutex::default(),
@@ -109,6 +111,12 @@ impl Client {
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
         self.shared.cluster_id
+    }
+
+    /// The node that answered first, at one of the addresses that were given.
+    #[must_use]
+    pub fn entry(&self) -> NodeId {
+        self.shared.entry
     }
 
     /// Administration of topics.

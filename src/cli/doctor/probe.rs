@@ -52,7 +52,8 @@ pub async fn probe(address: &str, patience: Duration) -> Result<Reached, Reach> 
         Ok(client) => client,
         Err(error) => return Err(what_answers(address, patience, &error).await),
     };
-    match client.admin().describe_node().await {
+    // Of this very node: any other one would tell of itself.
+    match client.admin().describe_broker(client.entry()).await {
         Ok(node) => Ok(Reached { client, node: node.node_id, ip }),
         Err(ClientError::Refused { error, .. }) => Err(Reach::Rejected(error.to_string())),
         Err(error @ ClientError::RequestTimedOut { .. }) => {
