@@ -108,6 +108,7 @@ impl Controller {
         if let Some(tenure) = &mut self.tenure {
             tenure.follow(self.settings.clock.now(), &image);
         }
+        self.measure();
         self.answer_followers();
     }
 

@@ -352,6 +352,6 @@ mod tests {
         (0..30).for_each(|_| drop(known.learn(&led_by(1, 1))));
         assert!(pause(&known) > Duration::from_millis(200), "{:?}", pause(&known));
         known.learn(&led_by(2, 2));
-        assert!(pause(&known) <= Duration::from_millis(20), "{:?}", pause(&known));
+        assert!(pause(&known) <= Duration::from_millis(5), "{:?}", pause(&known));
     }
 }
