@@ -30,8 +30,10 @@ const BROKERS: u16 = 4;
 const REPLICATION_FACTOR: u32 = 3;
 /// The topic of the one partition that is written to.
 const MEASURED: &str = "measured";
-/// The topic of the others.
+/// The topics of the others begin so.
 const OTHERS: &str = "others";
+/// A topic has so many of them at most, which is below the limit of a node.
+const PARTITIONS_A_TOPIC: u32 = 500;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// For so long at least is looked what a fault does.
@@ -95,7 +97,9 @@ async fn measure(directory: &Path, args: &FailoverArgs) -> Result<(), CliError> 
     let client = Client::connect(ClientConfig::new(cluster.bootstrap()).client_id("evaluate")).await?;
     let created = Instant::now();
     create(&client, MEASURED, 1).await?;
-    create(&client, OTHERS, args.partitions).await?;
+    for from in (0..args.partitions).step_by(PARTITIONS_A_TOPIC as usize) {
+        create(&client, &format!("{OTHERS}-{from}"), PARTITIONS_A_TOPIC.min(args.partitions - from)).await?;
+    }
     let created = created.elapsed();
     let probe = Probe::start(&client, MEASURED).await?;
     let mut bench = Bench { cluster, client, probe };
