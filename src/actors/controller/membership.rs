@@ -27,7 +27,6 @@ use self::change::{Change, refused, under_way};
 use super::actor::{Controller, Office, not_controller};
 use crate::actors::peer::{PeerAddress, PeerError, PeerLinks, PeerTarget};
 use crate::actors::send::post;
-use crate::engine::metadata::ClusterImage;
 use crate::protocol::ApiError;
 use crate::protocol::messages::peer::{DescribeControllersReply, FindController, KnownController, PeerConnection};
 use crate::protocol::messages::{self, ControllerDescription, ControllerRole};
@@ -166,31 +165,6 @@ impl Controller {
         membership.seen = *stored.log_id();
         let members: BTreeSet<_> = stored.nodes().map(|(_, member)| member.directory).collect();
         membership.links.retain_members(&members);
-    }
-
-    /// Says how it stands.
-    pub(super) fn measure(&self) {
-        let (now, image) = (self.settings.clock.now(), self.image());
-        let figures = &self.settings.metrics.controller;
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let count = |count: usize| count as u64;
-        let voters = metrics.membership_config.voter_ids().count();
-        figures.active.set(u64::from(self.tenure.is_some()));
-        figures.has_leader.set(u64::from(metrics.current_leader.is_some()));
-        figures.voters.set(count(voters));
-        figures.learners.set(count(metrics.membership_config.nodes().count().saturating_sub(voters)));
-        figures.term.set(metrics.current_term);
-        figures.last_index.set(metrics.last_log_index.unwrap_or_default());
-        figures.applied_index.set(metrics.last_applied.map_or(0, |applied| applied.index));
-        figures.set_leases(self.leases(now, &image));
-    }
-
-    /// The brokers that are counted on, and for how long without another sign of life.
-    fn leases(&self, now: MonoTime, image: &ClusterImage) -> Vec<(NodeId, Duration)> {
-        let Some(tenure) = &self.tenure else { return Vec::new() };
-        let live = image.brokers.iter().filter(|(_, broker)| !broker.fenced);
-        live.map(|(node, _)| (*node, tenure.lease_left(now, *node))).collect()
     }
 
     /// One that was removed while it was away is not told of it by Raft: it asks.

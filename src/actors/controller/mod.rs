@@ -1,6 +1,6 @@
 //! The cluster's metadata: decides every change of it, has it agreed on, and tells the brokers.
 //!
-//! * **Is told**: create, alter and delete topics, hand out producer ids; by brokers, that they come, live, stop, and what became of
+//! * **Is told**: create, alter and delete topics, hand out producer ids, add and remove controllers; by brokers, that they come, live, stop, and what became of
 //!   their replicas; that a broker's connection is lost; where Raft stands.
 //! * **Does**: asks [`crate::engine::controller`] which records the requests become, has Raft write them down, answers when they are
 //!   applied, gives brokers the entries that they lack; fences who is silent, or gone; asks leaders to hand over.
@@ -20,7 +20,7 @@
 //! whoever waits then is sent to another; no lease runs on without a confirmation that came after its renewal. The actor has a thread of its
 //! own, and so has Raft's disk work: its syncs delay nobody. A sole controller is its own majority.
 //!
-//! Reading order: `messages`, `deciding`, `rounds`, `actor`, `topics`, `asked`, `office`, `renewals`, `hints`, `following`.
+//! Reading order: `messages`, `deciding`, `rounds`, `actor`, `topics`, `asked`, `office`, `renewals`, `hints`, `following`, `forming`, `membership`.
 
 mod actor;
 mod asked;

@@ -202,6 +202,31 @@ impl Controller {
         self.measure();
     }
 
+    /// Says how it stands.
+    pub(super) fn measure(&self) {
+        let (now, image) = (self.settings.clock.now(), self.image());
+        let figures = &self.settings.metrics.controller;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let count = |count: usize| count as u64;
+        let voters = metrics.membership_config.voter_ids().count();
+        figures.active.set(u64::from(self.tenure.is_some()));
+        figures.has_leader.set(u64::from(metrics.current_leader.is_some()));
+        figures.voters.set(count(voters));
+        figures.learners.set(count(metrics.membership_config.nodes().count().saturating_sub(voters)));
+        figures.term.set(metrics.current_term);
+        figures.last_index.set(metrics.last_log_index.unwrap_or_default());
+        figures.applied_index.set(metrics.last_applied.map_or(0, |applied| applied.index));
+        figures.set_leases(self.leases(now, &image));
+    }
+
+    /// The brokers that are counted on, and for how long without another sign of life.
+    pub(super) fn leases(&self, now: MonoTime, image: &ClusterImage) -> Vec<(NodeId, Duration)> {
+        let Some(tenure) = &self.tenure else { return Vec::new() };
+        let live = image.brokers.iter().filter(|(_, broker)| !broker.fenced);
+        live.map(|(node, _)| (*node, tenure.lease_left(now, *node))).collect()
+    }
+
     fn fence_the_silent(&mut self, ctx: &mut Context<Self>) {
         let (now, image) = (self.settings.clock.now(), self.image());
         let Some(tenure) = &mut self.tenure else { return };

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::NodeError;
 use super::peers::PeerSide;
 use crate::actors::controller::{self, Invitation, MetadataError, MetadataFiles, Occasion, TakeSeat};
+use crate::actors::peer::PeerError;
 use crate::actors::send::post;
 use crate::config::{ControllerAddress, NodeConfig, Role};
 use crate::engine::metadata::{LastStop, PeerEndpoint};
@@ -175,12 +176,9 @@ fn open_of_cluster(
 /// Whether another controller has a cluster: then this one, whose directory is empty, had a part in it, or is to get one.
 async fn has_begun(peers: &PeerSide, controllers: &[ControllerAddress]) -> bool {
     let others = controllers.iter().filter(|one| one.node != peers.myself.node);
-    let ask = |one: &ControllerAddress| {
-        let link = peers.links.link(&one.into(), PeerConnection::Control);
-        async move { link.ask(&FindController {}, Vec::new(), PATIENCE).await }
+    let Some(cluster) = ask_for_cluster(peers, others).await.into_iter().flatten().flatten().next() else {
+        return false;
     };
-    let answers = futures_util::future::join_all(others.map(ask)).await;
-    let Some(cluster) = answers.into_iter().flatten().find_map(|answer| answer.reply.cluster) else { return false };
     tracing::info!(
         %cluster,
         "another controller is of a cluster already, and the data directory here is empty: this node forms no other one. If its directory \
@@ -190,17 +188,25 @@ async fn has_begun(peers: &PeerSide, controllers: &[ControllerAddress]) -> bool 
     true
 }
 
+/// Asks each of them once of which cluster it is.
+async fn ask_for_cluster<'a>(
+    peers: &PeerSide,
+    controllers: impl Iterator<Item = &'a ControllerAddress>,
+) -> Vec<Result<Option<ClusterId>, PeerError>> {
+    let ask = |one: &ControllerAddress| {
+        let link = peers.links.link(&one.into(), PeerConnection::Control);
+        async move { Ok(link.ask(&FindController {}, Vec::new(), PATIENCE).await?.reply.cluster) }
+    };
+    futures_util::future::join_all(controllers.map(ask)).await
+}
+
 /// Asks the controllers which cluster they are of, until one of them knows.
 async fn find_cluster(peers: &PeerSide, controllers: &[ControllerAddress]) -> ClusterId {
     let mut say_at = Instant::now() + SAY_EVERY;
     loop {
-        let ask = |one: &ControllerAddress| {
-            let link = peers.links.link(&one.into(), PeerConnection::Control);
-            async move { link.ask(&FindController {}, Vec::new(), PATIENCE).await }
-        };
         let mut reasons = Vec::new();
-        for answer in futures_util::future::join_all(controllers.iter().map(ask)).await {
-            match answer.map(|answer| answer.reply.cluster) {
+        for answer in ask_for_cluster(peers, controllers.iter()).await {
+            match answer {
                 Ok(Some(cluster)) => return cluster,
                 Ok(None) => {}
                 Err(error) => reasons.push(error.to_string()),
